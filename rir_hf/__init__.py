@@ -1,0 +1,47 @@
+"""Hard negatives, teacher scores and preference pairs for training retrievers, as maps over Hugging Face datasets."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "Retriever": "retriever",
+    "Embed": "embed",
+    "attach_index": "index",
+    "load_index": "index",
+    "save_index": "index",
+    "Search": "search",
+    "search": "search",
+    "MineNegatives": "mine",
+}
+__all__ = ["__version__", *_MODULES]
+
+if TYPE_CHECKING:
+    from rir_hf.embed import Embed
+    from rir_hf.index import attach_index, load_index, save_index
+    from rir_hf.mine import MineNegatives
+    from rir_hf.retriever import Retriever
+    from rir_hf.search import Search, search
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import a public name's module when the name is first used, so that importing the package costs nothing."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+class _Package(ModuleType):
+    """Keeps the names of public functions for the functions, where a module bears the same name (`search`)."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _MODULES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,238 @@
+"""What every map function of this package shares: it takes a batch of a `Dataset.map` and gives back the columns it adds.
+
+`BatchTransform` fixes four things once, so that each step holds only its own arithmetic: the identity that the `datasets` cache
+sees, one-row or batched calls, the reading of columns without a detour over Python lists, and safe threads in forked workers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from datasets.fingerprint import Hasher
+from datasets.formatting.formatting import LazyRow
+from datasets.utils._dill import pklregister
+
+_parent_process = os.getpid()
+
+
+class BatchTransform:
+    """Base class of the map functions.
+
+    A subclass stores its settings as public attributes, keeps whatever it loads or builds in attributes that start with an
+    underscore, names its first required column in `first_column` and implements `transform`. It then
+
+    - hashes by `identity` (class, `version`, settings), so that a second run is a cache hit in any process, with the model
+      loaded or not, wherever the files lie;
+    - travels to other processes with its settings only;
+    - can be called with a batch (`map(..., batched=True)`) or with one example.
+    """
+
+    version: ClassVar[int] = 1
+    """Raised whenever the output for the same input changes: older cached results are then computed again."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        hash_by_identity(cls)
+
+    @property
+    def first_column(self) -> str:
+        """Name of a required column, by whose value one example is told from a batch."""
+        raise NotImplementedError
+
+    def transform(self, batch: Mapping[str, Any], rank: int | None) -> dict[str, Any]:
+        """Compute the added columns, each as long as the batch."""
+        raise NotImplementedError
+
+    def __call__(self, batch: Mapping[str, Any], rank: int | None = None) -> dict[str, Any]:
+        """Return only the added columns.
+
+        Args:
+            batch: columns by name, as `Dataset.map(..., batched=True)` passes them, or one example.
+            rank: number of the worker process, passed by `map(..., with_rank=True)`; puts each worker on a GPU of its own.
+        """
+        limit_threads_in_forked_process()
+        require_columns(batch, [self.first_column], type(self).__name__)
+        if not _is_single_example(batch, self.first_column):
+            return self.transform(batch, rank)
+        columns = self.transform({name: [batch[name]] for name in batch}, rank)
+        return {name: values[0] for name, values in columns.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return public_attributes(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What the cache key is made of: class, version and settings, never a path, a device or a loaded model."""
+        return {"version": self.version, **describe(self)}
+
+
+class Column(list[Any]):
+    """A list of values with the Arrow type of its column.
+
+    `datasets` takes the type of a column from the first batch it writes: one without any value would fix the type "null" and
+    fail at the first value that follows. A list that tells its type does not.
+    """
+
+    def __init__(self, values: Iterable[Any], kind: pa.DataType) -> None:
+        super().__init__(values)
+        self.kind = kind
+
+    def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
+        return pa.array(list(self), type=type or self.kind)
+
+
+TEXTS = pa.list_(pa.string())
+SCORES = pa.list_(pa.float32())
+
+
+def public_attributes(obj: object) -> dict[str, Any]:
+    """Attributes of `obj` whose name does not start with an underscore."""
+    return {name: value for name, value in vars(obj).items() if not name.startswith("_")}
+
+
+def describe(obj: object, without: tuple[str, ...] = (), **replaced: Any) -> dict[str, Any]:
+    """Class and settings of `obj` as plain JSON values; whatever has an `identity()` of its own is replaced by it."""
+    settings = {name: value for name, value in public_attributes(obj).items() if name not in without} | replaced
+    return {
+        "class": f"{type(obj).__module__}.{type(obj).__qualname__}",
+        "settings": {name: _identity_of(value) for name, value in settings.items()},
+    }
+
+
+def _identity_of(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_identity_of(item) for item in value]
+    if callable(getattr(value, "identity", None)):
+        return value.identity()
+    return f"hash:{Hasher.hash(value)}"
+
+
+def hash_by_identity(cls: type) -> None:
+    """Make `datasets` hash instances of `cls` by their `identity()`, while other pickles keep all they need to be rebuilt.
+
+    The two must differ: a worker process needs the paths of a checkpoint or of an index file, a cache key must not depend on
+    them.
+    """
+
+    @pklregister(cls)
+    def save(pickler: Any, obj: Any) -> None:  # noqa: ANN401 - a pickler takes anything
+        pickler.save_reduce(str, (json.dumps(obj.identity(), sort_keys=True),), obj=obj)
+
+
+def digest_of_files(files: Iterable[Path]) -> str:
+    """Digest of the content of files, in the order given."""
+    digest = xxhash.xxh3_128()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def limit_threads_in_forked_process() -> None:
+    """In a forked worker, let FAISS and torch use one thread.
+
+    Their OpenMP pools do not survive a fork: a worker whose parent has already searched or multiplied would wait for ever.
+    """
+    if os.getpid() == _parent_process:
+        return
+    for name in ("faiss", "torch"):
+        module = sys.modules.get(name)
+        if module is not None:
+            (module.omp_set_num_threads if name == "faiss" else module.set_num_threads)(1)
+
+
+def require_columns(batch: Mapping[str, Any], names: list[str], who: str) -> None:
+    """Raise `ValueError` when a column is missing, naming those that are there."""
+    missing = [name for name in names if name not in batch]
+    if missing:
+        raise ValueError(f"{who} needs the column {missing[0]!r}, but the dataset has only {sorted(batch)}.")
+
+
+def _is_single_example(batch: Mapping[str, Any], column: str) -> bool:
+    if hasattr(batch, "pa_table"):
+        return isinstance(batch, LazyRow)
+    value = batch[column]
+    if value is None or isinstance(value, str):
+        return True
+    if isinstance(value, np.ndarray):
+        return value.ndim == (0 if value.dtype == object else 1) and value.dtype != object
+    return len(value) > 0 and isinstance(value[0], (int, float, np.number))
+
+
+def read_column(batch: Mapping[str, Any], name: str) -> list[Any]:
+    """Values of a column as a Python list."""
+    values = _arrow_column(batch, name)
+    if values is not None:
+        return values.to_pylist()
+    values = batch[name]
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+
+
+def read_texts(batch: Mapping[str, Any], name: str, who: str) -> list[str | None]:
+    """Values of a text column; `ValueError` when one is neither a string nor null."""
+    values = read_column(batch, name)
+    for value in values:
+        if value is not None and not isinstance(value, str):
+            raise ValueError(
+                f"{who}: the column {name!r} must hold strings, found {type(value).__name__} {value!r:.60}. "
+                "Name the column that holds the text."
+            )
+    return values
+
+
+def read_vectors(batch: Mapping[str, Any], name: str, who: str) -> np.ndarray:
+    """Values of a vector column as one `(rows, dimension)` float32 array; a null becomes a row of NaN."""
+    column = _arrow_column(batch, name)
+    if column is not None:
+        vectors = vectors_from_arrow(column)
+        if vectors is not None:
+            return vectors
+        values = column.to_pylist()
+    else:
+        values = list(batch[name])
+    dimensions = {len(value) if isinstance(value, (list, tuple, np.ndarray)) else -1 for value in values if value is not None}
+    if len(dimensions) != 1 or dimensions <= {0, -1}:
+        found = "no vector at all" if not dimensions else f"lengths {sorted(dimensions)} (-1: not a vector)"
+        raise ValueError(
+            f"{who}: the column {name!r} must hold vectors of one length, found {found}. "
+            f"Make it with map(Embed(retriever, ..., output={name!r}), batched=True)."
+        )
+    empty = np.full(dimensions.pop(), np.nan, np.float32)
+    return np.stack([empty if value is None else np.asarray(value, np.float32) for value in values])
+
+
+def vectors_from_arrow(column: pa.ChunkedArray | pa.Array) -> np.ndarray | None:
+    """A list-of-floats Arrow column as a `(rows, dimension)` float32 array, or None when it has nulls or uneven lengths."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks)
+    kind = array.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not is_list or not pa.types.is_floating(kind.value_type) or len(array) == 0 or array.null_count:
+        return None
+    flat = array.flatten()
+    if flat.null_count or len(flat) == 0 or len(flat) % len(array):
+        return None
+    dimension = len(flat) // len(array)
+    if not pa.types.is_fixed_size_list(kind):
+        lengths = np.diff(array.offsets.to_numpy())
+        if not (lengths == dimension).all():
+            return None
+    return flat.to_numpy(zero_copy_only=False).reshape(len(array), dimension).astype(np.float32, copy=False)
+
+
+def _arrow_column(batch: Mapping[str, Any], name: str) -> pa.ChunkedArray | None:
+    """The stored Arrow column behind a lazy batch of `Dataset.map`: reading it leaves the batch's other values untouched."""
+    if name in getattr(batch, "keys_to_format", ()):
+        return batch.pa_table.column(name)  # type: ignore[attr-defined]
+    return None
