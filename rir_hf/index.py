@@ -12,10 +12,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from weakref import WeakValueDictionary
 
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 from datasets.features import List
 from datasets.fingerprint import Hasher
@@ -156,6 +158,13 @@ class CorpusIndex:
         if not self.file.identity:
             self.file = self.file._replace(identity=f"content:{Hasher.hash(_serialized(self._index))}")
 
+    @classmethod
+    def shared(cls, corpus: Dataset, index: str, id: str, text: str | None) -> CorpusIndex:
+        """The view that is already in use for the same corpus and columns, or a new one: what it has looked up is kept once."""
+        view = cls(corpus, index, id, text)
+        key = (view.corpus._fingerprint, *view.file, index, id, text or "")
+        return _shared.setdefault(key, view)
+
     def __len__(self) -> int:
         return len(self.corpus)
 
@@ -207,32 +216,31 @@ class CorpusIndex:
     def vectors(self, positions: np.ndarray) -> np.ndarray:
         """Vectors at these positions, `(len(positions), dimension)`."""
         if self.flat is not None:
-            return self.flat.take(positions, axis=0)
+            # Vectors in a memory-mapped file need not lie at multiples of four bytes, and taking rows of such an array as
+            # floats would copy all of it first; as bytes it does not.
+            return self.flat.view(np.uint8).take(positions, axis=0).view(np.float32)
         return _vectors_of(self._columns([self.file.column])[positions], self.file.column)
 
-    def ids(self, positions: np.ndarray) -> list[str]:
-        """Ids at these positions."""
-        return [str(value) for value in self._values(self.id, positions)]
+    def values(self, columns: list[str], positions: np.ndarray) -> list[list[str]]:
+        """Values of some columns at these positions as strings, `""` for a null; one list per column."""
+        rows = positions if self.corpus._indices is None else self.corpus._indices.column(0).take(positions).to_numpy()
+        return [
+            gather(self.corpus.data.column(name), rows).cast(pa.large_string()).fill_null("").to_pylist() for name in columns
+        ]
 
-    def texts(self, positions: np.ndarray) -> list[str]:
-        """Texts at these positions, `""` for a null; `ValueError` without a text column."""
-        if self.text is None:
-            raise ValueError("Texts were asked for, but no text column of the corpus is named.")
-        return [value or "" for value in self._values(self.text, positions)]
-
-    def positions_of_ids(self, ids: list[str]) -> list[np.ndarray]:
-        """For each id the positions that bear it, in order; empty for an unknown one."""
+    def positions_of_ids(self, ids: list[str]) -> list[list[int]]:
+        """For each id the positions that bear it, in order; none for an unknown one."""
         if "_by_id" not in self.__dict__:
             self._by_id = _Lookup(self._hashes(self.id))
-        return [self._by_id.find(hash(value)) for value in ids]
+        return self._by_id.find(ids)
 
-    def positions_of_texts(self, texts: list[str]) -> list[np.ndarray]:
+    def positions_of_texts(self, texts: list[str]) -> list[list[int]]:
         """For each text the positions of the passages with exactly this text, in order; none without a text column."""
         if self.text is None:
-            return [np.empty(0, np.int64) for _ in texts]
+            return [[] for _ in texts]
         if "_by_text" not in self.__dict__:
             self._by_text = _Lookup(self.text_keys)
-        return [self._by_text.find(hash(value)) for value in texts]
+        return self._by_text.find(texts)
 
     @property
     def text_keys(self) -> np.ndarray:
@@ -262,32 +270,50 @@ class CorpusIndex:
     def _columns(self, names: list[str]) -> Dataset:
         return self.corpus.select_columns(names).with_format("arrow")
 
-    def _values(self, column: str, positions: np.ndarray) -> list[Any]:
-        return self._columns([column])[positions].column(0).to_pylist() if len(positions) else []
-
     def _hashes(self, column: str) -> np.ndarray:
-        """`hash` of each value as a string, 0 where it is empty."""
+        """`hash` of each value as a string, 0 where it is null or blank."""
         hashes = np.empty(len(self), np.int64)
         start = 0
         for table in self._columns([column]).iter(_BLOCK):
-            values = table.column(0).to_pylist()
-            hashes[start : start + len(values)] = [
-                0 if value is None or (isinstance(value, str) and not value.strip()) else hash(str(value)) for value in values
-            ]
+            values = table.column(0).cast(pa.large_string())
+            part = hashes[start : start + len(values)]
+            part[:] = np.fromiter(map(hash, values.to_pylist()), np.int64, len(values))
+            blank = pc.equal(pc.utf8_trim_whitespace(values), "").fill_null(True)
+            part[blank.to_numpy()] = 0
             start += len(values)
         return hashes
 
 
+def gather(column: pa.ChunkedArray, rows: np.ndarray) -> pa.Array:
+    """Values of a column at these rows, taken chunk by chunk: many times faster than `ChunkedArray.take` or row by row."""
+    order = np.argsort(rows, kind="stable")
+    starts = np.cumsum([0, *(len(chunk) for chunk in column.chunks)])
+    of_chunk = np.searchsorted(starts, rows[order], side="right") - 1
+    touched, first = np.unique(of_chunk, return_index=True)
+    parts = [
+        column.chunk(chunk).take(pa.array(rows[part] - starts[chunk]))
+        for chunk, part in zip(touched.tolist(), np.split(order, first[1:]), strict=False)
+    ]
+    taken = pa.concat_arrays(parts) if parts else pa.array([], column.type)
+    back = np.empty(len(rows), np.int64)
+    back[order] = np.arange(len(rows))
+    return taken.take(pa.array(back))
+
+
 class _Lookup:
-    """Positions by key over an array of keys, in 16 bytes per row."""
+    """Positions by the hash of a string, over an array of hashes, in 16 bytes per row."""
 
-    def __init__(self, keys: np.ndarray) -> None:
-        self._order = np.argsort(keys, kind="stable")
-        self._sorted = keys[self._order]
+    def __init__(self, hashes: np.ndarray) -> None:
+        self._order = np.argsort(hashes, kind="stable")
+        self._sorted = hashes[self._order]
 
-    def find(self, key: int) -> np.ndarray:
-        start, end = np.searchsorted(self._sorted, key, "left"), np.searchsorted(self._sorted, key, "right")
-        return self._order[start:end]
+    def find(self, values: list[str]) -> list[list[int]]:
+        wanted = np.fromiter(map(hash, values), np.int64, len(values))
+        ends = zip(*(np.searchsorted(self._sorted, wanted, side).tolist() for side in ("left", "right")), strict=True)
+        return [self._order[start:end].tolist() for start, end in ends]
+
+
+_shared: WeakValueDictionary[tuple[str, ...], CorpusIndex] = WeakValueDictionary()
 
 
 def without_indexes(corpus: Dataset) -> Dataset:

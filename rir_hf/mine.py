@@ -7,7 +7,6 @@ et al. 2024 (NV-Retriever, arXiv 2407.15831), whose TopK-PercPos at 95 % is the 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -19,7 +18,7 @@ from datasets import Dataset
 
 from rir_hf.index import CorpusIndex
 from rir_hf.positives import KnownPositives, Positives, Qrels, locate
-from rir_hf.search import Bounds, Candidates, nested, read_queries, settle, similarities
+from rir_hf.search import Bounds, Candidates, read_nested, read_queries, settle, similarities
 from rir_hf.transform import SCORES, TEXTS, BatchTransform, Column, read_column, require_columns
 
 logger = logging.getLogger(__name__)
@@ -149,7 +148,7 @@ class MineNegatives(BatchTransform):
             )
         if text is None and texts:
             raise ValueError("text=None names no column to take texts from: pass texts=False too, for ids only.")
-        self.corpus = CorpusIndex(corpus, index, id, text)
+        self.corpus = CorpusIndex.shared(corpus, index, id, text)
         self.query = query
         self.output = output
         self.num_negatives = num_negatives
@@ -233,8 +232,8 @@ class MineNegatives(BatchTransform):
             row.take(chosen, _pick(chosen, hard, self.strategy, generators[at]))
             ceiling, rule = limits[at]
             positives_above = sum(score > ceiling for score in row.scores.values())
-            row.skipped["positive"] += positives_above
-            row.skipped[rule] += int(found.above[place]) - positives_above
+            _count(row.skipped, "positive", positives_above)
+            _count(row.skipped, rule, int(found.above[place]) - positives_above)
             if marks[at][1] >= 0:
                 row.rank = int(found.better[place])
             return True
@@ -293,10 +292,11 @@ class MineNegatives(BatchTransform):
             "sims": f"{self.output}_pos_sims" if self.output != "neg" else "pos_sims",
             "rank": f"{self.output}_pos_rank" if self.output != "neg" else "pos_rank",
         }
-        negatives = [np.array(row.negatives, np.int64) for row in rows]
-        columns = {f"{self.output}_ids": Column(nested(self.corpus.ids, negatives), TEXTS)}
-        if self.texts:
-            columns[self.output] = Column(nested(self.corpus.texts, negatives), TEXTS)
+        read = [self.corpus.id, self.corpus.text] if self.texts and self.corpus.text else [self.corpus.id]
+        found = read_nested(self.corpus, read, [np.array(row.negatives, np.int64) for row in rows])
+        columns = {
+            name: Column(values, TEXTS) for name, values in zip([f"{self.output}_ids", self.output], found, strict=False)
+        }
         own = [row.positives for row in rows]
         if self.texts and "pos" not in batch:
             own = [_with_texts(positives, self.corpus) for positives in own]
@@ -310,7 +310,7 @@ class MineNegatives(BatchTransform):
         ranks = [len(self.corpus) if row.rank is None else row.rank for row in rows]
         columns[names["rank"]] = Column(ranks, pa.int64())
         columns[f"{self.output}_note"] = Column([row.note for row in rows], pa.string())
-        columns[f"{self.output}_skipped"] = Column([{rule: row.skipped[rule] for rule in RULES} for row in rows], _SKIPPED)
+        columns[f"{self.output}_skipped"] = Column([{rule: row.skipped.get(rule, 0) for rule in RULES} for row in rows], _SKIPPED)
         return columns
 
 
@@ -319,7 +319,7 @@ class Selection(NamedTuple):
 
     positions: list[int]
     scores: list[float]
-    skipped: Counter[str]
+    skipped: dict[str, int]
     note: str
 
 
@@ -351,7 +351,7 @@ def select(
     Returns:
         What was found, or None when the passages end at the floor before enough were found.
     """
-    chosen = Selection([], [], Counter(), "")
+    chosen = Selection([], [], {}, "")
     seen: set[int] = set()
     known = set(positives.known)
     if floor == np.inf:
@@ -366,13 +366,13 @@ def select(
         if score < min_score:
             return chosen._replace(note=BELOW_MIN_SCORE)
         if position in known or key in positives.keys:
-            chosen.skipped["positive"] += 1
+            _count(chosen.skipped, "positive")
         elif rank_here < ranks[0]:
-            chosen.skipped["skip_ranks"] += 1
+            _count(chosen.skipped, "skip_ranks")
         elif key == 0:
-            chosen.skipped["empty"] += 1
+            _count(chosen.skipped, "empty")
         elif key in seen:
-            chosen.skipped["duplicate"] += 1
+            _count(chosen.skipped, "duplicate")
         else:
             seen.add(key)
             chosen.positions.append(position)
@@ -380,6 +380,10 @@ def select(
     if len(chosen.positions) == wanted:
         return chosen
     return chosen._replace(note=exhausted) if floor == -np.inf else None
+
+
+def _count(skipped: dict[str, int], rule: str, number: int = 1) -> None:
+    skipped[rule] = skipped.get(rule, 0) + number
 
 
 def draw(
@@ -425,7 +429,7 @@ class _Row:
     scores: dict[int, float] = field(default_factory=dict)
     negatives: list[int] = field(default_factory=list)
     sims: list[float] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, int] = field(default_factory=dict)
     note: str = NO_VECTOR
     rank: int | None = None
 
@@ -462,7 +466,8 @@ def _with_texts(positives: Positives, corpus: CorpusIndex) -> Positives:
     if len(kept) < len(positives.texts):
         lost = [positives.ids[at] for at in range(len(positives.ids)) if at not in kept]
         logger.warning("MineNegatives: the positives %s are not in the corpus and have no text: left out of pos.", lost)
-    looked_up = iter(corpus.texts(np.array([positives.places[at] for at in kept if not positives.texts[at]], np.int64)))
+    places = np.array([positives.places[at] for at in kept if not positives.texts[at]], np.int64)
+    looked_up = iter(corpus.values([corpus.text or ""], places)[0])
     return positives._replace(
         texts=[positives.texts[at] or next(looked_up) for at in kept],
         ids=[positives.ids[at] for at in kept],
@@ -471,8 +476,7 @@ def _with_texts(positives: Positives, corpus: CorpusIndex) -> Positives:
 
 
 def _ids_of(positives: Positives, corpus: CorpusIndex) -> list[str | None]:
-    looked_up = corpus.ids(np.array([place for place in positives.places if place is not None], np.int64))
-    found = iter(looked_up)
+    found = iter(corpus.values([corpus.id], np.array([place for place in positives.places if place is not None], np.int64))[0])
     by_place = [None if place is None else next(found) for place in positives.places]
     return [passage or other for passage, other in zip(positives.ids, by_place, strict=True)]
 

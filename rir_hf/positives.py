@@ -168,7 +168,7 @@ def _share_by_query(
 def _find(find: Any, values: Iterator[str]) -> dict[str, list[int]]:  # noqa: ANN401
     """Positions of each distinct value, in corpus order."""
     distinct = list(dict.fromkeys(values))
-    return {value: places.tolist() for value, places in zip(distinct, find(distinct), strict=True)}
+    return dict(zip(distinct, find(distinct), strict=True))
 
 
 def _lists(batch: Mapping[str, Any], name: str) -> list[list[Any]]:

@@ -19,7 +19,8 @@ from rir_hf.transform import SCORES, TEXTS, BatchTransform, Column, read_vectors
 logger = logging.getLogger(__name__)
 
 _QUERIES = 1024
-_PASSAGES = 2048
+_PASSAGES = 4096
+_FIRST = 512
 _SPARE = 16
 _DEEPER = 4
 _TRIES = 3
@@ -85,7 +86,7 @@ class Search(BatchTransform):
     ) -> None:
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}.")
-        self.corpus = CorpusIndex(corpus, index, id, text=None)
+        self.corpus = CorpusIndex.shared(corpus, index, id, text=None)
         self.query = query
         self.k = k
 
@@ -105,16 +106,16 @@ class Search(BatchTransform):
         for row, found in zip(usable, rank(self.corpus, queries[usable], self.k, worker), strict=True):
             scores[row], positions[row] = found
         return {
-            "hit_ids": Column(nested(self.corpus.ids, positions), TEXTS),
+            "hit_ids": Column(read_nested(self.corpus, [self.corpus.id], positions)[0], TEXTS),
             "hit_scores": Column([row.tolist() for row in scores], SCORES),
         }
 
 
-def nested(read: Callable[[np.ndarray], list[str]], positions: list[np.ndarray]) -> list[list[str]]:
-    """`read` applied to all positions at once, its values handed back list by list."""
-    values = read(np.concatenate([*positions, np.empty(0, np.int64)]).astype(np.int64))
+def read_nested(corpus: CorpusIndex, columns: list[str], positions: list[np.ndarray]) -> list[list[list[str]]]:
+    """For each column its values at the positions of each row, all read at once."""
     ends = np.cumsum([len(row) for row in positions]).tolist()
-    return [values[end - len(row) : end] for row, end in zip(positions, ends, strict=True)]
+    read = corpus.values(columns, np.concatenate([*positions, np.empty(0, np.int64)]).astype(np.int64))
+    return [[values[end - len(row) : end] for row, end in zip(positions, ends, strict=True)] for values in read]
 
 
 def read_queries(batch: Mapping[str, Any], column: str, corpus: CorpusIndex, who: str) -> np.ndarray:
@@ -353,7 +354,7 @@ def _scan(corpus: Vectors, queries: np.ndarray, bounds: Bounds, depth: int, slac
     for block in corpus.blocks(_PASSAGES):
         product.multiply(block)
         if start == 0:
-            best.start(product.scores(), high)
+            best.start(product.scores(_FIRST), high)
         rows, columns, scores = product.hits(np.minimum(best.lowest, (mark - slack).astype(np.float32)))
         positions = columns + start
         above += np.bincount(rows[scores > high[rows]], minlength=len(above))
@@ -361,9 +362,8 @@ def _scan(corpus: Vectors, queries: np.ndarray, bounds: Bounds, depth: int, slac
         better += np.bincount(rows[distance > slack[rows]], minlength=len(above))
         close = np.abs(distance) <= slack[rows]
         better += _count_exactly(corpus, queries, bounds, rows[close], positions[close])
-        if start:
-            fits = (scores <= high[rows]) & (scores > best.lowest[rows])
-            best.add(rows[fits], positions[fits], scores[fits])
+        fits = (scores <= high[rows]) & (scores > best.lowest[rows]) & (positions >= _FIRST)
+        best.add(rows[fits], positions[fits], scores[fits])
         start += len(block)
     best.merge()
     full = (best.positions >= 0).all(axis=1) & (depth < start)
@@ -390,10 +390,11 @@ class _Best:
         self._count = 0
 
     def start(self, scores: np.ndarray, high: np.ndarray) -> None:
-        """Take the first block whole, `(n, passages)`."""
+        """Take the first passages whole, `(n, passages)`."""
         allowed = np.where(scores <= high[:, None], scores, -np.inf)
-        positions = np.where(allowed > -np.inf, np.arange(scores.shape[1]), -1)
+        positions = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
         self._keep(np.arange(len(scores)), allowed, positions)
+        self.positions[self.scores == -np.inf] = -1
 
     def add(self, rows: np.ndarray, positions: np.ndarray, scores: np.ndarray) -> None:
         """Offer scores, ordered by row."""
@@ -441,19 +442,25 @@ class _Product:
     def __init__(self, queries: np.ndarray) -> None:
         self._queries = np.ascontiguousarray(queries)
         self._buffer = np.empty(len(queries) * _PASSAGES, np.float32)
+        self._passes = np.empty(len(queries) * _PASSAGES, bool)
+        self._aligned = np.empty((_PASSAGES, queries.shape[1]), np.float32)
 
     def multiply(self, block: np.ndarray) -> None:
         """Compute the scores of a block."""
+        if not block.flags.aligned:  # as in a memory-mapped index: BLAS would be slower
+            np.copyto(self._aligned[: len(block)], block)
+            block = self._aligned[: len(block)]
         self._scores = self._buffer[: len(self._queries) * len(block)].reshape(len(self._queries), len(block))
         np.matmul(self._queries, block.T, out=self._scores)
 
-    def scores(self) -> np.ndarray:
-        """All scores of the block, `(queries, passages)`."""
-        return self._scores
+    def scores(self, passages: int) -> np.ndarray:
+        """Scores of the first passages of the block, `(queries, passages)`."""
+        return self._scores[:, :passages]
 
     def hits(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Row, column and score of each score above its row's threshold, by row."""
-        places = np.flatnonzero(self._scores > low[:, None])
+        passes = self._passes[: self._scores.size].reshape(self._scores.shape)
+        places = np.flatnonzero(np.greater(self._scores, low[:, None], out=passes))
         rows, columns = np.divmod(places, self._scores.shape[1])
         return rows, columns, self._scores.ravel()[places]
 
@@ -475,8 +482,8 @@ class _GpuProduct(_Product):
         self._scores = self._queries @ torch.from_numpy(np.ascontiguousarray(block)).to(self._device).T
         torch.set_float32_matmul_precision(precision)
 
-    def scores(self) -> np.ndarray:
-        return self._scores.cpu().numpy()
+    def scores(self, passages: int) -> np.ndarray:
+        return self._scores[:, :passages].cpu().numpy()
 
     def hits(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         threshold = self._torch.from_numpy(low).to(self._device)

@@ -1,0 +1,151 @@
+"""Mined rows in, what a person must see before trusting them out: counts, what was skipped and why, distributions.
+
+Everything is read from the columns that `MineNegatives` leaves in the rows, so a report can be made of cached, saved or downloaded
+rows just as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+_QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
+_BADLY_FOUND = 20
+
+
+def report(mined: Dataset, output: str = "neg") -> dict[str, Any]:
+    """Summarise mined rows, and write the summary as a table to the log (level INFO).
+
+    Args:
+        mined: rows from `MineNegatives`.
+        output: the name that `MineNegatives` was given for its column of negatives.
+
+    Returns:
+        A dict of plain values:
+
+        - `rows`, `negatives` (their number over all rows), `rows_short` (rows with fewer than asked) and `short_because`
+          (why, counted);
+        - `skipped`: better-ranked passages that each rule left out, over all rows;
+        - `positives`, `positives_not_in_corpus`, and `positives_worse_than_20`: rows whose best positive is outranked by 20
+          passages or more;
+        - `positive_similarity`, `negative_similarity` and `difference` (a row's lowest positive less its best negative): mean,
+          minimum, 5th percentile, median, 95th percentile and maximum; all None where there is nothing to count.
+
+    Raises:
+        ValueError: the rows do not come from `MineNegatives(output=output)`.
+
+    Example:
+        >>> report(mined)["short_because"]                                       # doctest: +SKIP
+        {'corpus exhausted': 3, 'no query vector': 1}
+    """
+    columns = _read(mined, output)
+    notes = Counter(note for note in columns.notes if note)
+    scored, differences = _similarities(columns)
+    summary = {
+        "rows": len(mined),
+        "negatives": sum(len(row) for row in columns.sims),
+        "rows_short": notes.total(),
+        "short_because": dict(notes.most_common()),
+        "skipped": {rule: sum(row[rule] for row in columns.skipped) for rule in (columns.skipped or [{}])[0]},
+        "positives": sum(len(row) for row in columns.positive_sims),
+        "positives_not_in_corpus": sum(score is None for row in columns.positive_sims for score in row),
+        "positives_worse_than_20": sum(rank >= _BADLY_FOUND for rank in columns.ranks),
+        "positive_similarity": _distribution([score for row in scored for score in row]),
+        "negative_similarity": _distribution([score for row in columns.sims for score in row]),
+        "difference": _distribution(differences),
+    }
+    logger.info("Mined negatives in %r:\n%s", output, as_table(summary))
+    return summary
+
+
+def as_table(summary: dict[str, Any]) -> str:
+    """The summary of `report` as lines of text, one figure each.
+
+    Example:
+        >>> print(as_table({"rows": 2, "short_because": {"corpus exhausted": 1}, "difference": {"mean": 0.25, "min": None}}))
+        rows                                        2
+        short_because: corpus exhausted             1
+        difference: mean                        0.250
+        difference: min                             -
+    """
+    lines = []
+    for name, value in summary.items():
+        entries = {f"{name}: {key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
+        for label, entry in entries.items():
+            shown = "-" if entry is None else f"{entry:.3f}" if isinstance(entry, float) else f"{entry:,}"
+            lines.append(f"{label:<36}{shown:>9}")
+    return "\n".join(lines)
+
+
+def plot_report(mined: Dataset, path: str | os.PathLike[str], output: str = "neg") -> None:
+    """Draw similarities, their differences and the positives' ranks as one PNG (extra `plot`).
+
+    Args:
+        mined: rows from `MineNegatives`.
+        path: the file to write.
+        output: as in `report`.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('plot_report draws with matplotlib: pip install "rir-hf[plot]".') from error
+
+    columns = _read(mined, output)
+    scored, differences = _similarities(columns)
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    similarity, difference, rank = figure.subplots(1, 3)
+    similarity.hist([score for row in scored for score in row], bins=40, density=True, alpha=0.7, label="positives")
+    similarity.hist([score for row in columns.sims for score in row], bins=40, density=True, alpha=0.7, label="negatives")
+    similarity.set(title="Similarity to the query", xlabel="inner product", ylabel="density")
+    similarity.legend()
+    difference.hist(differences, bins=40, color="tab:gray")
+    difference.axvline(0, color="black", linewidth=0.8)
+    difference.set(title="Lowest positive less best negative", xlabel="difference of similarities", ylabel="rows")
+    found = np.sort(np.array(columns.ranks)) + 1
+    rank.plot(found, np.arange(1, len(found) + 1) / max(1, len(found)), drawstyle="steps-post")
+    rank.axvline(_BADLY_FOUND, color="black", linewidth=0.8, linestyle=":")
+    rank.set(title="Rank of the best positive", xlabel="rank (1 is first)", ylabel="share of rows found by this rank", ylim=(0, 1.02))
+    rank.set_xscale("log")
+    figure.savefig(path, dpi=120)
+
+
+class _Columns(NamedTuple):
+    sims: list[list[float]]
+    positive_sims: list[list[float | None]]
+    ranks: list[int]
+    notes: list[str]
+    skipped: list[dict[str, int]]
+
+
+def _read(mined: Dataset, output: str) -> _Columns:
+    before = "" if output == "neg" else f"{output}_"
+    names = [f"{output}_sims", f"{before}pos_sims", f"{before}pos_rank", f"{output}_note", f"{output}_skipped"]
+    missing = [name for name in names if name not in mined.column_names]
+    if missing:
+        raise ValueError(
+            f"A report reads the columns that MineNegatives(output={output!r}) adds, but {missing} are not among "
+            f"{mined.column_names}."
+        )
+    rows = mined.select_columns(names).with_format(None)
+    return _Columns(*(rows[name][:] for name in names))
+
+
+def _similarities(columns: _Columns) -> tuple[list[list[float]], list[float]]:
+    """For each row the known similarities of its positives; and, over the rows that have both, lowest positive less best negative."""
+    scored = [[score for score in row if score is not None] for row in columns.positive_sims]
+    pairs = zip(scored, columns.sims, strict=True)
+    return scored, [min(positives) - max(negatives) for positives, negatives in pairs if positives and negatives]
+
+
+def _distribution(values: list[float]) -> dict[str, float | None]:
+    if not values:
+        return dict.fromkeys(("mean", *_QUANTILES))
+    quantiles = np.quantile(values, list(_QUANTILES.values())).tolist()
+    return {"mean": float(np.mean(values)), **dict(zip(_QUANTILES, quantiles, strict=True))}
