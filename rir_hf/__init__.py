@@ -18,13 +18,43 @@ _MODULES = {
     "Search": "search",
     "search": "search",
     "MineNegatives": "mine",
+    "evaluate": "evaluate",
+    "evaluate_better": "evaluate",
+    "evaluate_mrr": "evaluate",
+    "evaluate_queries": "evaluate",
+    "confidence_interval": "evaluate",
+    "compare_runs": "evaluate",
+    "read_qrels": "evaluate",
+    "read_run": "evaluate",
+    "write_qrels": "evaluate",
+    "write_run": "evaluate",
+    "load_corpus": "load",
+    "load_pairs": "load",
+    "load_qrels": "load",
+    "load_rows": "load",
+    "report": "report",
+    "plot_report": "report",
 }
 __all__ = ["__version__", *_MODULES]
 
 if TYPE_CHECKING:
     from rir_hf.embed import Embed
+    from rir_hf.evaluate import (
+        compare_runs,
+        confidence_interval,
+        evaluate,
+        evaluate_better,
+        evaluate_mrr,
+        evaluate_queries,
+        read_qrels,
+        read_run,
+        write_qrels,
+        write_run,
+    )
     from rir_hf.index import attach_index, load_index, save_index
+    from rir_hf.load import load_corpus, load_pairs, load_qrels, load_rows
     from rir_hf.mine import MineNegatives
+    from rir_hf.report import plot_report, report
     from rir_hf.retriever import Retriever
     from rir_hf.search import Search, search
 

@@ -30,6 +30,8 @@ METRICS = {
 }
 """For each metric the name users see, `Recall@10`, and trec_eval's name. MRR is cut from its reciprocal rank."""
 
+_RESAMPLED_AT_ONCE = 1 << 22
+
 Qrels = Mapping[str, Mapping[str, int]]
 Run = Mapping[str, Mapping[str, float]] | Dataset
 
@@ -156,7 +158,13 @@ def confidence_interval(
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     found = bootstrap(
-        (values,), np.mean, confidence_level=level, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed)
+        (values,),
+        np.mean,
+        confidence_level=level,
+        n_resamples=resamples,
+        method="percentile",
+        batch=max(1, _RESAMPLED_AT_ONCE // len(values)),
+        rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(found.low), float(found.high)
 
@@ -190,11 +198,15 @@ def compare_runs(
     if set(other) != set(queries["query_id"]):
         raise ValueError("The two runs must cover the same queries: evaluate both against the same qrels.")
     differences = _column(queries, metric) - np.array([other[query] for query in queries["query_id"]])
-    low, high = confidence_interval(
-        Dataset.from_dict({"query_id": queries["query_id"][:], metric: differences}), metric, level=level, seed=seed
-    )
+    paired = Dataset.from_dict({metric: differences})
+    low, high = confidence_interval(paired, metric, level=level, resamples=resamples, seed=seed)
     test = permutation_test(
-        (differences,), np.mean, permutation_type="samples", n_resamples=resamples, rng=np.random.default_rng(seed)
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=resamples,
+        batch=max(1, _RESAMPLED_AT_ONCE // len(differences)),
+        rng=np.random.default_rng(seed),
     )
     return {"difference": float(differences.mean()), "low": low, "high": high, "p_value": float(test.pvalue)}
 
@@ -221,6 +233,8 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
             if len(fields) not in (3, 4):
                 raise ValueError(f"{path}, line {number}: expected 3 (BEIR) or 4 (TREC) fields, found {len(fields)}: {line!r:.80}.")
             grade = _number(fields[-1], path, number)
+            if not grade.is_integer():
+                raise ValueError(f"{path}, line {number}: expected a whole number, found {fields[-1]!r}.")
             qrels.setdefault(fields[0], {})[fields[-2]] = int(grade)
     return qrels
 
@@ -248,9 +262,9 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
 def write_run(run: Run, path: str | os.PathLike[str], *, tag: str = "rir_hf") -> None:
     """Write a run as trec_eval reads it, scores in full precision, ranks from 1 in trec_eval's order."""
     lines = (
-        f"{_id(query)} Q0 {_id(passage)} {rank} {score!r} {tag}\n"
+        f"{_id(query)} Q0 {_id(passage)} {rank} {hits[passage]!r} {_id(tag)}\n"
         for query, hits in as_run(run).items()
-        for rank, (passage, score) in enumerate(sorted(hits.items(), key=lambda hit: (hit[1], hit[0]), reverse=True), 1)
+        for rank, passage in enumerate(_in_order(hits), 1)
     )
     _write(lines, path)
 
@@ -301,6 +315,13 @@ def _best_of_repeats(ids: Iterable[Any], scores: Iterable[float]) -> dict[str, f
         if name != "-1":
             hits[name] = max(float(score), hits.get(name, -math.inf))
     return hits
+
+
+def _in_order(hits: Mapping[str, float]) -> list[str]:
+    """Passage ids as trec_eval ranks them: by score in single precision, then by id, both descending."""
+    with np.errstate(over="ignore"):
+        scores = np.array(list(hits.values())).astype(np.float32)
+    return [passage for _, passage in sorted(zip(scores.tolist(), hits, strict=True), reverse=True)]
 
 
 def _column(queries: Dataset, metric: str) -> np.ndarray:

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from datasets.features import List
 from datasets.fingerprint import Hasher
+from datasets.search import FaissIndex
 
 from rir_hf.transform import describe, digest_of_files, hash_by_identity, vectors_from_arrow
 
@@ -223,7 +224,8 @@ class CorpusIndex:
 
     def values(self, columns: list[str], positions: np.ndarray) -> list[list[str]]:
         """Values of some columns at these positions as strings, `""` for a null; one list per column."""
-        rows = positions if self.corpus._indices is None else self.corpus._indices.column(0).take(positions).to_numpy()
+        selected = self.corpus._indices
+        rows = positions if selected is None else selected.column(0).take(pa.array(positions)).to_numpy().astype(np.int64)
         return [
             gather(self.corpus.data.column(name), rows).cast(pa.large_string()).fill_null("").to_pylist() for name in columns
         ]
@@ -261,11 +263,9 @@ class CorpusIndex:
             if type(index).__name__ != "GpuIndexFlat" and not isinstance(index, faiss.IndexShards):
                 return None
             index = _read_index(Path(self.file.path)) if self.file.path else _on_cpu(index)
-        index = faiss.downcast_index(index)
         if not isinstance(index, faiss.IndexFlat):
             return None
-        self._flat_owner = index
-        return faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
+        return np.asarray(_KeepsIndex(index)).reshape(index.ntotal, index.d)
 
     def _columns(self, names: list[str]) -> Dataset:
         return self.corpus.select_columns(names).with_format("arrow")
@@ -282,6 +282,16 @@ class CorpusIndex:
             part[blank.to_numpy()] = 0
             start += len(values)
         return hashes
+
+
+class _KeepsIndex:
+    """The vectors of a flat index as an array that keeps the index, and with it the memory, alive."""
+
+    def __init__(self, index: faiss.IndexFlat) -> None:
+        import faiss
+
+        self.index = index
+        self.__array_interface__ = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).__array_interface__
 
 
 def gather(column: pa.ChunkedArray, rows: np.ndarray) -> pa.Array:
@@ -342,10 +352,8 @@ def _vectors_of(table: pa.Table, column: str) -> np.ndarray:
 def _attach(corpus: Dataset, name: str, index: faiss.Index, file: IndexFile) -> Dataset:
     attached = without_indexes(corpus)
     attached._indexes = dict(corpus._indexes)
-    # The index is already filled: no array is added to it.
-    nothing = np.empty((0, index.d), np.float32)
-    attached.add_faiss_index_from_external_arrays(nothing, index_name=name, custom_index=index)
-    attached.get_index(name).rir_hf = file
+    attached._indexes[name] = FaissIndex(custom_index=index)
+    attached._indexes[name].rir_hf = file
     return attached
 
 

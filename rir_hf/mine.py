@@ -18,8 +18,8 @@ from datasets import Dataset
 
 from rir_hf.index import CorpusIndex
 from rir_hf.positives import KnownPositives, Positives, Qrels, locate
-from rir_hf.search import Bounds, Candidates, read_nested, read_queries, settle, similarities
-from rir_hf.transform import SCORES, TEXTS, BatchTransform, Column, read_column, require_columns
+from rir_hf.search import Bounds, Candidates, read_nested, settle, similarities
+from rir_hf.transform import SCORES, TEXTS, BatchTransform, Column, read_column, read_vectors, require_columns
 
 logger = logging.getLogger(__name__)
 
@@ -184,11 +184,11 @@ class MineNegatives(BatchTransform):
         return self._columns(batch, rows)
 
     def _query_vectors(self, batch: Mapping[str, Any]) -> np.ndarray:
-        queries = read_queries(batch, self.query, self.corpus, "MineNegatives")
+        queries = read_vectors(batch, self.query, "MineNegatives", self.corpus.dimension)
         if self.answer_weight == 0:
             return queries
         require_columns(batch, [self.answer], f"MineNegatives(answer_weight={self.answer_weight})")
-        answers = read_queries(batch, self.answer, self.corpus, "MineNegatives")
+        answers = read_vectors(batch, self.answer, "MineNegatives", self.corpus.dimension)
         return ((1 - self.answer_weight) * queries + self.answer_weight * answers).astype(np.float32)
 
     def _warn_of_scattered_queries(self, query_ids: list[Any]) -> None:
@@ -207,7 +207,7 @@ class MineNegatives(BatchTransform):
             return [None] * len(usable)
         texts = [read_column(batch, name) for name in ("query", "answer") if name in batch]
         contents = [(self.output, *(column[place] for column in texts), *rows[place].positives[:2]) for place in usable]
-        return [np.random.default_rng([self.seed, xxhash.xxh3_64_intdigest(repr(content))]) for content in contents]
+        return [np.random.default_rng([self.seed, xxhash.xxh3_64_intdigest(repr(content).encode())]) for content in contents]
 
     def _mine(
         self, queries: np.ndarray, rows: list[_Row], generators: list[np.random.Generator | None], worker: int | None
@@ -288,27 +288,24 @@ class MineNegatives(BatchTransform):
             rows[at].sims.append(score)
 
     def _columns(self, batch: Mapping[str, Any], rows: list[_Row]) -> dict[str, Any]:
-        names = {
-            "sims": f"{self.output}_pos_sims" if self.output != "neg" else "pos_sims",
-            "rank": f"{self.output}_pos_rank" if self.output != "neg" else "pos_rank",
-        }
-        read = [self.corpus.id, self.corpus.text] if self.texts and self.corpus.text else [self.corpus.id]
-        found = read_nested(self.corpus, read, [np.array(row.negatives, np.int64) for row in rows])
-        columns = {
-            name: Column(values, TEXTS) for name, values in zip([f"{self.output}_ids", self.output], found, strict=False)
-        }
+        prefix = "" if self.output == "neg" else f"{self.output}_"
         own = [row.positives for row in rows]
+        columns = {}
         if self.texts and "pos" not in batch:
             own = [_with_texts(positives, self.corpus) for positives in own]
             columns["pos"] = Column([positives.texts for positives in own], TEXTS)
         if "pos" in columns or "pos_ids" not in batch:
             columns["pos_ids"] = Column([_ids_of(positives, self.corpus) for positives in own], TEXTS)
-        columns[f"{self.output}_sims"] = Column([row.sims for row in rows], SCORES)
-        columns[names["sims"]] = Column(
-            [[row.scores.get(place) for place in positives.places] for row, positives in zip(rows, own, strict=True)], SCORES
-        )
+        sims = [[row.scores.get(place) for place in positives.places] for row, positives in zip(rows, own, strict=True)]
+        columns[f"{prefix}pos_sims"] = Column(sims, SCORES)
         ranks = [len(self.corpus) if row.rank is None else row.rank for row in rows]
-        columns[names["rank"]] = Column(ranks, pa.int64())
+        columns[f"{prefix}pos_rank"] = Column(ranks, pa.int64())
+        names = [self.corpus.text, self.corpus.id] if self.texts else [self.corpus.id]
+        read = read_nested(self.corpus, names, [np.array(row.negatives, np.int64) for row in rows])
+        if self.texts:
+            columns[self.output] = Column(read[0], TEXTS)
+        columns[f"{self.output}_ids"] = Column(read[-1], TEXTS)
+        columns[f"{self.output}_sims"] = Column([row.sims for row in rows], SCORES)
         columns[f"{self.output}_note"] = Column([row.note for row in rows], pa.string())
         columns[f"{self.output}_skipped"] = Column([{rule: row.skipped.get(rule, 0) for rule in RULES} for row in rows], _SKIPPED)
         return columns

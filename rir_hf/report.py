@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
+from rir_hf.mine import NO_VECTOR
+
 logger = logging.getLogger(__name__)
 
 _QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
@@ -55,8 +57,13 @@ def report(mined: Dataset, output: str = "neg") -> dict[str, Any]:
         "short_because": dict(notes.most_common()),
         "skipped": {rule: sum(row[rule] for row in columns.skipped) for rule in (columns.skipped or [{}])[0]},
         "positives": sum(len(row) for row in columns.positive_sims),
-        "positives_not_in_corpus": sum(score is None for row in columns.positive_sims for score in row),
-        "positives_worse_than_20": sum(rank >= _BADLY_FOUND for rank in columns.ranks),
+        "positives_not_in_corpus": sum(
+            score is None
+            for row, note in zip(columns.positive_sims, columns.notes, strict=True)
+            for score in row
+            if note != NO_VECTOR
+        ),
+        "positives_worse_than_20": sum(rank >= _BADLY_FOUND for rank in _known_ranks(columns)),
         "positive_similarity": _distribution([score for row in scored for score in row]),
         "negative_similarity": _distribution([score for row in columns.sims for score in row]),
         "difference": _distribution(differences),
@@ -80,7 +87,7 @@ def as_table(summary: dict[str, Any]) -> str:
         entries = {f"{name}: {key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
         for label, entry in entries.items():
             shown = "-" if entry is None else f"{entry:.3f}" if isinstance(entry, float) else f"{entry:,}"
-            lines.append(f"{label:<36}{shown:>9}")
+            lines.append(f"{label:<36} {shown:>8}")
     return "\n".join(lines)
 
 
@@ -108,8 +115,8 @@ def plot_report(mined: Dataset, path: str | os.PathLike[str], output: str = "neg
     difference.hist(differences, bins=40, color="tab:gray")
     difference.axvline(0, color="black", linewidth=0.8)
     difference.set(title="Lowest positive less best negative", xlabel="difference of similarities", ylabel="rows")
-    found = np.sort(np.array(columns.ranks)) + 1
-    rank.plot(found, np.arange(1, len(found) + 1) / max(1, len(found)), drawstyle="steps-post")
+    found = np.sort(_known_ranks(columns)) + 1
+    rank.plot(found, np.arange(1, len(found) + 1) / max(1, len(mined)), drawstyle="steps-post")
     rank.axvline(_BADLY_FOUND, color="black", linewidth=0.8, linestyle=":")
     rank.set(title="Rank of the best positive", xlabel="rank (1 is first)", ylabel="share of rows found by this rank", ylim=(0, 1.02))
     rank.set_xscale("log")
@@ -142,6 +149,12 @@ def _similarities(columns: _Columns) -> tuple[list[list[float]], list[float]]:
     scored = [[score for score in row if score is not None] for row in columns.positive_sims]
     pairs = zip(scored, columns.sims, strict=True)
     return scored, [min(positives) - max(negatives) for positives, negatives in pairs if positives and negatives]
+
+
+def _known_ranks(columns: _Columns) -> list[int]:
+    """Ranks of the best positives, without the rows that have none in the corpus or no query vector."""
+    known = (any(score is not None for score in row) for row in columns.positive_sims)
+    return [rank for rank, is_known in zip(columns.ranks, known, strict=True) if is_known]
 
 
 def _distribution(values: list[float]) -> dict[str, float | None]:

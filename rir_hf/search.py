@@ -97,7 +97,7 @@ class Search(BatchTransform):
 
     def transform(self, batch: Mapping[str, Any], worker: int | None) -> dict[str, Any]:
         """Return `{"hit_ids": lists of str, "hit_scores": lists of float}`."""
-        queries = read_queries(batch, self.query, self.corpus, "Search")
+        queries = read_vectors(batch, self.query, "Search", self.corpus.dimension)
         usable = np.flatnonzero(np.isfinite(queries).all(axis=1) & queries.any(axis=1))
         if len(usable) < len(queries):
             logger.warning("Search: %d rows have no usable vector in %r: no hits.", len(queries) - len(usable), self.query)
@@ -116,17 +116,6 @@ def read_nested(corpus: CorpusIndex, columns: list[str], positions: list[np.ndar
     ends = np.cumsum([len(row) for row in positions]).tolist()
     read = corpus.values(columns, np.concatenate([*positions, np.empty(0, np.int64)]).astype(np.int64))
     return [[values[end - len(row) : end] for row, end in zip(positions, ends, strict=True)] for values in read]
-
-
-def read_queries(batch: Mapping[str, Any], column: str, corpus: CorpusIndex, who: str) -> np.ndarray:
-    """A column of query vectors, checked against the dimension of the index."""
-    queries = read_vectors(batch, column, who)
-    if queries.shape[1] != corpus.dimension:
-        raise ValueError(
-            f"{who}: the vectors in {column!r} have {queries.shape[1]} numbers, those of the index {corpus.dimension}. Both must "
-            "come from the same retriever."
-        )
-    return queries
 
 
 class Vectors(Protocol):
@@ -334,7 +323,7 @@ def _ask_index(corpus: Vectors, queries: np.ndarray, bounds: Bounds, depth: int,
     floor = last + slack if exact else np.full(n, np.finfo(np.float64).min)
     if k == len(corpus):
         floor = np.where((positions >= 0).all(axis=1), -np.inf, floor)
-    unreached = (positions[:, -1] < 0) | (bounds.mark_scores < last)
+    unreached = (positions[:, -1] < 0) | (bounds.mark_scores <= last + slack)
     floor = np.where(unreached & (floor > -np.inf), np.inf, floor)
     return _Proposed(positions, np.zeros(n, np.int64), np.zeros(n, np.int64), floor)
 

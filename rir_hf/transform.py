@@ -190,25 +190,28 @@ def read_texts(batch: Mapping[str, Any], name: str, who: str) -> list[str | None
     return values
 
 
-def read_vectors(batch: Mapping[str, Any], name: str, who: str) -> np.ndarray:
-    """Values of a vector column as one `(rows, dimension)` float32 array; a null becomes a row of NaN."""
+def read_vectors(batch: Mapping[str, Any], name: str, who: str, dimension: int) -> np.ndarray:
+    """Values of a vector column as one `(rows, dimension)` float32 array; a null becomes a row of NaN.
+
+    Raises:
+        ValueError: something that is not a vector, or vectors of another dimension.
+    """
     column = _arrow_column(batch, name)
     if column is not None:
         vectors = vectors_from_arrow(column)
-        if vectors is not None:
-            return vectors
-        values = column.to_pylist()
+        values = column.to_pylist() if vectors is None else [vectors[0]]
     else:
-        values = list(batch[name])
-    dimensions = {len(value) if isinstance(value, (list, tuple, np.ndarray)) else -1 for value in values if value is not None}
-    if len(dimensions) != 1 or dimensions <= {0, -1}:
-        found = "no vector at all" if not dimensions else f"lengths {sorted(dimensions)} (-1: not a vector)"
+        vectors, values = None, list(batch[name])
+    found = {len(value) if isinstance(value, (list, tuple, np.ndarray)) else None for value in values if value is not None}
+    if found - {dimension}:
         raise ValueError(
-            f"{who}: the column {name!r} must hold vectors of one length, found {found}. "
-            f"Make it with map(Embed(retriever, ..., output={name!r}), batched=True)."
+            f"{who}: the column {name!r} must hold vectors of {dimension} numbers, as those of the index, found "
+            f"{'something else' if None in found else f'vectors of {sorted(found)}'}. Both must come from the same retriever."
         )
-    empty = np.full(dimensions.pop(), np.nan, np.float32)
-    return np.stack([empty if value is None else np.asarray(value, np.float32) for value in values])
+    if vectors is not None:
+        return vectors
+    missing = np.full(dimension, np.nan, np.float32)
+    return np.array([missing if value is None else value for value in values], np.float32).reshape(len(values), dimension)
 
 
 def vectors_from_arrow(column: pa.ChunkedArray | pa.Array) -> np.ndarray | None:

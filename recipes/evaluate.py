@@ -1,0 +1,97 @@
+"""Evaluate a retriever on judged queries, as trec_eval does, with confidence intervals.
+
+    python recipes/evaluate.py --data scifact --split test --model sentence-transformers/all-MiniLM-L6-v2
+    python recipes/evaluate.py --data scifact --split test --model tuned --baseline before.run --run after.run
+
+The data is a folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv); or give --corpus, --queries (columns query_id and
+query) and --qrels (TREC or BEIR) one by one. --run keeps the ranking as a TREC run file; --baseline compares with an earlier one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from rir_hf import (
+    Embed,
+    Retriever,
+    Search,
+    attach_index,
+    compare_runs,
+    confidence_interval,
+    evaluate_better,
+    evaluate_queries,
+    load_corpus,
+    load_pairs,
+    load_qrels,
+    load_rows,
+    read_run,
+    write_run,
+)
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder in BEIR layout")
+    parser.add_argument("--corpus", help="passages, with the columns id and text")
+    parser.add_argument("--queries", help="rows with query_id and query")
+    parser.add_argument("--qrels", help="judgements, a TREC or BEIR file")
+    parser.add_argument("--split", default="test", help="split to evaluate (default: %(default)s)")
+    parser.add_argument("--model", required=True, help="Hub name or folder of a sentence-transformers model")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
+    parser.add_argument("--query_prompt", help="text before each query (default: the one stored with the model)")
+    parser.add_argument("--passage_prompt", help="text before each passage (default: the one stored with the model)")
+    parser.add_argument("--max_length", type=int, default=512, help="tokens after which a text is cut (default: %(default)s)")
+    parser.add_argument("--metrics", nargs="+", default=["ndcg", "recall", "mrr"], help="of recall, mrr, ndcg, map, precision")
+    parser.add_argument("--k", nargs="+", type=int, default=[10, 100], help="cut-offs (default: 10 100)")
+    parser.add_argument("--run", type=Path, help="write the ranking to this TREC run file")
+    parser.add_argument("--baseline", type=Path, help="compare with this TREC run file, query by query")
+    parser.add_argument("--json", type=Path, help="write the metrics to this file")
+    options = parser.parse_args()
+    if not options.data and not (options.corpus and options.queries and options.qrels):
+        parser.error("give --data, or all of --corpus, --queries and --qrels")
+    return options
+
+
+def main() -> None:
+    """Load, embed, search, evaluate, compare."""
+    options = arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    retriever = Retriever(
+        options.model,
+        revision=options.revision,
+        query_prompt=options.query_prompt,
+        passage_prompt=options.passage_prompt,
+        max_length=options.max_length,
+    )
+    corpus = load_corpus(options.corpus or options.data, options.split)
+    queries = load_rows(options.queries, options.split) if options.queries else load_pairs(options.data, options.split)
+    qrels = load_qrels(options.qrels or options.data, options.split)
+
+    corpus = attach_index(corpus.map(Embed(retriever), batched=True, batch_size=512))
+    queries = queries.map(Embed(retriever, "query", role="query"), batched=True, batch_size=512)
+    run = queries.map(Search(corpus, k=max(options.k)), batched=True, batch_size=512)
+
+    metrics = evaluate_better(options.metrics, options.k, qrels, run)
+    rows = evaluate_queries(options.metrics, options.k, qrels, run)
+    names = [name for values in metrics.values() for name in values]
+    baseline = evaluate_queries(options.metrics, options.k, qrels, read_run(options.baseline)) if options.baseline else None
+    for name in names:
+        low, high = confidence_interval(rows, name)
+        line = f"{name:<15}{100 * sum(rows[name]) / len(rows):7.2f}   95% interval {100 * low:6.2f} to {100 * high:6.2f}"
+        if baseline is not None:
+            test = compare_runs(rows, baseline, name)
+            line += f"   difference {100 * test['difference']:+6.2f} ({100 * test['low']:+.2f} to {100 * test['high']:+.2f}), "
+            line += f"p = {test['p_value']:.4f}"
+        print(line)
+    if options.run:
+        write_run(run, options.run)
+    if options.json:
+        options.json.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Mine hard negatives for pairs of query and positive over a corpus.
+
+    python recipes/mine.py --corpus corpus.jsonl --pairs pairs.jsonl --model intfloat/e5-base-v2 --output mined
+
+Corpus and pairs may be a file (.jsonl, .json, .parquet, .csv, .tsv), a folder, a Hub name ("name" or "name:config"), or a folder in
+BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), which holds both: give it twice. Where rows have a column "answer",
+--answers mines negatives for it too (neg_answer).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from rir_hf import Embed, MineNegatives, Retriever, attach_index, load_corpus, load_pairs, plot_report, report
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True, help="passages, with the columns id and text (title, if any, goes before the text)")
+    parser.add_argument("--pairs", required=True, help="rows with query and pos, passage or pos_ids; query_id where a query has several")
+    parser.add_argument("--split", default="train", help="split of pairs and corpus where there are several (default: %(default)s)")
+    parser.add_argument("--model", required=True, help="Hub name or folder of a sentence-transformers model")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
+    parser.add_argument("--query_prompt", help="text before each query (default: the one stored with the model)")
+    parser.add_argument("--passage_prompt", help="text before each passage (default: the one stored with the model)")
+    parser.add_argument("--max_length", type=int, default=512, help="tokens after which a text is cut (default: %(default)s)")
+    parser.add_argument("--factory", default="Flat", help="FAISS index, e.g. IVF4096,Flat (default: %(default)s, exact)")
+    parser.add_argument("--num_negatives", type=int, default=15, help="negatives per row (default: %(default)s)")
+    parser.add_argument("--margin", type=float, default=0.05, help="share a negative must lie below the positive (default: %(default)s)")
+    parser.add_argument("--max_score", type=float, help="no negative more similar than this")
+    parser.add_argument("--min_score", type=float, help="no negative less similar than this")
+    parser.add_argument("--skip_ranks", type=int, default=0, help="leave out the first ranks (default: %(default)s)")
+    parser.add_argument("--strategy", default="top", choices=["top", "random", "stratified"], help="which of the passages below the ceiling")
+    parser.add_argument("--pool", type=int, help="passages that random and stratified choose from (default: 100)")
+    parser.add_argument("--neg_type", default="hard", choices=["hard", "random", "mixed"], help="default: %(default)s")
+    parser.add_argument("--answers", action="store_true", help="mine negatives for the column answer too")
+    parser.add_argument("--answer_weight", type=float, default=0.0, help="weight of the answer in the search for the query's negatives")
+    parser.add_argument("--max_rank", type=int, help="drop rows whose positive is outranked by this many passages or more")
+    parser.add_argument("--seed", type=int, default=0, help="for all that is random (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=512, help="rows per batch (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the dataset, mined.jsonl and report.png")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Load, embed, index, mine, report, save."""
+    options = arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    batches = {"batched": True, "batch_size": options.batch_size}
+    retriever = Retriever(
+        options.model,
+        revision=options.revision,
+        query_prompt=options.query_prompt,
+        passage_prompt=options.passage_prompt,
+        max_length=options.max_length,
+    )
+    corpus = load_corpus(options.corpus, options.split).map(Embed(retriever), **batches)
+    corpus = attach_index(corpus, factory=options.factory)
+
+    pairs = load_pairs(options.pairs, options.split)
+    known = pairs if "query_id" in pairs.column_names else None
+    vectors = ["embedding"]
+    mined = pairs.map(Embed(retriever, "query", role="query"), **batches)
+    if options.answers or options.answer_weight:
+        vectors.append("answer_embedding")
+        mined = mined.map(Embed(retriever, "answer", role="query", output="answer_embedding"), **batches)
+    rules = {name: getattr(options, name) for name in ("num_negatives", "margin", "max_score", "min_score", "skip_ranks", "seed")}
+    rules |= {name: getattr(options, name) for name in ("strategy", "pool", "neg_type")}
+    mined = mined.map(MineNegatives(corpus, qrels=known, answer_weight=options.answer_weight, **rules), **batches)
+    if options.answers:
+        mined = mined.map(MineNegatives(corpus, query="answer_embedding", output="neg_answer", qrels=known, **rules), **batches)
+
+    report(mined)
+    if options.max_rank is not None:
+        found = mined.filter(lambda ranks: [rank < options.max_rank for rank in ranks], batched=True, input_columns="pos_rank")
+        logging.info("%d of %d rows have a positive in the first %d.", len(found), len(mined), options.max_rank)
+        mined = found
+    mined = mined.remove_columns(vectors)
+    mined.save_to_disk(options.output)
+    mined.to_json(options.output / "mined.jsonl", force_ascii=False)
+    plot_report(mined, options.output / "report.png")
+    logging.info('Written to %s: load_from_disk("%s"), mined.jsonl, report.png', options.output, options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Files, folders and Hub names in, datasets in the shapes of this package out: what every recipe starts with.
+
+Everything comes back as a dataset on disk, so that the maps over it are cached.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import Dataset, DatasetDict
+
+from rir_hf.evaluate import read_qrels
+
+_READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
+_IDS = ("id", "_id", "docid", "passage_id")
+_TEXTS = ("text", "passage", "contents", "document")
+_QUERIES = ("query", "question", "anchor", "q")
+_POSITIVES = ("pos", "passage", "pos_ids", "positive", "answer")
+
+
+def load_rows(source: str | os.PathLike[str], split: str = "train", *, revision: str | None = None) -> Dataset:
+    """Rows from wherever they are.
+
+    Args:
+        source: a file (`.jsonl`, `.json`, `.parquet`, `.csv`, `.tsv`), a folder written by `save_to_disk`, a folder of such files,
+            or a Hub dataset, `"name"` or `"name:config"`.
+        split: which split, where the source has several.
+        revision: branch, tag or commit of a Hub dataset.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing there, or no such split; the message says what there is.
+    """
+    path = Path(source)
+    if path.is_file():
+        if path.suffix not in _READERS:
+            raise ValueError(f"{path}: cannot read files ending in {path.suffix!r}, only {sorted(_READERS)}.")
+        options = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
+        return datasets.load_dataset(_READERS[path.suffix], data_files=str(path), split="train", **options)
+    if path.is_dir():
+        saved = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
+        found = datasets.load_from_disk(path) if saved else datasets.load_dataset(str(path))
+        return _choose_split(found, split, str(path))
+    if path.suffix in _READERS or path.is_absolute():
+        raise FileNotFoundError(f"{path} does not exist.")
+    name, _, config = str(source).partition(":")
+    return _choose_split(datasets.load_dataset(name, config or None, revision=revision), split, str(source))
+
+
+def load_corpus(source: str | os.PathLike[str], split: str = "train") -> Dataset:
+    """A corpus with the columns `id` and `text`, from anything `load_rows` reads or from a folder in BEIR layout.
+
+    The text of a row with a title is the title, a space and the text, as BEIR encodes it. The id is `id`, `_id`, `docid` or
+    `passage_id`, as a string, or the row's number where there is none.
+    """
+    rows = load_rows(_beir_file(source, "corpus.jsonl") or source, split)
+    names = {
+        "text": _first_of(rows, _TEXTS, "text of the passages", source),
+        "id": next((name for name in _IDS if name in rows.column_names), None),
+        "title": "title" if "title" in rows.column_names else None,
+    }
+    return rows.map(_passages, fn_kwargs=names, batched=True, with_indices=True, remove_columns=rows.column_names)
+
+
+def load_pairs(source: str | os.PathLike[str], split: str = "train") -> Dataset:
+    """Pairs of query and positive, from anything `load_rows` reads or from a folder in BEIR layout.
+
+    A BEIR folder (`queries.jsonl`, `qrels/SPLIT.tsv`) gives a row per judged query, with `query_id`, `query` and `pos_ids`;
+    `MineNegatives` fills in the texts. In other sources the column of the query may be called `query`, `question`, `anchor` or
+    `q`, that of the positive `pos`, `passage`, `pos_ids`, `positive` or `answer`; all other columns stay.
+    """
+    queries = _beir_file(source, "queries.jsonl")
+    if queries is not None:
+        qrels = {query: _relevant(judged) for query, judged in load_qrels(source, split).items()}
+        rows = load_rows(queries).rename_columns({"_id": "query_id", "text": "query"}).select_columns(["query_id", "query"])
+        rows = rows.map(_as_strings, fn_kwargs={"column": "query_id"}, batched=True)
+        rows = rows.map(_with_positives, fn_kwargs={"qrels": qrels}, batched=True)
+        return rows.filter(_has_positives, batched=True, input_columns="pos_ids")
+    rows = load_rows(source, split)
+    query = _first_of(rows, _QUERIES, "query", source)
+    positive = _first_of(rows, _POSITIVES, "positive passage", source)
+    renamed = {query: "query", positive: positive if positive in ("pos", "pos_ids") else "passage"}
+    return rows.rename_columns({old: new for old, new in renamed.items() if old != new})
+
+
+def load_qrels(source: str | os.PathLike[str], split: str = "test") -> dict[str, dict[str, int]]:
+    """Judgements `{query_id: {passage_id: grade}}` from a TREC or BEIR file, or from a folder in BEIR layout."""
+    path = Path(source)
+    if path.is_dir():
+        path = path / "qrels" / f"{split}.tsv"
+        if not path.exists():
+            raise ValueError(f"{source} has no judgements for the split {split!r}, only {_splits(path.parent)}.")
+    return read_qrels(path)
+
+
+def _passages(
+    batch: Mapping[str, list[Any]], indices: list[int], text: str, id: str | None, title: str | None
+) -> dict[str, list[str]]:
+    texts = [value or "" for value in batch[text]]
+    if title is not None:
+        texts = [f"{head or ''} {body}".strip() for head, body in zip(batch[title], texts, strict=True)]
+    return {"id": [str(value) for value in (indices if id is None else batch[id])], "text": texts}
+
+
+def _as_strings(batch: Mapping[str, list[Any]], column: str) -> dict[str, list[str]]:
+    return {column: [str(value) for value in batch[column]]}
+
+
+def _with_positives(batch: Mapping[str, list[Any]], qrels: dict[str, list[str]]) -> dict[str, list[list[str]]]:
+    return {"pos_ids": [qrels.get(query, []) for query in batch["query_id"]]}
+
+
+def _has_positives(pos_ids: list[list[str]]) -> list[bool]:
+    return [bool(ids) for ids in pos_ids]
+
+
+def _relevant(judged: Mapping[str, int]) -> list[str]:
+    return [passage for passage, grade in judged.items() if grade > 0]
+
+
+def _beir_file(source: str | os.PathLike[str], name: str) -> Path | None:
+    path = Path(source) / name
+    return path if path.exists() else None
+
+
+def _splits(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.tsv"))
+
+
+def _choose_split(found: Dataset | DatasetDict, split: str, source: str) -> Dataset:
+    if isinstance(found, Dataset):
+        return found
+    if split not in found:
+        raise ValueError(f"{source} has no split {split!r}, only {sorted(found)}.")
+    return found[split]
+
+
+def _first_of(rows: Dataset, names: tuple[str, ...], what: str, source: str | os.PathLike[str]) -> str:
+    for name in names:
+        if name in rows.column_names:
+            return name
+    raise ValueError(f"{source}: no column for the {what} (one of {names}) among {rows.column_names}. Rename yours.")
