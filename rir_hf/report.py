@@ -35,8 +35,8 @@ def report(mined: Dataset, output: str = "neg") -> dict[str, Any]:
         - `rows`, `negatives` (their number over all rows), `rows_short` (rows with fewer than asked) and `short_because`
           (why, counted);
         - `skipped`: better-ranked passages that each rule left out, over all rows;
-        - `positives`, `positives_not_in_corpus`, and `positives_worse_than_20`: rows whose best positive is outranked by 20
-          passages or more;
+        - `positives`, `positives_not_in_corpus` (in rows with a query vector), and `positives_worse_than_20`: rows whose best
+          positive is outranked by 20 passages or more;
         - `positive_similarity`, `negative_similarity` and `difference` (a row's lowest positive less its best negative): mean,
           minimum, 5th percentile, median, 95th percentile and maximum; all None where there is nothing to count.
 
@@ -108,8 +108,9 @@ def plot_report(mined: Dataset, path: str | os.PathLike[str], output: str = "neg
     scored, differences = _similarities(columns)
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     similarity, difference, rank = figure.subplots(1, 3)
-    similarity.hist([score for row in scored for score in row], bins=40, density=True, alpha=0.7, label="positives")
-    similarity.hist([score for row in columns.sims for score in row], bins=40, density=True, alpha=0.7, label="negatives")
+    for label, sims in (("positives", scored), ("negatives", columns.sims)):
+        values = [score for row in sims for score in row]
+        similarity.hist(values, bins=40, density=bool(values), alpha=0.7, label=label)
     similarity.set(title="Similarity to the query", xlabel="inner product", ylabel="density")
     similarity.legend()
     difference.hist(differences, bins=40, color="tab:gray")

@@ -150,19 +150,14 @@ class Retriever:
     def _load_model(self) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
 
-        try:
-            return SentenceTransformer(
-                self.model,
-                device=self.device,
-                revision=self.revision,
-                trust_remote_code=self.trust_remote_code,
-                backend=self.backend,
-                model_kwargs={} if self.dtype is None else {"dtype": self.dtype},
-            )
-        except ImportError as error:
-            if self.backend == "torch":
-                raise
-            raise ImportError(f'backend={self.backend!r} needs pip install "sentence-transformers[{self.backend}]".') from error
+        return SentenceTransformer(
+            self.model,
+            device=self.device,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+            backend=self.backend,
+            model_kwargs={} if self.dtype is None else {"dtype": self.dtype},
+        )
 
 
 def as_encoder(retriever: Encoder | SentenceTransformer | str | os.PathLike[str]) -> Encoder:

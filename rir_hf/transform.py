@@ -202,7 +202,8 @@ def read_vectors(batch: Mapping[str, Any], name: str, who: str, dimension: int) 
         values = column.to_pylist() if vectors is None else [vectors[0]]
     else:
         vectors, values = None, list(batch[name])
-    found = {len(value) if isinstance(value, (list, tuple, np.ndarray)) else None for value in values if value is not None}
+    is_vector = [hasattr(value, "__len__") and not isinstance(value, str) for value in values]
+    found = {len(value) if fits else None for value, fits in zip(values, is_vector, strict=True) if value is not None}
     if found - {dimension}:
         raise ValueError(
             f"{who}: the column {name!r} must hold vectors of {dimension} numbers, as those of the index, found "

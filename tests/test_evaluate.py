@@ -98,7 +98,7 @@ judgements = st.dictionaries(passages, st.integers(0, 3), max_size=8)
 
 @st.composite
 def list_problems(draw: Callable) -> tuple[dict, list[list], list[list], dict[str, dict[str, float]]]:
-    """Judgements, ragged rows of ids (ints or texts, repeated, padded with -1) and scores, and what these rows say as a dict."""
+    """Judgements, ragged rows of ids (ints or texts, repeated, padded) and their scores, and what these rows say as a dict."""
     kind = draw(st.sampled_from([int, str]))
     judged_rows = draw(st.lists(st.integers(0, 6), min_size=1, max_size=5, unique=True))
     qrels = {kind(row): {kind(passage): grade for passage, grade in draw(judgements).items()} for row in judged_rows}
@@ -251,6 +251,12 @@ def test_the_interval_of_equal_values_is_that_value() -> None:
     rows = Dataset.from_dict({"query_id": ["a", "b"], "MRR@10": [0.25, 0.25]})
     assert confidence_interval(rows, "MRR@10") == (0.25, 0.25)
     assert confidence_interval(rows.select([0]), "MRR@10") == (0.25, 0.25)
+
+
+def test_the_interval_is_made_of_quantiles_of_the_resampled_means() -> None:
+    # The mean of a resample is a tenth of a binomial(10, 0.1): 2.5 % lies at 0 (34.9 % are), 97.5 % at 3 (93.0 % to 98.7 %).
+    rows = Dataset.from_dict({"MRR@10": [0.0] * 9 + [1.0]})
+    assert confidence_interval(rows, "MRR@10") == pytest.approx((0.0, 0.3), rel=1e-12, abs=0)
 
 
 def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from datasets import Dataset, Features, List, Value, load_from_disk
 
@@ -23,8 +22,8 @@ RULES = ["positive", "margin", "abs_margin", "max_score", "duplicate", "empty", 
 def mined() -> Dataset:
     """Rows mined twice, as `neg` and as `neg_answer`, in which everything that the report counts happens.
 
-    The passage n has the vector (n, 1), so that the query (s, t) gives it the similarity s * n + t. Passages 8 and 9 share a text,
-    passage 7 is empty.
+    The passage n has the vector (n, 1), so that the query (s, t) gives it the similarity s * n + t. Passages 8 and 9 share a
+    text, passage 7 is empty.
     """
     texts = {7: " ", 8: "text 9"}
     corpus = Dataset.from_dict(
@@ -71,7 +70,13 @@ def distribution(values: list[float]) -> dict[str, Any]:
 
 def recount(mined: Dataset, output: str, before: str) -> dict[str, Any]:
     """The report by plain loops."""
-    counted: dict[str, Any] = {"rows": 0, "negatives": 0, "rows_short": 0, "short_because": {}, "skipped": dict.fromkeys(RULES, 0)}
+    counted: dict[str, Any] = {
+        "rows": 0,
+        "negatives": 0,
+        "rows_short": 0,
+        "short_because": {},
+        "skipped": dict.fromkeys(RULES, 0),
+    }
     counted.update(positives=0, positives_not_in_corpus=0, positives_worse_than_20=0)
     positives, negatives, differences = [], [], []
     for row in mined:
@@ -96,3 +101,162 @@ def recount(mined: Dataset, output: str, before: str) -> dict[str, Any]:
     counted["negative_similarity"] = distribution(negatives)
     counted["difference"] = distribution(differences)
     return counted
+
+
+@pytest.mark.parametrize(("output", "before"), [("neg", ""), ("neg_answer", "neg_answer_")])
+def test_every_number_is_that_of_plain_loops_over_the_rows(mined: Dataset, output: str, before: str) -> None:
+    summary = report(mined, output)
+    expected = recount(mined, output, before)
+    assert summary == expected
+    assert list(summary) == list(expected)
+    assert list(summary["skipped"]) == RULES
+    assert 0 not in [*summary["skipped"].values(), *(value for value in summary.values() if isinstance(value, int))]
+
+
+def test_the_counts_are_those_found_by_hand(mined: Dataset) -> None:
+    summary = report(mined)
+    assert summary["short_because"] == {
+        "rest below min_score": 3,
+        "corpus exhausted": 1,
+        "positive not in corpus, ranks 30 to 200 exhausted": 1,
+        "no query vector": 1,
+    }
+    assert next(iter(summary["short_because"])) == "rest below min_score"
+    counts = {name: value for name, value in summary.items() if isinstance(value, int)}
+    assert counts == {
+        "rows": 9,
+        "negatives": 4 + 2 + 4 + 1 + 0 + 4 + 1 + 0 + 1,
+        "rows_short": 6,
+        "positives": 10,
+        "positives_not_in_corpus": 2,
+        "positives_worse_than_20": 3,  # text 16 twice, behind 23 passages, and text 38 behind 38
+    }
+    assert summary["negative_similarity"]["min"] == 2.0
+    assert summary["difference"]["max"] == 16.0 - 9.0
+
+
+def test_a_positive_of_a_row_without_query_vector_is_not_called_missing_or_badly_found(mined: Dataset) -> None:
+    summary = report(mined.select([7]))
+    assert mined[7]["pos"] == ["text 3"]
+    assert mined[7]["neg_note"] == "no query vector"
+    assert (summary["positives"], summary["positives_not_in_corpus"], summary["positives_worse_than_20"]) == (1, 0, 0)
+
+
+def test_a_positive_that_is_not_in_the_corpus_is_missing_and_not_badly_found(mined: Dataset) -> None:
+    summary = report(mined.select([6]))
+    assert mined[6]["pos"] == ["unknown"]
+    assert (summary["positives"], summary["positives_not_in_corpus"], summary["positives_worse_than_20"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("places", "without"), [([4], {"negative_similarity", "difference"}), ([7], None), ([], None)])
+def test_where_there_is_nothing_to_count_the_distribution_is_none(
+    mined: Dataset, places: list[int], without: set[str] | None
+) -> None:
+    summary = report(mined.select(places))
+    empty = {
+        name for name, value in summary.items() if isinstance(value, dict) and "median" in value and value["median"] is None
+    }
+    assert empty == (without or {"positive_similarity", "negative_similarity", "difference"})
+    assert all(set(summary[name].values()) == {None} for name in empty)
+    assert summary["rows"] == summary["rows_short"] == len(places)
+    assert summary["negatives"] == 0
+
+
+def test_saved_and_formatted_rows_give_the_same_report(mined: Dataset, tmp_path: Path) -> None:
+    mined.save_to_disk(tmp_path / "mined")
+    expected = report(mined)
+    assert report(load_from_disk(tmp_path / "mined")) == expected
+    assert report(mined.with_format("numpy")) == expected
+    assert report(mined.remove_columns(["neg", "neg_ids", "pos", "pos_ids"])) == expected
+
+
+def test_rows_that_were_not_mined_get_a_clear_error(mined: Dataset, tmp_path: Path) -> None:
+    plain = mined.select_columns(["pos", "neg", "neg_sims"])
+    told = re.escape(
+        "A report reads the columns that MineNegatives(output='neg') adds, but "
+        "['pos_sims', 'pos_rank', 'neg_note', 'neg_skipped'] are not among ['pos', 'neg', 'neg_sims']."
+    )
+    with pytest.raises(ValueError, match=told):
+        report(plain)
+    with pytest.raises(ValueError, match=told):
+        plot_report(plain, tmp_path / "report.png")
+    with pytest.raises(
+        ValueError, match=re.escape("MineNegatives(output='other') adds, but ['other_sims', 'other_pos_sims', ")
+    ):
+        report(mined, "other")
+    assert not (tmp_path / "report.png").exists()
+
+
+def test_the_table_shows_every_figure(mined: Dataset) -> None:
+    summary = report(mined)
+    expected = []
+    for name, value in summary.items():
+        for key, entry in value.items() if isinstance(value, dict) else [("", value)]:
+            text = format(entry, ".3f") if isinstance(entry, float) else str(entry)
+            expected.append([f"{name}: {key}" if key else name, text])
+    shown = [line.rsplit(maxsplit=1) for line in as_table(summary).split("\n")]
+    assert shown == expected
+    assert len(shown) == 6 + 4 + 7 + 3 * 6
+
+
+def test_the_table_shows_large_and_missing_figures() -> None:
+    long = "positive not in corpus, ranks 30 to 200 exhausted"
+    table = as_table({"rows": 12_345_678, "short_because": {long: 12_345_678}, "difference": {"mean": None, "max": 0.0}})
+    assert [line.rsplit(maxsplit=1) for line in table.split("\n")] == [
+        ["rows", "12,345,678"],
+        [f"short_because: {long}", "12,345,678"],
+        ["difference: mean", "-"],
+        ["difference: max", "0.000"],
+    ]
+
+
+@pytest.mark.parametrize("output", ["neg", "neg_answer"])
+def test_the_table_is_logged_for_information(mined: Dataset, output: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "rir_hf"):
+        summary = report(mined, output)
+    expected = ("rir_hf.report", logging.INFO, f"Mined negatives in {output!r}:\n{as_table(summary)}")
+    assert caplog.record_tuples == [expected]
+
+
+def assert_is_png(path: Path) -> None:
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert len(content) > 10_000
+
+
+@pytest.mark.parametrize("output", ["neg", "neg_answer"])
+def test_the_plot_is_a_picture(mined: Dataset, tmp_path: Path, output: str) -> None:
+    plot_report(mined, tmp_path / "report.png", output)
+    assert_is_png(tmp_path / "report.png")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("places", [[4, 7], [4], [7], []])
+def test_the_plot_is_a_picture_where_there_is_nothing_to_plot(mined: Dataset, tmp_path: Path, places: list[int]) -> None:
+    rows = mined.select(places)
+    assert not any(rows["neg"])
+    plot_report(rows, tmp_path / "report.png")
+    assert_is_png(tmp_path / "report.png")
+
+
+def test_the_plot_shows_the_share_of_all_rows_whose_positive_is_found(
+    mined: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    plot_report(mined, tmp_path / "report.png")
+    curve = figures[0].axes[2].lines[0]
+    assert curve.get_xdata().tolist() == [1, 20, 20, 24, 24, 39]
+    assert curve.get_ydata().tolist() == [place / 9 for place in range(1, 7)]
+
+
+def test_without_matplotlib_the_plot_names_the_extra(mined: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=re.escape('pip install "rir-hf[plot]"')):
+        plot_report(mined, tmp_path / "report.png")
+
+
+def test_the_report_leaves_the_rows_as_they_are(mined: Dataset) -> None:
+    before = copy.deepcopy(mined[:])
+    report(mined)
+    assert mined[:] == before
