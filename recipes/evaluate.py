@@ -3,8 +3,9 @@
     python recipes/evaluate.py --data scifact --split test --model sentence-transformers/all-MiniLM-L6-v2
     python recipes/evaluate.py --data scifact --split test --model tuned --baseline before.run --run after.run
 
-The data is a folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv); or give --corpus, --queries (columns query_id and
-query) and --qrels (TREC or BEIR) one by one. --run keeps the ranking as a TREC run file; --baseline compares with an earlier one.
+The data is a folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv); or give --corpus, --queries (columns query_id
+and query) and --qrels (TREC or BEIR) one by one. --run keeps the ranking as a TREC run file; --baseline compares with an earlier
+one.
 """
 
 from __future__ import annotations

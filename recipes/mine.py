@@ -19,8 +19,12 @@ from rir_hf import Embed, MineNegatives, Retriever, attach_index, load_corpus, l
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", required=True, help="passages, with the columns id and text (title, if any, goes before the text)")
-    parser.add_argument("--pairs", required=True, help="rows with query and pos, passage or pos_ids; query_id where a query has several")
+    parser.add_argument(
+        "--corpus", required=True, help="passages, with the columns id and text (title, if any, goes before the text)"
+    )
+    parser.add_argument(
+        "--pairs", required=True, help="rows with query and pos, passage or pos_ids; query_id where a query has several"
+    )
     parser.add_argument("--split", default="train", help="split of pairs and corpus where there are several (default: %(default)s)")
     parser.add_argument("--model", required=True, help="Hub name or folder of a sentence-transformers model")
     parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
@@ -29,15 +33,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max_length", type=int, default=512, help="tokens after which a text is cut (default: %(default)s)")
     parser.add_argument("--factory", default="Flat", help="FAISS index, e.g. IVF4096,Flat (default: %(default)s, exact)")
     parser.add_argument("--num_negatives", type=int, default=15, help="negatives per row (default: %(default)s)")
-    parser.add_argument("--margin", type=float, default=0.05, help="share a negative must lie below the positive (default: %(default)s)")
+    parser.add_argument(
+        "--margin", type=float, default=0.05, help="share a negative must lie below the positive (default: %(default)s)"
+    )
     parser.add_argument("--max_score", type=float, help="no negative more similar than this")
     parser.add_argument("--min_score", type=float, help="no negative less similar than this")
     parser.add_argument("--skip_ranks", type=int, default=0, help="leave out the first ranks (default: %(default)s)")
-    parser.add_argument("--strategy", default="top", choices=["top", "random", "stratified"], help="which of the passages below the ceiling")
+    parser.add_argument(
+        "--strategy", default="top", choices=["top", "random", "stratified"], help="which of the passages below the ceiling"
+    )
     parser.add_argument("--pool", type=int, help="passages that random and stratified choose from (default: 100)")
     parser.add_argument("--neg_type", default="hard", choices=["hard", "random", "mixed"], help="default: %(default)s")
     parser.add_argument("--answers", action="store_true", help="mine negatives for the column answer too")
-    parser.add_argument("--answer_weight", type=float, default=0.0, help="weight of the answer in the search for the query's negatives")
+    parser.add_argument(
+        "--answer_weight", type=float, default=0.0, help="weight of the answer in the search for the query's negatives"
+    )
     parser.add_argument("--max_rank", type=int, help="drop rows whose positive is outranked by this many passages or more")
     parser.add_argument("--seed", type=int, default=0, help="for all that is random (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=512, help="rows per batch (default: %(default)s)")

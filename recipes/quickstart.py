@@ -43,7 +43,9 @@ def show(row: dict) -> None:
 def main() -> None:
     """Run the chain."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"), help="where the results go (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs/quickstart"), help="where the results go (default: %(default)s)"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("sentence_transformers", "faiss", "httpx", "matplotlib"):

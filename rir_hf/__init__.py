@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from rir_hf.search import Search, search
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Import a public name's module when the name is first used, so that importing the package costs nothing."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

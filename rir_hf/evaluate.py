@@ -3,8 +3,8 @@
 A run is a dict `{query_id: {passage_id: score}}`, a dataset with `query_id`, `hit_ids` and `hit_scores` as `Search` makes it, or a
 TREC run file read with `read_run`. Judgements (qrels) are a dict `{query_id: {passage_id: relevance}}`, from `read_qrels` for one.
 
-Two things differ from averaging by hand. Ties are broken as trec_eval breaks them, by passage id in descending order, in MRR too. And
-every judged query counts: one without any hit counts as zero.
+Two things differ from averaging by hand. Ties are broken as trec_eval breaks them, by passage id in descending order, in MRR
+too. And every judged query counts: one without any hit counts as zero.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def evaluate_better(
         {'ndcg': {'NDCG@10': 0.63093}}
     """
     rows = evaluate_queries(metrics, k_values, ground_truths, retrieval_results)
-    return {
-        metric: {name: round(float(np.mean(rows[name][:])), 5) for name in _names(metric, k_values)} for metric in metrics
-    }
+    return {metric: {name: round(float(np.mean(rows[name][:])), 5) for name in _names(metric, k_values)} for metric in metrics}
 
 
 def evaluate_mrr(qrels: Qrels, results: Run, k_values: Sequence[int]) -> dict[str, float]:
@@ -219,7 +217,12 @@ def as_run(run: Run) -> dict[str, dict[str, float]]:
     if missing:
         raise ValueError(f"A run needs the columns query_id, hit_ids and hit_scores; {sorted(missing)} are missing.")
     columns = (run[name][:] for name in ("query_id", "hit_ids", "hit_scores"))
-    return {str(query): _best_of_repeats(ids, scores) for query, ids, scores in zip(*columns, strict=True)}
+    hits: dict[str, dict[str, float]] = {}
+    for query, ids, scores in zip(*columns, strict=True):
+        found = _best_of_repeats(ids, scores)
+        if hits.setdefault(str(query), found) != found:
+            raise ValueError(f"The run has several rows with query_id {query!r} and different hits: keep one row per query.")
+    return hits
 
 
 def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
@@ -227,7 +230,7 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     with Path(path).open(encoding="utf-8", newline="") as file:
         for number, line in enumerate(file, 1):
-            fields = line.split()
+            fields = line.strip().split("\t") if line.count("\t") == 2 else line.split()
             if not fields or (number == 1 and fields[-1].lower() in ("score", "relevance")):
                 continue
             if len(fields) not in (3, 4):
@@ -347,5 +350,4 @@ def _number(text: str, path: str | os.PathLike[str], line: int) -> float:
 
 
 def _write(lines: Iterable[str], path: str | os.PathLike[str]) -> None:
-    with Path(path).open("w", encoding="utf-8") as file:
-        file.writelines(lines)
+    Path(path).write_text("".join(lines), encoding="utf-8")

@@ -226,9 +226,7 @@ class CorpusIndex:
         """Values of some columns at these positions as strings, `""` for a null; one list per column."""
         selected = self.corpus._indices
         rows = positions if selected is None else selected.column(0).take(pa.array(positions)).to_numpy().astype(np.int64)
-        return [
-            gather(self.corpus.data.column(name), rows).cast(pa.large_string()).fill_null("").to_pylist() for name in columns
-        ]
+        return [gather(self.corpus.data.column(name), rows).cast(pa.large_string()).fill_null("").to_pylist() for name in columns]
 
     def positions_of_ids(self, ids: list[str]) -> list[list[int]]:
         """For each id the positions that bear it, in order; none for an unknown one."""
@@ -493,9 +491,7 @@ def _to_device(index: faiss.Index, device: int | list[int] | None) -> faiss.Inde
     import faiss
 
     if not hasattr(faiss, "get_num_gpus") or faiss.get_num_gpus() == 0:
-        raise ValueError(
-            f'device={device!r} was asked for, but FAISS sees no GPU. Use device=None, or pip install "rir-hf[gpu]".'
-        )
+        raise ValueError(f'device={device!r} was asked for, but FAISS sees no GPU. Use device=None, or pip install "rir-hf[gpu]".')
     gpus = [device] if isinstance(device, int) and device >= 0 else list(range(faiss.get_num_gpus()))
     gpus = device if isinstance(device, list) else gpus
     if len(gpus) == 1:
@@ -506,6 +502,7 @@ def _to_device(index: faiss.Index, device: int | list[int] | None) -> faiss.Inde
 
 
 def is_on_gpu(index: faiss.Index) -> bool:
+    """Whether the index is on one GPU, or spread over several."""
     import faiss
 
     return type(index).__name__.startswith("Gpu") or isinstance(index, faiss.IndexShards)

@@ -362,30 +362,34 @@ def select(
             return chosen._replace(note=exhausted)
         if score < min_score:
             return chosen._replace(note=BELOW_MIN_SCORE)
-        if position in known or key in positives.keys:
-            _count(chosen.skipped, "positive")
-        elif rank_here < ranks[0]:
-            _count(chosen.skipped, "skip_ranks")
-        elif key == 0:
-            _count(chosen.skipped, "empty")
-        elif key in seen:
-            _count(chosen.skipped, "duplicate")
-        else:
-            seen.add(key)
-            chosen.positions.append(position)
-            chosen.scores.append(score)
+        rule = _left_out_by(position, key, rank_here < ranks[0], known, positives.keys, seen)
+        if rule:
+            _count(chosen.skipped, rule)
+            continue
+        seen.add(key)
+        chosen.positions.append(position)
+        chosen.scores.append(score)
     if len(chosen.positions) == wanted:
         return chosen
     return chosen._replace(note=exhausted) if floor == -np.inf else None
+
+
+def _left_out_by(position: int, key: int, too_early: bool, known: set[int], known_keys: set[int], seen: set[int]) -> str:
+    """The rule that leaves a passage out, "" for none."""
+    if position in known or key in known_keys:
+        return "positive"
+    if too_early:
+        return "skip_ranks"
+    if key == 0:
+        return "empty"
+    return "duplicate" if key in seen else ""
 
 
 def _count(skipped: dict[str, int], rule: str, number: int = 1) -> None:
     skipped[rule] = skipped.get(rule, 0) + number
 
 
-def draw(
-    generator: np.random.Generator | None, keys: np.ndarray, wanted: int, positives: Positives, taken: list[int]
-) -> list[int]:
+def draw(generator: np.random.Generator | None, keys: np.ndarray, wanted: int, positives: Positives, taken: list[int]) -> list[int]:
     """Draw positions uniformly without repeating a text, skipping positives, empty passages and those already taken."""
     if generator is None:
         raise ValueError("A random draw needs a generator.")
@@ -457,9 +461,7 @@ def _score_positives(corpus: CorpusIndex, queries: np.ndarray, rows: list[_Row])
 
 def _with_texts(positives: Positives, corpus: CorpusIndex) -> Positives:
     """The same positives with texts from the corpus; those with neither a text nor a place there are left out."""
-    kept = [
-        at for at, (text, place) in enumerate(zip(positives.texts, positives.places, strict=True)) if text or place is not None
-    ]
+    kept = [at for at, (text, place) in enumerate(zip(positives.texts, positives.places, strict=True)) if text or place is not None]
     if len(kept) < len(positives.texts):
         lost = [positives.ids[at] for at in range(len(positives.ids)) if at not in kept]
         logger.warning("MineNegatives: the positives %s are not in the corpus and have no text: left out of pos.", lost)

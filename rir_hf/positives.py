@@ -128,8 +128,7 @@ def locate(batch: Mapping[str, Any], corpus: CorpusIndex, qrels: KnownPositives 
     else:
         texts, ids = read_positives(batch)
     known = [
-        ({text for text in row if text}, {passage for passage in found if passage})
-        for row, found in zip(texts, ids, strict=True)
+        ({text for text in row if text}, {passage for passage in found if passage}) for row, found in zip(texts, ids, strict=True)
     ]
     if query_ids is not None:
         known = _share_by_query(known, query_ids, qrels)
@@ -165,7 +164,7 @@ def _share_by_query(
     return [shared[query] for query in query_ids]
 
 
-def _find(find: Any, values: Iterator[str]) -> dict[str, list[int]]:  # noqa: ANN401
+def _find(find: Any, values: Iterator[str]) -> dict[str, list[int]]:
     """Positions of each distinct value, in corpus order."""
     distinct = list(dict.fromkeys(values))
     return dict(zip(distinct, find(distinct), strict=True))

@@ -119,7 +119,9 @@ def plot_report(mined: Dataset, path: str | os.PathLike[str], output: str = "neg
     found = np.sort(_known_ranks(columns)) + 1
     rank.plot(found, np.arange(1, len(found) + 1) / max(1, len(mined)), drawstyle="steps-post")
     rank.axvline(_BADLY_FOUND, color="black", linewidth=0.8, linestyle=":")
-    rank.set(title="Rank of the best positive", xlabel="rank (1 is first)", ylabel="share of rows found by this rank", ylim=(0, 1.02))
+    rank.set(
+        title="Rank of the best positive", xlabel="rank (1 is first)", ylabel="share of rows found by this rank", ylim=(0, 1.02)
+    )
     rank.set_xscale("log")
     figure.savefig(path, dpi=120)
 
@@ -146,7 +148,7 @@ def _read(mined: Dataset, output: str) -> _Columns:
 
 
 def _similarities(columns: _Columns) -> tuple[list[list[float]], list[float]]:
-    """For each row the known similarities of its positives; and, over the rows that have both, lowest positive less best negative."""
+    """For each row the known similarities of its positives; over rows that have both, lowest positive less best negative."""
     scored = [[score for score in row if score is not None] for row in columns.positive_sims]
     pairs = zip(scored, columns.sims, strict=True)
     return scored, [min(positives) - max(negatives) for positives, negatives in pairs if positives and negatives]

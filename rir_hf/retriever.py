@@ -184,9 +184,7 @@ _digests: dict[tuple[tuple[str, int, int], ...], str] = {}
 
 
 def _digest_of_folder(folder: Path) -> str:
-    files = sorted(
-        path for path in folder.rglob("*") if path.is_file() and not _NOT_CONTENT & set(path.relative_to(folder).parts)
-    )
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _NOT_CONTENT & set(path.relative_to(folder).parts))
     state = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     if state not in _digests:
         names = Hasher.hash([(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files])

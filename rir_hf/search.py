@@ -256,9 +256,7 @@ def similarities(corpus: Vectors, queries: np.ndarray, rows: np.ndarray, positio
     return scores
 
 
-def _candidates(
-    corpus: Vectors, queries: np.ndarray, bounds: Bounds, depth: int, by_index: bool, worker: int | None
-) -> Candidates:
+def _candidates(corpus: Vectors, queries: np.ndarray, bounds: Bounds, depth: int, by_index: bool, worker: int | None) -> Candidates:
     """One pass: propose about `depth` passages for each query, score them exactly, sort them."""
     # A float32 product of d terms, in whatever order it is summed, is off by less than d rounding errors; the other 16 cover
     # the rounding of thresholds and of the exact score.

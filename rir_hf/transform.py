@@ -124,7 +124,7 @@ def hash_by_identity(cls: type) -> None:
     """
 
     @pklregister(cls)
-    def save(pickler: Any, obj: Any) -> None:  # noqa: ANN401 - a pickler takes anything
+    def save(pickler: Any, obj: Any) -> None:
         pickler.save_reduce(str, (json.dumps(obj.identity(), sort_keys=True),), obj=obj)
 
 
@@ -162,7 +162,7 @@ def _is_single_example(batch: Mapping[str, Any], column: str) -> bool:
     if hasattr(batch, "pa_table"):
         return isinstance(batch, LazyRow)
     value = batch[column]
-    if value is None or isinstance(value, str):
+    if isinstance(value, str) or not hasattr(value, "__len__"):
         return True
     if isinstance(value, np.ndarray):
         return value.ndim == (0 if value.dtype == object else 1) and value.dtype != object

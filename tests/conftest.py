@@ -54,7 +54,5 @@ def faq_corpus(faq_file: Path, retriever: Retriever) -> Dataset:
 def faq_pairs(faq_file: Path, retriever: Retriever) -> Dataset:
     """The first 120 questions with their answers as positives, embedded."""
     rows = Dataset.from_json(str(faq_file)).select(range(120))
-    rows = rows.rename_columns({"q": "query", "a": "passage", "id": "query_id"}).select_columns(
-        ["query_id", "query", "passage"]
-    )
+    rows = rows.rename_columns({"q": "query", "a": "passage", "id": "query_id"}).select_columns(["query_id", "query", "passage"])
     return rows.map(Embed(retriever, "query", role="query"), batched=True, batch_size=64)

@@ -228,9 +228,7 @@ def some_rows(seed: int, size: int = 40) -> Dataset:
 def test_the_interval_holds_the_mean_and_widens_with_its_level(seed: int) -> None:
     rows = some_rows(seed)
     mean = sum(rows["MRR@10"]) / len(rows)
-    (low_80, high_80), (low_99, high_99) = (
-        confidence_interval(rows, "MRR@10", level=level, seed=seed) for level in (0.8, 0.99)
-    )
+    (low_80, high_80), (low_99, high_99) = (confidence_interval(rows, "MRR@10", level=level, seed=seed) for level in (0.8, 0.99))
     assert 0 <= low_99 < low_80 < mean < high_80 < high_99 <= 1
 
 
@@ -298,9 +296,7 @@ def test_the_p_value_of_few_queries_equals_the_enumeration_of_all_sign_flips(see
 
 def test_runs_are_paired_by_query_id_and_not_by_row() -> None:
     order = np.random.default_rng(9).permutation(40)
-    assert compare_runs(some_rows(1), some_rows(2).select(order), "MRR@10") == compare_runs(
-        some_rows(1), some_rows(2), "MRR@10"
-    )
+    assert compare_runs(some_rows(1), some_rows(2).select(order), "MRR@10") == compare_runs(some_rows(1), some_rows(2), "MRR@10")
 
 
 def test_the_interval_of_the_difference_is_that_of_the_paired_differences() -> None:
@@ -452,3 +448,15 @@ ROWS = Dataset.from_dict({"query_id": ["a"], "MRR@10": [1.0]})
 def test_bad_input_gets_a_clear_error(call: Callable[[], Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=re.escape(complaint)):
         call()
+
+
+def test_a_run_with_two_different_rows_of_one_query_is_refused() -> None:
+    rows = {"query_id": ["q", "q"], "hit_ids": [["a"], ["a"]], "hit_scores": [[1.0], [1.0]]}
+    assert evaluate_better(["mrr"], [1], {"q": {"a": 1}}, Dataset.from_dict(rows)) == {"mrr": {"MRR@1": 1.0}}
+    with pytest.raises(ValueError, match="several rows with query_id 'q' and different hits"):
+        evaluate_better(["mrr"], [1], {"q": {"a": 1}}, Dataset.from_dict({**rows, "hit_ids": [["a"], ["b"]]}))
+
+
+def test_tab_separated_ids_may_contain_spaces(tmp_path: Path) -> None:
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq 1\td\t1\n")
+    assert read_qrels(tmp_path / "qrels.tsv") == {"q 1": {"d": 1}}

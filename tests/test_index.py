@@ -70,7 +70,7 @@ def test_an_index_that_must_be_trained_is_trained_on_a_random_sample(corpus: Dat
     plain = faiss.IndexIVFFlat.train
     monkeypatch.setattr(faiss.IndexIVFFlat, "train", lambda self, x: seen.append(np.array(x)) or plain(self, x))
     attach_index(corpus, factory="IVF4,Flat", train_size=50)
-    rows = [int(np.flatnonzero((VECTORS == vector).all(axis=1))[0]) for vector in seen[0]]
+    rows = [int(np.flatnonzero((vector == VECTORS).all(axis=1))[0]) for vector in seen[0]]
     assert len(set(rows)) == 50
     assert max(rows) > 200
 
@@ -127,7 +127,9 @@ def test_an_index_attached_with_datasets_own_method_works_when_it_is_inner_produ
     theirs = load_from_disk(Path(corpus.cache_files[0]["filename"]).parent)
     theirs.add_faiss_index("embedding", metric_type=faiss.METRIC_INNER_PRODUCT)
     rows = Dataset.from_dict({"embedding": list(VECTORS[:5])})
-    assert rows.map(Search(theirs), batched=True)["hit_ids"][:] == rows.map(Search(attach_index(corpus)), batched=True)["hit_ids"][:]
+    assert (
+        rows.map(Search(theirs), batched=True)["hit_ids"][:] == rows.map(Search(attach_index(corpus)), batched=True)["hit_ids"][:]
+    )
     theirs.add_faiss_index("embedding", index_name="l2")
     with pytest.raises(ValueError, match="does not use inner product"):
         Search(theirs, index="l2")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
@@ -157,7 +156,11 @@ ROW = {"query": "what do cats do", "passage": "cats purr", "embedding": [1.0, 0.
 
 def test_every_column_of_the_row_stays_and_those_of_the_table_come_with_it(animals: Dataset) -> None:
     row = mined(animals, {**ROW, "mine": 7}, num_negatives=3)
-    assert {name: row[name] for name in ("query", "passage", "mine")} == {"query": ROW["query"], "passage": "cats purr", "mine": 7}
+    assert {name: row[name] for name in ("query", "passage", "mine")} == {
+        "query": ROW["query"],
+        "passage": "cats purr",
+        "mine": 7,
+    }
     assert (row["pos"], row["pos_ids"], row["pos_sims"], row["pos_rank"]) == (["cats purr"], ["a"], [1.0], 0)
     assert (row["neg"], row["neg_ids"]) == (["kittens purr", "cows moo", "dogs bark"], ["d", "e", "f"])
     np.testing.assert_allclose(row["neg_sims"], [0.8, 0.6, 0.28], atol=1e-6)
@@ -196,7 +199,11 @@ def test_with_several_positives_the_lowest_sets_the_ceiling_and_the_best_the_ran
 
 def test_negatives_never_include_another_positive_of_the_same_query(animals: Dataset) -> None:
     pairs = Dataset.from_dict(
-        {"query_id": ["q", "q", "r"], "passage": ["cats purr", "kittens purr", "dogs bark"], "embedding": [[1.0, 0.0]] * 2 + [[0.0, 1.0]]}
+        {
+            "query_id": ["q", "q", "r"],
+            "passage": ["cats purr", "kittens purr", "dogs bark"],
+            "embedding": [[1.0, 0.0]] * 2 + [[0.0, 1.0]],
+        }
     )
     for options, batch_size in (({"qrels": pairs}, 1), ({"qrels": {"q": {"a": 1, "d": 2, "b": 0}}}, 1), ({}, 3)):
         rows = pairs.map(MineNegatives(animals, margin=None, **options), batched=True, batch_size=batch_size)
@@ -225,7 +232,9 @@ def test_queries_without_positives_of_their_own_take_them_from_qrels(animals: Da
 def test_a_positive_that_is_not_in_the_corpus_gives_ranks_30_to_200() -> None:
     vectors = np.linspace(1, 0, 300)
     corpus = attach_index(
-        Dataset.from_dict({"id": [str(n) for n in range(300)], "text": [f"t{n}" for n in range(300)], "embedding": vectors[:, None].tolist()})
+        Dataset.from_dict(
+            {"id": [str(n) for n in range(300)], "text": [f"t{n}" for n in range(300)], "embedding": vectors[:, None].tolist()}
+        )
     )
     row = {"passage": "not there", "embedding": [1.0]}
     assert mined(corpus, row, num_negatives=3)["neg_ids"] == ["30", "31", "32"]
@@ -394,7 +403,10 @@ def test_mining_changes_neither_corpus_nor_rows(animals: Dataset) -> None:
         ({"passage": ["cats purr"], "embedding": [1.0, 0.0]}, r"column 'passage' must hold strings, found list"),
         ({"query": "q", "embedding": [1.0, 0.0]}, r"needs each row's positives"),
         ({"passage": "cats purr"}, r"needs the column 'embedding', but the dataset has only \['passage'\]"),
-        ({"passage": "cats purr", "embedding": [1.0, 0.0, 0.0]}, r"vectors of 2 numbers, as those of the index, found vectors of \[3\]"),
+        (
+            {"passage": "cats purr", "embedding": [1.0, 0.0, 0.0]},
+            r"vectors of 2 numbers, as those of the index, found vectors of \[3\]",
+        ),
         ({"passage": "cats purr", "embedding": "text"}, r"must hold vectors of 2 numbers.* found something else"),
         ({"pos": ["a", "b"], "pos_ids": ["a"], "embedding": [1.0, 0.0]}, r"must be aligned, found 2 texts and 1 ids"),
     ],
@@ -440,7 +452,11 @@ def test_over_any_index_the_rules_hold_and_rows_are_full(factory: str) -> None:
     pairs = Dataset.from_dict({"passage": [f"text {n}" for n in range(30)], "embedding": list(vectors[:30] + 0.5)})
     for row in pairs.map(MineNegatives(corpus, num_negatives=20), batched=True):
         scores = vectors[[int(name[1:]) for name in row["neg_ids"]]].astype(np.float64) @ np.float64(row["embedding"])
-        known = [float(vectors[n].astype(np.float64) @ np.float64(row["embedding"])) for n in range(400) if f"text {n % 390}" == row["passage"]]
+        known = [
+            float(vectors[n].astype(np.float64) @ np.float64(row["embedding"]))
+            for n in range(400)
+            if f"text {n % 390}" == row["passage"]
+        ]
         np.testing.assert_allclose(row["neg_sims"], scores, atol=1e-5)
         assert max(scores) <= min(known) - 0.05 * abs(min(known)) + 1e-5
         assert len(set(row["neg"])) == len(row["neg"])

@@ -153,9 +153,7 @@ def test_where_there_is_nothing_to_count_the_distribution_is_none(
     mined: Dataset, places: list[int], without: set[str] | None
 ) -> None:
     summary = report(mined.select(places))
-    empty = {
-        name for name, value in summary.items() if isinstance(value, dict) and "median" in value and value["median"] is None
-    }
+    empty = {name for name, value in summary.items() if isinstance(value, dict) and "median" in value and value["median"] is None}
     assert empty == (without or {"positive_similarity", "negative_similarity", "difference"})
     assert all(set(summary[name].values()) == {None} for name in empty)
     assert summary["rows"] == summary["rows_short"] == len(places)
@@ -180,9 +178,7 @@ def test_rows_that_were_not_mined_get_a_clear_error(mined: Dataset, tmp_path: Pa
         report(plain)
     with pytest.raises(ValueError, match=told):
         plot_report(plain, tmp_path / "report.png")
-    with pytest.raises(
-        ValueError, match=re.escape("MineNegatives(output='other') adds, but ['other_sims', 'other_pos_sims', ")
-    ):
+    with pytest.raises(ValueError, match=re.escape("MineNegatives(output='other') adds, but ['other_sims', 'other_pos_sims', ")):
         report(mined, "other")
     assert not (tmp_path / "report.png").exists()
 

@@ -214,14 +214,18 @@ def compare(folder: Path, rows: int, passages: int, repeat: int) -> None:
     print("| what | seconds | ours takes | same negatives |\n| --- | --- | --- | --- |")
     print(f"| `MineNegatives`, two maps | {ours:.2f} | | |")
     print(f"| (a) the bare float32 products | {floor:.2f} | {ours / floor:.2f} x | |")
-    print(f"| (b) `mine_hard_negatives`, the faster of its two searches | {peer:.2f} | 1/{peer / ours:.1f} | {same_peer:.1%} of rows |")
+    print(f"| (b) `mine_hard_negatives`, its faster search | {peer:.2f} | 1/{peer / ours:.1f} | {same_peer:.1%} of rows |")
     print(f"| its other search | {slower[0]:.2f} | 1/{slower[0] / ours:.1f} | |")
     print(f"| (c) FAISS top {WIDE} by 32, then Python | {old:.2f} | 1/{old / ours:.1f} | {same_old:.1%} of rows |")
 
 
 def growth(root: Path, sizes: list[int], rows: int, repeat: int) -> None:
     """Print time and memory over the size of the corpus."""
-    print("\n| passages | seconds | per 100k | vectors, MB | peak RSS, MB | of it imports | peak less vectors |\n" + "| --- " * 7 + "|")
+    print(
+        "\n| passages | seconds | per 100k | vectors, MB | peak RSS, MB | of it imports | peak less vectors |\n"
+        + "| --- " * 7
+        + "|"
+    )
     for size in sizes:
         folder = root / str(size)
         if not folder.exists():

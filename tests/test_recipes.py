@@ -1,0 +1,90 @@
+"""The recipes, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import load_from_disk
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def run(name: str, *arguments: str | Path, home: Path) -> str:
+    """What the recipe prints."""
+    command = [sys.executable, str(RECIPES / name), *map(str, arguments)]
+    environment = {**os.environ, "HF_HOME": str(home), "HF_DATASETS_DISABLE_PROGRESS_BARS": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def collection(faq_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty questions and answers in BEIR layout, with rows for training beside."""
+    folder = tmp_path_factory.mktemp("collection")
+    rows = [json.loads(line) for line in faq_file.read_text(encoding="utf-8").splitlines()[:40]]
+    write_lines(folder / "corpus.jsonl", [{"_id": f"a-{row['id']}", "title": "", "text": row["a"]} for row in rows])
+    write_lines(folder / "queries.jsonl", [{"_id": row["id"], "text": row["q"]} for row in rows])
+    (folder / "qrels").mkdir()
+    judged = "".join(f"{row['id']}\ta-{row['id']}\t1\n" for row in rows)
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    pairs = [{"query_id": row["id"], "query": row["q"], "passage": row["a"], "answer": row["a"][:80]} for row in rows]
+    write_lines(folder / "pairs.jsonl", pairs)
+    return folder
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    """Write JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("*.py")))
+def test_each_recipe_explains_itself(name: str, tmp_path: Path) -> None:
+    assert "usage:" in run(name, "--help", home=tmp_path)
+
+
+def test_mine_leaves_a_dataset_json_lines_and_a_plot(collection: Path, minilm: str, tmp_path: Path) -> None:
+    said = run(
+        "mine.py", "--corpus", collection / "corpus.jsonl", "--pairs", collection / "pairs.jsonl", "--model", minilm,
+        "--num_negatives", 4, "--answers", "--max_rank", 5, "--output", tmp_path / "out", home=tmp_path,
+    )  # fmt: skip
+    mined = load_from_disk(tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "mined.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["neg"] for row in lines] == mined["neg"][:]
+    assert all(len(row["neg"]) == len(row["neg_answer"]) == 4 and row["pos_rank"] < 5 for row in lines)
+    assert f"{len(mined)} of 40 rows have a positive in the first 5" in said
+    assert "rows_short" in said
+    assert (tmp_path / "out" / "report.png").stat().st_size > 10_000
+    assert "embedding" not in mined.column_names
+
+
+def test_evaluate_prints_writes_and_compares(collection: Path, minilm: str, tmp_path: Path) -> None:
+    first = run(
+        "evaluate.py", "--data", collection, "--model", minilm, "--run", tmp_path / "a.run", "--json", tmp_path / "a.json",
+        home=tmp_path,
+    )  # fmt: skip
+    metrics = json.loads((tmp_path / "a.json").read_text())
+    assert f"{100 * metrics['ndcg']['NDCG@10']:.2f}" in first
+    assert len((tmp_path / "a.run").read_text().splitlines()) == 40 * 40
+    again = run("evaluate.py", "--data", collection, "--model", minilm, "--baseline", tmp_path / "a.run", home=tmp_path)
+    assert "difference  +0.00 (+0.00 to +0.00), p = 1.0000" in again
+
+
+def test_the_quickstart_mines_evaluates_and_is_fast_the_second_time(tmp_path: Path) -> None:
+    first = run("quickstart.py", "--output", tmp_path / "out", home=tmp_path)
+    second = run("quickstart.py", "--output", tmp_path / "out", home=tmp_path)
+    assert "Map:" in first
+    assert "Map:" not in second
+    assert "Loading weights" not in second
+    numbers = [line for line in first.splitlines() if line.startswith("NDCG@10 ")]
+    assert numbers == [line for line in second.splitlines() if line.startswith("NDCG@10 ")]
+    assert abs(float(numbers[0].split()[1]) - 71.6) < 0.2
+    mined = load_from_disk(tmp_path / "out" / "mined")
+    assert len(mined) == 503
+    assert {len(row) for row in mined["neg"]} == {15}
+    assert first.count("positive  0.") == 3
