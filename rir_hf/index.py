@@ -23,7 +23,7 @@ from datasets.features import List
 from datasets.fingerprint import Hasher
 from datasets.search import FaissIndex
 
-from rir_hf.transform import describe, digest_of_files, hash_by_identity, vectors_from_arrow
+from rir_hf.transform import describe, digest_of_files, hash_by_identity, public_attributes, vectors_from_arrow
 
 if TYPE_CHECKING:
     import faiss
@@ -161,8 +161,13 @@ class CorpusIndex:
 
     @classmethod
     def shared(cls, corpus: Dataset, index: str, id: str, text: str | None) -> CorpusIndex:
-        """The view that is already in use for the same corpus and columns, or a new one: what it has looked up is kept once."""
+        """The view that is already in use for the same corpus and columns, or a new one: what it has looked up is kept once.
+
+        Only where the index is flat: the same file may be attached twice with other search settings.
+        """
         view = cls(corpus, index, id, text)
+        if view.flat is None:
+            return view
         key = (view.corpus._fingerprint, *view.file, index, id, text or "")
         return _shared.setdefault(key, view)
 
@@ -173,17 +178,20 @@ class CorpusIndex:
         if self.file.path is None:
             path = _index_path(self.corpus, self.file.identity.removeprefix("content:"))
             self.file = self.file._replace(path=str(path if path.exists() else _write_index(_on_cpu(self._index), path)))
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return public_attributes(self) | {"_settings": search_settings(self.index)}
 
     def identity(self) -> dict[str, Any]:
-        """Fingerprint of the corpus and identity of the index."""
-        return describe(self, corpus=self.corpus._fingerprint, file=self.file.identity)
+        """Fingerprint of the corpus, identity of the index and its search settings (`nprobe`, `efSearch`)."""
+        described = describe(self, corpus=self.corpus._fingerprint, file=self.file.identity)
+        return {**described, **search_settings(self.index)}
 
     @property
     def index(self) -> faiss.Index:
         """The FAISS index, memory-mapped from its file in a process that did not attach it."""
         if "_index" not in self.__dict__:
             self._index = _read_index(Path(self.file.path or ""))
+            for owner, name in _adjustable(self._index):
+                setattr(owner, name, self._settings[name])
         return self._index
 
     @property
@@ -499,6 +507,19 @@ def _to_device(index: faiss.Index, device: int | list[int] | None) -> faiss.Inde
     options = faiss.GpuMultipleClonerOptions()
     options.shard = True
     return faiss.index_cpu_to_gpus_list(index, co=options, gpus=gpus)
+
+
+def search_settings(index: faiss.Index) -> dict[str, int]:
+    """How widely an index looks, where that can be set after it is built: `nprobe`, `efSearch`. An index file does not keep it."""
+    return {name: int(getattr(owner, name)) for owner, name in _adjustable(index)}
+
+
+def _adjustable(index: faiss.Index) -> list[tuple[Any, str]]:
+    import faiss
+
+    lists = index if hasattr(index, "nprobe") else faiss.try_extract_index_ivf(index)
+    graph = getattr(index, "hnsw", None)
+    return [(owner, name) for owner, name in ((lists, "nprobe"), (graph, "efSearch")) if owner is not None]
 
 
 def is_on_gpu(index: faiss.Index) -> bool:

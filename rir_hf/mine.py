@@ -137,6 +137,7 @@ class MineNegatives(BatchTransform):
         _check_choice("neg_type", neg_type, ("hard", "random", "mixed"))
         _check_at_least("num_negatives", num_negatives, 1)
         _check_at_least("skip_ranks", skip_ranks, 0)
+        _check_at_least("seed", seed, 0)
         _check_at_least("margin", margin, 0)
         _check_at_least("abs_margin", abs_margin, 0)
         if not 0 <= answer_weight <= 1:
@@ -193,10 +194,12 @@ class MineNegatives(BatchTransform):
 
     def _warn_of_scattered_queries(self, query_ids: list[Any]) -> None:
         earlier = self.__dict__.setdefault("_query_ids_seen", set())
-        if again := earlier.intersection(query_ids):
+        again = earlier.intersection(query_ids)
+        if again and not self.__dict__.get("_has_warned"):
+            self._has_warned = True
             logger.warning(
-                "MineNegatives: rows of query_id %r lie in different batches and do not know of each other's positives. Pass "
-                "qrels=pairs, the whole dataset, so that no positive of one row becomes a negative of another.",
+                "MineNegatives: rows of query_id %r (and maybe others) lie in different batches and do not know of each other's "
+                "positives. Pass qrels=pairs, the whole dataset, so that no positive of one row becomes a negative of another.",
                 min(again, key=str),
             )
         earlier.update(query_ids)
@@ -229,7 +232,7 @@ class MineNegatives(BatchTransform):
             chosen = self._select(found, place, row, wanted)
             if chosen is None:
                 return False
-            row.take(chosen, _pick(chosen, hard, self.strategy, generators[at]))
+            row.take(chosen, _pick(chosen, hard, self.strategy, generators[at]), hard)
             ceiling, rule = limits[at]
             positives_above = sum(score > ceiling for score in row.scores.values())
             _count(row.skipped, "positive", positives_above)
@@ -442,12 +445,12 @@ class _Row:
         score, place = min(own)
         return -score, place
 
-    def take(self, chosen: Selection, places: list[int]) -> None:
-        """Keep these of the selected passages."""
+    def take(self, chosen: Selection, places: list[int], wanted: int) -> None:
+        """Keep these of the selected passages, of which `wanted` were asked for."""
         self.negatives = [chosen.positions[place] for place in places]
         self.sims = [chosen.scores[place] for place in places]
         self.skipped = chosen.skipped
-        self.note = chosen.note
+        self.note = chosen.note if len(places) < wanted else ""
 
 
 def _score_positives(corpus: CorpusIndex, queries: np.ndarray, rows: list[_Row]) -> None:

@@ -170,3 +170,21 @@ def test_a_pickled_view_is_small_and_opens_the_index_from_its_file(corpus: Datas
     pickled = pickle.dumps(view)
     assert len(pickled) < 300 * 8 * 4
     np.testing.assert_array_equal(pickle.loads(pickled).flat, VECTORS)  # noqa: S301
+
+
+@pytest.mark.parametrize(("factory", "name"), [("IVF8,Flat", "nprobe"), ("PCA4,IVF8,Flat", "nprobe"), ("HNSW8,Flat", "efSearch")])
+def test_how_widely_an_index_looks_is_part_of_the_identity_and_reaches_other_processes(
+    corpus: Dataset, factory: str, name: str
+) -> None:
+    indexed = attach_index(corpus, factory=factory)
+    search = Search(indexed, k=20)
+    narrow = Hasher.hash(search)
+    index = indexed.get_index("embedding").faiss_index
+    owner = index.hnsw if name == "efSearch" else faiss.extract_index_ivf(index)
+    setattr(owner, name, 7)
+    assert Hasher.hash(search) != narrow
+    there = pickle.loads(pickle.dumps(search)).corpus.index  # noqa: S301
+    assert getattr(there.hnsw if name == "efSearch" else faiss.extract_index_ivf(there), name) == 7
+    rows = Dataset.from_dict({"embedding": list(VECTORS[:40])})
+    alone = rows.map(search, batched=True)["hit_ids"][:]
+    assert rows.map(search, batched=True, num_proc=2)["hit_ids"][:] == alone

@@ -267,6 +267,11 @@ def test_stratified_negatives_come_one_from_each_slice_of_the_pool(faq_corpus: D
         assert [all_["neg_ids"].index(name) // 10 for name in row["neg_ids"]] == [0, 1, 2, 3, 4]
 
 
+def test_a_pool_that_is_not_full_but_large_enough_is_no_reason_for_a_note(animals: Dataset) -> None:
+    row = mined(animals, ROW, strategy="random", num_negatives=2)
+    assert (len(row["neg"]), row["neg_note"]) == (2, "")
+
+
 def test_random_negatives_of_the_pool_are_spread_evenly_and_differ_by_seed(faq_corpus: Dataset, faq_pairs: Dataset) -> None:
     pool = faq_pairs.map(MineNegatives(faq_corpus, num_negatives=40, margin=None), batched=True)
     places: list[int] = []
@@ -422,6 +427,7 @@ def test_each_wrong_row_is_a_clear_error_at_the_first_batch(animals: Dataset, ro
         ({"num_negatives": 0}, "num_negatives must be at least 1, got 0"),
         ({"margin": -0.1}, "margin must be at least 0"),
         ({"skip_ranks": -1}, "skip_ranks must be at least 0"),
+        ({"seed": -1}, "seed must be at least 0"),
         ({"strategy": "best"}, r"strategy must be one of \('top', 'random', 'stratified'\), got 'best'"),
         ({"neg_type": "soft"}, "neg_type must be one of"),
         ({"pool": 50}, 'goes with strategy="random"'),
