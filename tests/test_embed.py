@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 
 from rir_hf import Embed, Retriever
@@ -82,3 +83,19 @@ def test_an_encoder_that_loses_texts_is_found_out() -> None:
 
     with pytest.raises(ValueError, match=r"shape \(1, 2\) for 6 texts"):
         Dataset.from_dict({"text": TEXTS}).map(Embed(Careless()), batched=True)
+
+
+def test_each_worker_s_rank_picks_its_own_gpu_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[str] = []
+
+    class Movable(Lengths):
+        def to(self, device: str) -> None:
+            moved.append(device)
+
+    Embed(Movable())({"text": ["a"]}, rank=5)
+    assert moved == []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for rank in (0, 1, 5):
+        Embed(Movable())({"text": ["a"]}, rank=rank)
+    Embed(Movable())({"text": ["a"]})
+    assert moved == ["cuda:0", "cuda:1", "cuda:1"]
