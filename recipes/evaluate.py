@@ -16,6 +16,7 @@ import logging
 from pathlib import Path
 
 from rir_hf import (
+    METRICS,
     Embed,
     Retriever,
     Search,
@@ -25,9 +26,8 @@ from rir_hf import (
     evaluate_better,
     evaluate_queries,
     load_corpus,
-    load_pairs,
     load_qrels,
-    load_rows,
+    load_queries,
     read_run,
     write_run,
 )
@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--query_prompt", help="text before each query (default: the one stored with the model)")
     parser.add_argument("--passage_prompt", help="text before each passage (default: the one stored with the model)")
     parser.add_argument("--max_length", type=int, default=512, help="tokens after which a text is cut (default: %(default)s)")
-    parser.add_argument("--metrics", nargs="+", default=["ndcg", "recall", "mrr"], help="of recall, mrr, ndcg, map, precision")
+    parser.add_argument("--metrics", nargs="+", default=["ndcg", "recall", "mrr"], choices=sorted(METRICS), help="what to measure")
     parser.add_argument("--k", nargs="+", type=int, default=[10, 100], help="cut-offs (default: 10 100)")
     parser.add_argument("--run", type=Path, help="write the ranking to this TREC run file")
     parser.add_argument("--baseline", type=Path, help="compare with this TREC run file, query by query")
@@ -61,6 +61,7 @@ def main() -> None:
     """Load, embed, search, evaluate, compare."""
     options = arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("faiss").setLevel(logging.WARNING)
     retriever = Retriever(
         options.model,
         revision=options.revision,
@@ -69,8 +70,9 @@ def main() -> None:
         max_length=options.max_length,
     )
     corpus = load_corpus(options.corpus or options.data, options.split)
-    queries = load_rows(options.queries, options.split) if options.queries else load_pairs(options.data, options.split)
     qrels = load_qrels(options.qrels or options.data, options.split)
+    queries = load_queries(options.queries or options.data, options.split).filter(lambda row: row["query_id"] in qrels)
+    before = read_run(options.baseline) if options.baseline else None
 
     corpus = attach_index(corpus.map(Embed(retriever), batched=True, batch_size=512))
     queries = queries.map(Embed(retriever, "query", role="query"), batched=True, batch_size=512)
@@ -79,7 +81,7 @@ def main() -> None:
     metrics = evaluate_better(options.metrics, options.k, qrels, run)
     rows = evaluate_queries(options.metrics, options.k, qrels, run)
     names = [name for values in metrics.values() for name in values]
-    baseline = evaluate_queries(options.metrics, options.k, qrels, read_run(options.baseline)) if options.baseline else None
+    baseline = evaluate_queries(options.metrics, options.k, qrels, before) if before is not None else None
     for name in names:
         low, high = confidence_interval(rows, name)
         line = f"{name:<15}{100 * sum(rows[name]) / len(rows):7.2f}   95% interval {100 * low:6.2f} to {100 * high:6.2f}"

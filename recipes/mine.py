@@ -32,6 +32,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--passage_prompt", help="text before each passage (default: the one stored with the model)")
     parser.add_argument("--max_length", type=int, default=512, help="tokens after which a text is cut (default: %(default)s)")
     parser.add_argument("--factory", default="Flat", help="FAISS index, e.g. IVF4096,Flat (default: %(default)s, exact)")
+    parser.add_argument("--nprobe", type=int, default=16, help="lists an IVF index looks into (default: %(default)s)")
     parser.add_argument("--num_negatives", type=int, default=15, help="negatives per row (default: %(default)s)")
     parser.add_argument(
         "--margin", type=float, default=0.05, help="share a negative must lie below the positive (default: %(default)s)"
@@ -52,13 +53,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="for all that is random (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=512, help="rows per batch (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the dataset, mined.jsonl and report.png")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.pool is not None and options.strategy == "top":
+        parser.error("--pool goes with --strategy random or stratified")
+    return options
 
 
 def main() -> None:
     """Load, embed, index, mine, report, save."""
     options = arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("faiss").setLevel(logging.WARNING)
     batches = {"batched": True, "batch_size": options.batch_size}
     retriever = Retriever(
         options.model,
@@ -67,10 +72,15 @@ def main() -> None:
         passage_prompt=options.passage_prompt,
         max_length=options.max_length,
     )
-    corpus = load_corpus(options.corpus, options.split).map(Embed(retriever), **batches)
-    corpus = attach_index(corpus, factory=options.factory)
-
+    corpus = load_corpus(options.corpus, options.split)
     pairs = load_pairs(options.pairs, options.split)
+    if (options.answers or options.answer_weight) and "answer" not in pairs.column_names:
+        raise SystemExit(f"--answers and --answer_weight need a column answer, the pairs have {pairs.column_names}")
+
+    corpus = attach_index(corpus.map(Embed(retriever), **batches), factory=options.factory)
+    index = corpus.get_index("embedding").faiss_index
+    if hasattr(index, "nprobe"):
+        index.nprobe = options.nprobe
     known = pairs if "query_id" in pairs.column_names else None
     vectors = ["embedding"]
     mined = pairs.map(Embed(retriever, "query", role="query"), **batches)
@@ -84,6 +94,8 @@ def main() -> None:
         mined = mined.map(MineNegatives(corpus, query="answer_embedding", output="neg_answer", qrels=known, **rules), **batches)
 
     report(mined)
+    if options.answers:
+        report(mined, output="neg_answer")
     if options.max_rank is not None:
         found = mined.filter(lambda ranks: [rank < options.max_rank for rank in ranks], batched=True, input_columns="pos_rank")
         logging.info("%d of %d rows have a positive in the first %d.", len(found), len(mined), options.max_rank)

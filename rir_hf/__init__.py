@@ -18,6 +18,7 @@ _MODULES = {
     "Search": "search",
     "search": "search",
     "MineNegatives": "mine",
+    "METRICS": "evaluate",
     "evaluate": "evaluate",
     "evaluate_better": "evaluate",
     "evaluate_mrr": "evaluate",
@@ -31,6 +32,7 @@ _MODULES = {
     "load_corpus": "load",
     "load_pairs": "load",
     "load_qrels": "load",
+    "load_queries": "load",
     "load_rows": "load",
     "report": "report",
     "plot_report": "report",
@@ -40,6 +42,7 @@ __all__ = ["__version__", *_MODULES]
 if TYPE_CHECKING:
     from rir_hf.embed import Embed
     from rir_hf.evaluate import (
+        METRICS,
         compare_runs,
         confidence_interval,
         evaluate,
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
         write_run,
     )
     from rir_hf.index import attach_index, load_index, save_index
-    from rir_hf.load import load_corpus, load_pairs, load_qrels, load_rows
+    from rir_hf.load import load_corpus, load_pairs, load_qrels, load_queries, load_rows
     from rir_hf.mine import MineNegatives
     from rir_hf.report import plot_report, report
     from rir_hf.retriever import Retriever

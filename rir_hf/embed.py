@@ -21,13 +21,15 @@ logger = logging.getLogger(__name__)
 class Embed(BatchTransform):
     """Map function that adds the vectors of a text column, one float32 array per batch.
 
-    A row whose text is empty or null keeps its place with a vector of zeros, which no search finds and `MineNegatives` marks.
+    A row whose text is empty or null keeps its place with a vector of zeros, whose similarity to anything is 0: `Search` and
+    `MineNegatives` give such a query no hits and a note, and such a passage never becomes a negative.
     Inside a batch texts are encoded from the longest to the shortest, so a large `batch_size` of the map (512, say) wastes
     little on padding.
 
     Args:
         retriever: a `Retriever`, a model name or folder, a `SentenceTransformer`, or any object with `encode_queries` and
-            `encode_corpus`. For the cache such an object is what its `identity()` says, else its pickled content.
+            `encode_corpus`. For the cache such an object is what its `identity()` returns; without one it is its pickled
+            content, which must then not change in use (as it does when a model is loaded late).
         column: the text column.
         role: `"passage"` or `"query"`: which prompt and which of the two encoding methods. Hypothetical answers are searched
             with, so their role is `"query"`.
@@ -76,13 +78,15 @@ class Embed(BatchTransform):
     def _encode(self, texts: list[str | None], filled: list[int]) -> np.ndarray:
         encode = self.retriever.encode_queries if self.role == "query" else self.retriever.encode_corpus
         # One text at least, so that the dimension is known even where a whole batch is empty.
-        found = np.asarray(encode([texts[row] for row in filled] or ["empty"]), np.float32)
-        if found.ndim != 2 or len(found) != max(len(filled), 1):
+        distinct = list(dict.fromkeys(texts[row] for row in filled)) or ["empty"]
+        found = np.asarray(encode(distinct), np.float32)
+        if found.ndim != 2 or len(found) != len(distinct):
             raise ValueError(
-                f"The retriever gave an array of shape {found.shape} for {len(filled)} texts; expected one vector each."
+                f"The retriever gave an array of shape {found.shape} for {len(distinct)} texts; expected one vector each."
             )
+        place = {text: number for number, text in enumerate(distinct)}
         vectors = np.zeros((len(texts), found.shape[1]), np.float32)
-        vectors[filled] = found[: len(filled)]
+        vectors[filled] = found[[place[texts[row]] for row in filled]]
         return vectors
 
 

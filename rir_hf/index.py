@@ -34,6 +34,7 @@ FILE_VERSION = 1
 _MIN_TRAINING_ROWS = 65_536
 _TRAINING_ROWS_PER_LIST = 64
 _BLOCK = 8192
+_SAMPLE = 64
 
 
 class IndexFile(NamedTuple):
@@ -55,14 +56,16 @@ def attach_index(
 ) -> Dataset:
     """Return the corpus with a FAISS index over a vector column attached under the column's name.
 
-    The index is written once beside the cache files of the corpus and memory-mapped from there afterwards: a second run with
-    the same vectors and settings builds nothing, and several processes share one copy. Attach it last: `Dataset.map` drops an
+    The index is written once beside the cache files of the corpus (`index-*.faiss`; in the folder itself for a corpus from
+    `load_from_disk`; such files can be deleted) and memory-mapped from there afterwards: a second run with the same vectors and
+    settings builds nothing, and several processes share one copy. Attach it last: `Dataset.map` drops an
     attached index, `select`, `filter` and `sort` refuse to run with one.
 
     Args:
         corpus: rows with a vector column, as `Embed` makes it. Not changed.
         column: the vector column.
-        factory: a FAISS factory string: `"Flat"` (exact, the default), `"IVF4096,Flat"`, `"HNSW32"`, `"IVF4096,PQ48"`, ...
+        factory: a FAISS factory string: `"Flat"` (exact, the default), `"IVF4096,Flat"`, `"HNSW32"`, `"IVF4096,PQ48"`, ... An
+            IVF index looks into one list only, FAISS's default: set `corpus.get_index(column).faiss_index.nprobe` higher.
         metric: mining and `Search` need `"inner_product"`, which is cosine similarity on unit vectors.
         device: None for the CPU, a GPU's number, or a list of numbers (or -1 for all GPUs) to spread the index over: each GPU
             then holds a part of the rows.
@@ -105,9 +108,11 @@ def load_index(
     """Return the corpus with the index in the file attached, memory-mapped; the counterpart of `save_index`.
 
     Raises:
-        ValueError: the index does not have one vector for each row of the corpus.
+        ValueError: the index does not have one vector for each row of the corpus, or (where it is flat and the corpus has the
+            column `name`) the vectors are those of other rows or of another order.
     """
     index = _check_size(_read_index(Path(path)), len(corpus), os.fspath(path))
+    _check_sample(index, corpus, name, os.fspath(path))
     file = IndexFile(os.fspath(path), f"content:{digest_of_files([Path(path)])}", name)
     return _attach(corpus, name, _to_device(index, device), file)
 
@@ -153,8 +158,8 @@ class CorpusIndex:
         _check_size(self._index, len(corpus), f"the index {index!r}")
         if self.file.column not in corpus.column_names and self._flat_vectors() is None:
             raise ValueError(
-                f"The index {index!r} does not hold the vectors themselves, and the corpus has lost its column "
-                f"{self.file.column!r}: keep it, similarities are computed from it."
+                f"The index {index!r} does not hold the vectors themselves, and the corpus has no column {self.file.column!r}: "
+                "keep the vector column, similarities are computed from it, and give an index of your own its name."
             )
         if not self.file.identity:
             self.file = self.file._replace(identity=f"content:{Hasher.hash(_serialized(self._index))}")
@@ -417,6 +422,22 @@ def _check_size(index: faiss.Index, rows: int, where: str) -> faiss.Index:
             "again with attach_index."
         )
     return index
+
+
+def _check_sample(index: faiss.Index, corpus: Dataset, column: str, where: str) -> None:
+    """Compare some rows of the vector column with a flat index."""
+    import faiss
+
+    if not isinstance(index, faiss.IndexFlat) or column not in corpus.column_names:
+        return
+    rows = np.unique(np.linspace(0, len(corpus) - 1, _SAMPLE).astype(np.int64))
+    stored = np.asarray(_KeepsIndex(index)).reshape(index.ntotal, index.d)[rows]
+    vectors = _vectors_of(without_indexes(corpus).select_columns([column]).with_format("arrow")[rows], column)
+    if stored.shape != vectors.shape or not np.allclose(stored, vectors, atol=1e-3):
+        raise ValueError(
+            f"{where} holds other vectors than the column {column!r} of the corpus: it was built from other rows, in another "
+            "order or by another model. Build it again with attach_index."
+        )
 
 
 def _check_metric(index: faiss.Index, name: str) -> None:

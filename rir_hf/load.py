@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Features, Value
 
 from rir_hf.evaluate import read_qrels
 
@@ -19,7 +19,9 @@ _READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "c
 _IDS = ("id", "_id", "docid", "passage_id")
 _TEXTS = ("text", "passage", "contents", "document")
 _QUERIES = ("query", "question", "anchor", "q")
-_POSITIVES = ("pos", "passage", "pos_ids", "positive", "answer")
+_POSITIVES = ("pos", "passage", "pos_ids", "positive")
+_QUERY_IDS = ("query_id", "qid", "_id", "id")
+_AS_TEXT = dict.fromkeys((*_IDS, *_TEXTS, *_QUERIES, *_POSITIVES, *_QUERY_IDS, "title", "answer"), str)
 
 
 def load_rows(source: str | os.PathLike[str], split: str = "train", *, revision: str | None = None) -> Dataset:
@@ -38,7 +40,10 @@ def load_rows(source: str | os.PathLike[str], split: str = "train", *, revision:
     if path.is_file():
         if path.suffix not in _READERS:
             raise ValueError(f"{path}: cannot read files ending in {path.suffix!r}, only {sorted(_READERS)}.")
-        options = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
+        options = {}
+        if _READERS[path.suffix] == "csv":  # ids keep their leading zeros, and a text "NA" is a text
+            options = {"sep": "\t" if path.suffix == ".tsv" else ","}
+            options |= {"converters": _AS_TEXT, "keep_default_na": False, "na_values": [""]}
         return datasets.load_dataset(_READERS[path.suffix], data_files=str(path), split="train", **options)
     if path.is_dir():
         saved = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
@@ -62,7 +67,8 @@ def load_corpus(source: str | os.PathLike[str], split: str = "train") -> Dataset
         "id": next((name for name in _IDS if name in rows.column_names), None),
         "title": "title" if "title" in rows.column_names else None,
     }
-    return rows.map(_passages, fn_kwargs=names, batched=True, with_indices=True, remove_columns=rows.column_names)
+    kinds = Features({"id": Value("string"), "text": Value("string")})
+    return rows.map(_passages, fn_kwargs=names, batched=True, with_indices=True, remove_columns=rows.column_names, features=kinds)
 
 
 def load_pairs(source: str | os.PathLike[str], split: str = "train") -> Dataset:
@@ -70,13 +76,11 @@ def load_pairs(source: str | os.PathLike[str], split: str = "train") -> Dataset:
 
     A BEIR folder (`queries.jsonl`, `qrels/SPLIT.tsv`) gives a row per judged query, with `query_id`, `query` and `pos_ids`;
     `MineNegatives` fills in the texts. In other sources the column of the query may be called `query`, `question`, `anchor` or
-    `q`, that of the positive `pos`, `passage`, `pos_ids`, `positive` or `answer`; all other columns stay.
+    `q`, that of the positive `pos`, `passage`, `pos_ids` or `positive`. All other columns stay.
     """
-    queries = _beir_file(source, "queries.jsonl")
-    if queries is not None:
+    if _beir_file(source, "queries.jsonl") is not None:
         qrels = {query: _relevant(judged) for query, judged in load_qrels(source, split).items()}
-        rows = load_rows(queries).rename_columns({"_id": "query_id", "text": "query"}).select_columns(["query_id", "query"])
-        rows = rows.map(_as_strings, fn_kwargs={"column": "query_id"}, batched=True)
+        rows = load_queries(source, split)
         rows = rows.map(_with_positives, fn_kwargs={"qrels": qrels}, batched=True)
         return rows.filter(_has_positives, batched=True, input_columns="pos_ids")
     rows = load_rows(source, split)
@@ -84,6 +88,24 @@ def load_pairs(source: str | os.PathLike[str], split: str = "train") -> Dataset:
     positive = _first_of(rows, _POSITIVES, "positive passage", source)
     renamed = {query: "query", positive: positive if positive in ("pos", "pos_ids") else "passage"}
     return rows.rename_columns({old: new for old, new in renamed.items() if old != new})
+
+
+def load_queries(source: str | os.PathLike[str], split: str = "test") -> Dataset:
+    """Queries with the columns `query_id` and `query`, from anything `load_rows` reads or from a folder in BEIR layout.
+
+    The id may be called `query_id`, `qid`, `_id` or `id`, the query `query`, `question`, `anchor`, `q` or `text`. All other
+    columns stay.
+    """
+    beir = _beir_file(source, "queries.jsonl")
+    rows = load_rows(beir or source, split)
+    if beir and "metadata" in rows.column_names:  # often an empty struct, which parquet cannot hold
+        rows = rows.remove_columns("metadata")
+    renamed = {
+        _first_of(rows, _QUERY_IDS, "query ids", source): "query_id",
+        _first_of(rows, (*_QUERIES, "text"), "query", source): "query",
+    }
+    rows = rows.rename_columns({old: new for old, new in renamed.items() if old != new})
+    return rows.cast_column("query_id", Value("string"))
 
 
 def load_qrels(source: str | os.PathLike[str], split: str = "test") -> dict[str, dict[str, int]]:
@@ -99,14 +121,10 @@ def load_qrels(source: str | os.PathLike[str], split: str = "test") -> dict[str,
 def _passages(
     batch: Mapping[str, list[Any]], indices: list[int], text: str, id: str | None, title: str | None
 ) -> dict[str, list[str]]:
-    texts = [value or "" for value in batch[text]]
+    texts = ["" if value is None else str(value) for value in batch[text]]
     if title is not None:
         texts = [f"{head or ''} {body}".strip() for head, body in zip(batch[title], texts, strict=True)]
     return {"id": [str(value) for value in (indices if id is None else batch[id])], "text": texts}
-
-
-def _as_strings(batch: Mapping[str, list[Any]], column: str) -> dict[str, list[str]]:
-    return {column: [str(value) for value in batch[column]]}
 
 
 def _with_positives(batch: Mapping[str, list[Any]], qrels: dict[str, list[str]]) -> dict[str, list[list[str]]]:

@@ -30,6 +30,7 @@ NO_VECTOR = "no query vector"
 EXHAUSTED = "corpus exhausted"
 BELOW_MIN_SCORE = "rest below min_score"
 POSITIVE_UNKNOWN = "positive not in corpus, ranks 30 to 200 exhausted"
+POSITIVE_MISSING = "positive not in corpus"
 
 _RANKS_WITHOUT_POSITIVE = (30, 200)
 _SPARE_DEPTH = 64
@@ -47,22 +48,23 @@ class MineNegatives(BatchTransform):
     Columns added, for `output="neg"`:
 
     - `neg`, `neg_ids`, `neg_sims`: texts, ids and similarities of the negatives, best first (random ones in the order drawn);
-    - `pos`, `pos_ids`: unless the row has them, the positives' texts, and their ids in the corpus (null for one that is not);
+    - `pos`, `pos_ids`: unless the row has them, the positives' texts, and their ids in the corpus; null where unknown;
     - `pos_sims`: similarities of `pos`, null for one that is not in the corpus;
     - `pos_rank`: how many passages of the corpus rank before the row's best positive, so that 0 is the first rank and
       `pos_rank < 20` means "among the first 20"; the size of the corpus where no positive is in it;
-    - `neg_note`: why there are fewer negatives than asked, "" where there are not;
+    - `neg_note`: why there are fewer negatives than asked, or that no positive of the row is in the corpus; else "";
     - `neg_skipped`: how many better-ranked passages each rule left out (`RULES`).
 
     With another `output`, `"neg_answer"` say, the names begin with it instead (`neg_answer_pos_sims`, `neg_answer_pos_rank`).
 
-    The same row gives the same negatives whatever the batch size, the number of processes or the order of the rows. Searching
-    uses every core already; more processes seldom help.
+    The same row gives the same negatives whatever the batch size, the number of processes or the order of the rows (where a query
+    has several rows: with `qrels`). Searching uses every core already; more processes seldom help.
 
     Args:
         corpus: dataset with an index attached (`attach_index`), flat for exact results. Over another index the passages it
             returns are ranked by the vectors in the corpus's own column; where it returns too few, the row is finished by an
-            exact search.
+            exact search. There `pos_rank` counts what the index returned, a lower bound; an IVF index looks into one list unless
+            told more (`corpus.get_index("embedding").faiss_index.nprobe = 16`).
         index: name of the index.
         text: the corpus's text column. None when there is none: ids alone then tell passages apart.
         id: the corpus's id column.
@@ -175,9 +177,12 @@ class MineNegatives(BatchTransform):
     def transform(self, batch: Mapping[str, Any], worker: int | None) -> dict[str, Any]:
         """Return the columns named in the description of the class."""
         queries = self._query_vectors(batch)
-        if self.qrels is None and "query_id" in batch:
-            self._warn_of_scattered_queries(read_column(batch, "query_id"))
         rows = [_Row(positives) for positives in locate(batch, self.corpus, self.qrels)]
+        if self.qrels is None and "query_id" in batch:
+            self._warn_of_scattered_queries(read_column(batch, "query_id"), rows)
+        lost = sum(not row.positives.known for row in rows)
+        if lost:
+            logger.warning("MineNegatives: %d of %d rows have no positive that is in the corpus.", lost, len(rows))
         usable = np.flatnonzero(np.isfinite(queries).all(axis=1) & queries.any(axis=1))
         if len(usable) < len(rows):
             logger.warning("MineNegatives: %d rows have no usable vector in %r.", len(rows) - len(usable), self.query)
@@ -192,17 +197,18 @@ class MineNegatives(BatchTransform):
         answers = read_vectors(batch, self.answer, "MineNegatives", self.corpus.dimension)
         return ((1 - self.answer_weight) * queries + self.answer_weight * answers).astype(np.float32)
 
-    def _warn_of_scattered_queries(self, query_ids: list[Any]) -> None:
-        earlier = self.__dict__.setdefault("_query_ids_seen", set())
-        again = earlier.intersection(query_ids)
-        if again and not self.__dict__.get("_has_warned"):
-            self._has_warned = True
-            logger.warning(
-                "MineNegatives: rows of query_id %r (and maybe others) lie in different batches and do not know of each other's "
-                "positives. Pass qrels=pairs, the whole dataset, so that no positive of one row becomes a negative of another.",
-                min(again, key=str),
-            )
-        earlier.update(query_ids)
+    def _warn_of_scattered_queries(self, query_ids: list[Any], rows: list[_Row]) -> None:
+        """Say so, once, when a query comes again in another batch with other positives."""
+        earlier = self.__dict__.setdefault("_positives_of_query", {})
+        for query, row in zip(query_ids, rows, strict=True):
+            known = hash(tuple(row.positives.known))
+            if query is not None and earlier.setdefault(query, known) != known and not self.__dict__.get("_has_warned"):
+                self._has_warned = True
+                logger.warning(
+                    "MineNegatives: rows of query_id %r (and maybe others) lie in different batches and do not know each other's "
+                    "positives. Pass qrels=pairs, the whole dataset, so that no positive of one row becomes a negative of another.",
+                    query,
+                )
 
     def _generators(self, batch: Mapping[str, Any], rows: list[_Row], usable: np.ndarray) -> list[np.random.Generator | None]:
         """A random generator for each usable row, from the seed and the row's content; None where nothing is random."""
@@ -233,10 +239,13 @@ class MineNegatives(BatchTransform):
             if chosen is None:
                 return False
             row.take(chosen, _pick(chosen, hard, self.strategy, generators[at]), hard)
+            if not row.note and not row.scores:
+                row.note = POSITIVE_MISSING
             ceiling, rule = limits[at]
-            positives_above = sum(score > ceiling for score in row.scores.values())
-            _count(row.skipped, "positive", positives_above)
-            _count(row.skipped, rule, int(found.above[place]) - positives_above)
+            if hard:
+                positives_above = sum(score > ceiling for score in row.scores.values())
+                _count(row.skipped, "positive", positives_above)
+                _count(row.skipped, rule, int(found.above[place]) - positives_above)
             if marks[at][1] >= 0:
                 row.rank = int(found.better[place])
             return True
@@ -284,7 +293,7 @@ class MineNegatives(BatchTransform):
             wanted = self.num_negatives - len(row.negatives)
             drawn = draw(generator, self.corpus.text_keys, wanted, row.positives, row.negatives)
             row.negatives.extend(drawn)
-            row.note = "" if len(drawn) == wanted else EXHAUSTED
+            row.note = EXHAUSTED if len(drawn) < wanted else "" if row.scores else POSITIVE_MISSING
         missing = [(at, place) for at, row in enumerate(rows) for place in row.negatives[len(row.sims) :]]
         of_row, places = np.array(missing, np.int64).reshape(-1, 2).T
         for at, score in zip(of_row.tolist(), similarities(self.corpus, queries, of_row, places).tolist(), strict=True):
@@ -463,18 +472,13 @@ def _score_positives(corpus: CorpusIndex, queries: np.ndarray, rows: list[_Row])
 
 
 def _with_texts(positives: Positives, corpus: CorpusIndex) -> Positives:
-    """The same positives with texts from the corpus; those with neither a text nor a place there are left out."""
-    kept = [at for at, (text, place) in enumerate(zip(positives.texts, positives.places, strict=True)) if text or place is not None]
-    if len(kept) < len(positives.texts):
-        lost = [positives.ids[at] for at in range(len(positives.ids)) if at not in kept]
-        logger.warning("MineNegatives: the positives %s are not in the corpus and have no text: left out of pos.", lost)
-    places = np.array([positives.places[at] for at in kept if not positives.texts[at]], np.int64)
-    looked_up = iter(corpus.values([corpus.text or ""], places)[0])
-    return positives._replace(
-        texts=[positives.texts[at] or next(looked_up) for at in kept],
-        ids=[positives.ids[at] for at in kept],
-        places=[positives.places[at] for at in kept],
-    )
+    """The same positives with texts from the corpus, where they are in it."""
+    places = [place for text, place in zip(positives.texts, positives.places, strict=True) if not text and place is not None]
+    looked_up = iter(corpus.values([corpus.text or ""], np.array(places, np.int64))[0])
+    texts = [
+        text or (None if place is None else next(looked_up)) for text, place in zip(positives.texts, positives.places, strict=True)
+    ]
+    return positives._replace(texts=texts)
 
 
 def _ids_of(positives: Positives, corpus: CorpusIndex) -> list[str | None]:

@@ -48,6 +48,8 @@ class KnownPositives:
                     "qrels must have the columns query-id, corpus-id and score, or query_id with pos, passage or pos_ids, found "
                     f"{sorted(columns)}."
                 )
+        elif not all(isinstance(judged, Mapping) for judged in qrels.values()):
+            raise ValueError("qrels must be a dict of dicts, {query_id: {passage_id: relevance}}.")
         self.qrels = qrels
 
     def identity(self) -> str:
@@ -63,6 +65,8 @@ class KnownPositives:
         if "_by_query" not in self.__dict__:
             self._by_query: dict[str, tuple[list[str], list[str]]] = {}
             for query, texts, ids in self._rows():
+                if query is None:
+                    continue
                 known_texts, known_ids = self._by_query.setdefault(query, ([], []))
                 known_texts.extend(texts)
                 known_ids.extend(ids)
@@ -71,7 +75,7 @@ class KnownPositives:
     def __getstate__(self) -> dict[str, Any]:
         return {"qrels": self.qrels}
 
-    def _rows(self) -> Iterator[tuple[str, list[str], list[str]]]:
+    def _rows(self) -> Iterator[tuple[str | None, list[str], list[str]]]:
         if not isinstance(self.qrels, Dataset):
             for query, judged in self.qrels.items():
                 yield str(query), [], [str(passage) for passage, relevance in judged.items() if relevance > 0]
@@ -85,7 +89,7 @@ class KnownPositives:
         for batch in self.qrels.select_columns(names).with_format(None).iter(1000):
             own = zip(batch["query_id"], *read_positives(batch), strict=True)
             for query, texts, ids in own:
-                yield str(query), [text for text in texts if text], [passage for passage in ids if passage]
+                yield as_id(query), [text for text in texts if text], [passage for passage in ids if passage]
 
 
 def read_positives(batch: Mapping[str, Any]) -> tuple[list[list[str | None]], list[list[str | None]]]:
@@ -119,12 +123,13 @@ def read_positives(batch: Mapping[str, Any]) -> tuple[list[list[str | None]], li
 
 def locate(batch: Mapping[str, Any], corpus: CorpusIndex, qrels: KnownPositives | None) -> list[Positives]:
     """Find the positives of each row of a batch, and all other known positives of its query, in the corpus."""
-    query_ids = [str(value) for value in read_column(batch, "query_id")] if "query_id" in batch else None
+    query_ids = [as_id(value) for value in read_column(batch, "query_id")] if "query_id" in batch else None
     if qrels is not None:
         require_columns(batch, ["query_id"], "MineNegatives(qrels=...)")
     if qrels is not None and not {"pos", "passage", "pos_ids"} & set(batch):
-        ids: list[list[str | None]] = [list(qrels.of(query)[1]) for query in query_ids or []]
-        texts: list[list[str | None]] = [[None] * len(row) for row in ids]
+        judged = [qrels.of(query) if query is not None else ([], []) for query in query_ids or []]
+        texts: list[list[str | None]] = [[*row_texts, *[None] * len(row_ids)] for row_texts, row_ids in judged]
+        ids: list[list[str | None]] = [[*[None] * len(row_texts), *row_ids] for row_texts, row_ids in judged]
     else:
         texts, ids = read_positives(batch)
     known = [
@@ -148,11 +153,13 @@ def locate(batch: Mapping[str, Any], corpus: CorpusIndex, qrels: KnownPositives 
 
 
 def _share_by_query(
-    known: list[tuple[set[str], set[str]]], query_ids: list[str], qrels: KnownPositives | None
+    known: list[tuple[set[str], set[str]]], query_ids: list[str | None], qrels: KnownPositives | None
 ) -> list[tuple[set[str], set[str]]]:
-    """Give the rows of one query, and what qrels says of it, to each of its rows."""
+    """Give the rows of one query, and what qrels says of it, to each of its rows; a row with a null id stands alone."""
     shared: dict[str, tuple[set[str], set[str]]] = {}
     for query, (texts, ids) in zip(query_ids, known, strict=True):
+        if query is None:
+            continue
         known_texts, known_ids = shared.setdefault(query, (set(), set()))
         known_texts.update(texts)
         known_ids.update(ids)
@@ -161,7 +168,12 @@ def _share_by_query(
             more_texts, more_ids = qrels.of(query)
             known_texts.update(more_texts)
             known_ids.update(more_ids)
-    return [shared[query] for query in query_ids]
+    return [own if query is None else shared[query] for query, own in zip(query_ids, known, strict=True)]
+
+
+def as_id(value: object) -> str | None:
+    """An id as a string; None for a null."""
+    return None if value is None else str(value)
 
 
 def _find(find: Any, values: Iterator[str]) -> dict[str, list[int]]:

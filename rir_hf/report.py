@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
-from rir_hf.mine import NO_VECTOR
+from rir_hf.mine import NO_VECTOR, POSITIVE_MISSING
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ def report(mined: Dataset, output: str = "neg") -> dict[str, Any]:
     Returns:
         A dict of plain values:
 
-        - `rows`, `negatives` (their number over all rows), `rows_short` (rows with fewer than asked) and `short_because`
-          (why, counted);
+        - `rows`, `rows_without_positive` (none of the row's is in the corpus, although the row has a query vector), `negatives`
+          (their number over all rows), `rows_short` (rows with fewer than asked) and `short_because` (why, counted);
         - `skipped`: better-ranked passages that each rule left out, over all rows;
         - `positives`, `positives_not_in_corpus` (in rows with a query vector), and `positives_worse_than_20`: rows whose best
           positive is outranked by 20 passages or more;
@@ -48,13 +48,14 @@ def report(mined: Dataset, output: str = "neg") -> dict[str, Any]:
         {'corpus exhausted': 3, 'no query vector': 1}
     """
     columns = _read(mined, output)
-    notes = Counter(note for note in columns.notes if note)
+    short = Counter(note for note in columns.notes if note not in ("", POSITIVE_MISSING))
     scored, differences = _similarities(columns)
     summary = {
         "rows": len(mined),
+        "rows_without_positive": sum(note != NO_VECTOR and not row for row, note in zip(scored, columns.notes, strict=True)),
         "negatives": sum(len(row) for row in columns.sims),
-        "rows_short": notes.total(),
-        "short_because": dict(notes.most_common()),
+        "rows_short": short.total(),
+        "short_because": dict(short.most_common()),
         "skipped": {rule: sum(row[rule] for row in columns.skipped) for rule in (columns.skipped or [{}])[0]},
         "positives": sum(len(row) for row in columns.positive_sims),
         "positives_not_in_corpus": sum(
@@ -136,6 +137,8 @@ class _Columns(NamedTuple):
 
 def _read(mined: Dataset, output: str) -> _Columns:
     before = "" if output == "neg" else f"{output}_"
+    if not isinstance(mined, Dataset):
+        raise TypeError(f"A report is made of one Dataset, got {type(mined).__name__}: name the split, or load the stream.")
     names = [f"{output}_sims", f"{before}pos_sims", f"{before}pos_rank", f"{output}_note", f"{output}_skipped"]
     missing = [name for name in names if name not in mined.column_names]
     if missing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import xxhash
@@ -53,11 +53,15 @@ class Retriever:
         trust_remote_code: run code from the model's repository. Only for repositories you have read.
         batch_size: texts per forward pass.
 
+    A subclass that makes other vectors raises `version`, or adds to `identity`: its code is not part of the cache key.
+
     Example:
         >>> retriever = Retriever("sentence-transformers/all-MiniLM-L6-v2")      # doctest: +SKIP
         >>> retriever.encode_queries(["who wrote hamlet"]).shape                 # doctest: +SKIP
         (1, 384)
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -107,7 +111,8 @@ class Retriever:
 
     def identity(self) -> dict[str, Any]:
         """What decides the vectors, for the cache: the weights and the settings, not the place they lie or run."""
-        return describe(self, without=("device", "batch_size", "trust_remote_code"), model=model_identity(self.model))
+        described = describe(self, without=("device", "batch_size", "trust_remote_code"), model=model_identity(self.model))
+        return {"version": self.version, **described}
 
     def __getstate__(self) -> dict[str, Any]:
         return public_attributes(self)
@@ -128,6 +133,8 @@ class Retriever:
             )
         finally:
             model.max_seq_length = own_limit
+        if not texts:
+            return np.empty((0, model.get_sentence_embedding_dimension() or 0), np.float32)
         vectors = np.asarray(vectors, np.float32).reshape(len(texts), -1)
         if self.normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

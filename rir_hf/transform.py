@@ -59,6 +59,11 @@ class BatchTransform:
             rank: number of the worker process, passed by `map(..., with_rank=True)`; puts each worker on a GPU of its own.
         """
         limit_threads_in_forked_process()
+        if not isinstance(batch, Mapping):
+            kind = type(batch).__name__
+            raise TypeError(
+                f"{type(self).__name__} got a {kind}: the dataset is formatted as a table. Call with_format(None) first."
+            )
         require_columns(batch, [self.first_column], type(self).__name__)
         if not _is_single_example(batch, self.first_column):
             return self.transform(batch, rank)
@@ -164,8 +169,8 @@ def _is_single_example(batch: Mapping[str, Any], column: str) -> bool:
     value = batch[column]
     if isinstance(value, str) or not hasattr(value, "__len__"):
         return True
-    if isinstance(value, np.ndarray):
-        return value.ndim == (0 if value.dtype == object else 1) and value.dtype != object
+    if hasattr(value, "ndim"):  # an array, or a tensor of some framework
+        return value.ndim == 1 and not (isinstance(value, np.ndarray) and value.dtype.kind not in "fiu")
     return len(value) > 0 and isinstance(value[0], (int, float, np.number))
 
 

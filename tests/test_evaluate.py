@@ -451,10 +451,10 @@ def test_bad_input_gets_a_clear_error(call: Callable[[], Any], complaint: str) -
 
 
 def test_a_run_with_two_different_rows_of_one_query_is_refused() -> None:
-    rows = {"query_id": ["q", "q"], "hit_ids": [["a"], ["a"]], "hit_scores": [[1.0], [1.0]]}
+    rows = {"query_id": ["q", "q"], "hit_ids": [["a", "b"], ["a", "c"]], "hit_scores": [[1.0, 0.5], [1.0 + 1e-7, 0.5 + 1e-7]]}
     assert evaluate_better(["mrr"], [1], {"q": {"a": 1}}, Dataset.from_dict(rows)) == {"mrr": {"MRR@1": 1.0}}
     with pytest.raises(ValueError, match="several rows with query_id 'q' and different hits"):
-        evaluate_better(["mrr"], [1], {"q": {"a": 1}}, Dataset.from_dict({**rows, "hit_ids": [["a"], ["b"]]}))
+        evaluate_better(["mrr"], [1], {"q": {"a": 1}}, Dataset.from_dict({**rows, "hit_ids": [["a", "b"], ["c", "b"]]}))
 
 
 def test_tab_separated_ids_may_contain_spaces(tmp_path: Path) -> None:

@@ -123,6 +123,12 @@ def test_a_saved_index_is_loaded_again_and_refused_for_other_rows(corpus: Datase
         load_index(corpus.select(range(299)), tmp_path / "my.faiss")
 
 
+def test_a_loaded_index_over_rows_in_another_order_is_refused(corpus: Dataset, tmp_path: Path) -> None:
+    save_index(attach_index(corpus), tmp_path / "my.faiss")
+    with pytest.raises(ValueError, match="built from other rows, in another order or by another model"):
+        load_index(corpus.shuffle(seed=3), tmp_path / "my.faiss")
+
+
 def test_an_index_attached_with_datasets_own_method_works_when_it_is_inner_product(corpus: Dataset) -> None:
     theirs = load_from_disk(Path(corpus.cache_files[0]["filename"]).parent)
     theirs.add_faiss_index("embedding", metric_type=faiss.METRIC_INNER_PRODUCT)
@@ -144,7 +150,7 @@ def test_an_index_over_other_rows_or_none_at_all_is_refused(corpus: Dataset) -> 
         MineNegatives(wrong)
     with pytest.raises(ValueError, match="no column 'body'"):
         MineNegatives(attach_index(corpus), text="body")
-    with pytest.raises(ValueError, match="has lost its column 'embedding'"):
+    with pytest.raises(ValueError, match="the corpus has no column 'embedding'"):
         MineNegatives(_without_vectors(attach_index(corpus, factory="SQ8")))
 
 

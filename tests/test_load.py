@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
-from rir_hf import load_corpus, load_pairs, load_qrels, load_rows
+from rir_hf import load_corpus, load_pairs, load_qrels, load_queries, load_rows
 
 PASSAGES = [{"_id": "p1", "title": "Cats", "text": "They purr."}, {"_id": "p2", "title": "", "text": "Dogs bark."}]
 
@@ -28,6 +28,7 @@ def beir(tmp_path: Path) -> Path:
 def test_a_beir_folder_gives_corpus_judged_pairs_and_qrels(beir: Path) -> None:
     assert load_corpus(beir).to_list() == [{"id": "p1", "text": "Cats They purr."}, {"id": "p2", "text": "Dogs bark."}]
     assert load_pairs(beir, "test").to_list() == [{"query_id": "q1", "query": "query q1", "pos_ids": ["p2", "p1"]}]
+    assert load_queries(beir)["query_id"][:] == ["q1", "q2", "q3"]
     assert load_qrels(beir, "test") == {"q1": {"p2": 1, "p1": 2}, "q2": {"p1": 0}}
     with pytest.raises(ValueError, match=r"no judgements for the split 'train', only \['test'\]"):
         load_pairs(beir, "train")
@@ -59,6 +60,10 @@ def test_every_kind_of_source_gives_the_same_rows(kind: str, tmp_path: Path) -> 
 def test_a_corpus_without_ids_is_numbered_and_one_with_integers_gets_strings(tmp_path: Path) -> None:
     Dataset.from_dict({"passage": ["a", "b"]}).to_json(tmp_path / "texts.jsonl")
     assert load_corpus(tmp_path / "texts.jsonl")["id"][:] == ["0", "1"]
+    (tmp_path / "zeros.csv").write_text("id,text\n007,NA\n010,42\n")
+    assert load_corpus(tmp_path / "zeros.csv").to_list() == [{"id": "007", "text": "NA"}, {"id": "010", "text": "42"}]
+    Dataset.from_dict({"id": [1, 2], "text": ["a", "b"]}).to_json(tmp_path / "integers.jsonl")
+    assert load_corpus(tmp_path / "integers.jsonl")["id"][:] == ["1", "2"]
     Dataset.from_dict({"docid": [7, 8], "contents": ["a", None]}).to_json(tmp_path / "numbers.jsonl")
     assert load_corpus(tmp_path / "numbers.jsonl").to_list() == [{"id": "7", "text": "a"}, {"id": "8", "text": ""}]
 

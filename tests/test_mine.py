@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rir_hf import Embed, MineNegatives, Retriever, attach_index
-from rir_hf.mine import EXHAUSTED, NO_VECTOR, POSITIVE_UNKNOWN, RULES
+from rir_hf.mine import EXHAUSTED, NO_VECTOR, POSITIVE_MISSING, POSITIVE_UNKNOWN, RULES
 
 
 def oracle(corpus: list[dict], row: dict, options: dict) -> dict[str, Any]:
@@ -110,7 +110,9 @@ def assert_equals_oracle(corpus: list[dict], rows: list[dict], options: dict, in
     for row, found in zip(rows, mined, strict=True):
         expected = oracle(corpus, row, options)
         assert {name: found[name] for name in expected} == expected
-        assert (found["neg_note"] == "") == (len(found["neg"]) == options["num_negatives"])
+        has_positive = any(score is not None for score in expected["pos_sims"])
+        assert (found["neg_note"] == "") == (len(found["neg"]) == options["num_negatives"] and has_positive)
+        assert (found["neg_note"] == POSITIVE_MISSING) == (len(found["neg"]) == options["num_negatives"] and not has_positive)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example])
@@ -218,7 +220,9 @@ def test_negatives_never_include_another_positive_of_the_same_query(animals: Dat
 
 def test_rows_of_one_query_in_different_batches_are_warned_about(animals: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     pairs = Dataset.from_dict({"query_id": ["q", "q"], "passage": ["cats purr", "kittens purr"], "embedding": [[1.0, 0.0]] * 2})
-    pairs.map(MineNegatives(animals), batched=True, batch_size=2)
+    miner = MineNegatives(animals)
+    for _ in range(2):
+        pairs.map(miner, batched=True, batch_size=2)
     assert "different batches" not in caplog.text
     pairs.map(MineNegatives(animals), batched=True, batch_size=1)
     assert "Pass qrels=pairs" in caplog.text
@@ -226,7 +230,37 @@ def test_rows_of_one_query_in_different_batches_are_warned_about(animals: Datase
 
 def test_queries_without_positives_of_their_own_take_them_from_qrels(animals: Dataset) -> None:
     row = mined(animals, {"query_id": "q", "embedding": [1.0, 0.0]}, qrels={"q": {"a": 1, "gone": 1}}, num_negatives=1)
-    assert (row["pos"], row["pos_ids"], row["neg_ids"]) == (["cats purr"], ["a"], ["d"])
+    assert (row["pos"], row["pos_ids"], row["neg_ids"]) == (["cats purr", None], ["a", "gone"], ["d"])
+    pairs = Dataset.from_dict({"query_id": ["q"], "passage": ["cats purr"]})
+    row = mined(animals, {"query_id": "q", "embedding": [1.0, 0.0]}, qrels=pairs, num_negatives=1)
+    assert (row["pos"], row["pos_ids"], row["pos_rank"], row["neg_ids"]) == (["cats purr"], ["a"], 0, ["d"])
+
+
+def test_a_positive_that_nobody_knows_keeps_its_place_and_is_noted(animals: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    row = mined(animals, {"pos_ids": ["gone", "a"], "embedding": [1.0, 0.0]}, num_negatives=1)
+    assert (row["pos"], row["pos_ids"], row["neg_note"]) == ([None, "cats purr"], ["gone", "a"], "")
+    assert (row["pos_sims"][0], "have no positive" in caplog.text) == (None, False)
+    row = mined(animals, {"pos_ids": ["gone"], "embedding": [1.0, 0.0]}, num_negatives=2, neg_type="random")
+    assert (row["pos"], len(row["neg"]), row["neg_note"]) == ([None], 2, POSITIVE_MISSING)
+    assert "1 of 1 rows have no positive that is in the corpus" in caplog.text
+
+
+def test_rows_without_a_query_id_stand_alone(animals: Dataset) -> None:
+    pairs = Dataset.from_dict(
+        {"query_id": [None, None, "q"], "passage": ["cats purr", "dogs bark", "cows moo"], "embedding": [[1.0, 0.0]] * 3}
+    )
+    expected = pairs.remove_columns("query_id").map(MineNegatives(animals), batched=True)["neg_ids"][:]
+    for options in ({}, {"qrels": pairs}):
+        assert pairs.map(MineNegatives(animals, **options), batched=True)["neg_ids"][:] == expected
+
+
+def test_tables_and_tensors_work_or_say_what_to_do(animals: Dataset) -> None:
+    rows = Dataset.from_list([ROW])
+    assert rows.with_format("torch").map(MineNegatives(animals, num_negatives=1))["neg_ids"][:] == [["d"]]
+    stream = rows.to_iterable_dataset().with_format("torch").map(MineNegatives(animals, num_negatives=1))
+    assert next(iter(stream))["neg_ids"] == ["d"]
+    with pytest.raises(TypeError, match=r"formatted as a table. Call with_format\(None\)"):
+        rows.with_format("arrow").map(MineNegatives(animals), batched=True)
 
 
 def test_a_positive_that_is_not_in_the_corpus_gives_ranks_30_to_200() -> None:

@@ -72,6 +72,7 @@ def recount(mined: Dataset, output: str, before: str) -> dict[str, Any]:
     """The report by plain loops."""
     counted: dict[str, Any] = {
         "rows": 0,
+        "rows_without_positive": 0,
         "negatives": 0,
         "rows_short": 0,
         "short_because": {},
@@ -83,7 +84,9 @@ def recount(mined: Dataset, output: str, before: str) -> dict[str, Any]:
         counted["rows"] += 1
         counted["negatives"] += len(row[output])
         note = row[f"{output}_note"]
-        if note:
+        if set(row["pos"]) <= {"unknown"} and note != "no query vector":
+            counted["rows_without_positive"] += 1
+        if note and note != "positive not in corpus":
             counted["rows_short"] += 1
             counted["short_because"][note] = counted["short_because"].get(note, 0) + 1
         for rule, number in row[f"{output}_skipped"].items():
@@ -125,6 +128,7 @@ def test_the_counts_are_those_found_by_hand(mined: Dataset) -> None:
     counts = {name: value for name, value in summary.items() if isinstance(value, int)}
     assert counts == {
         "rows": 9,
+        "rows_without_positive": 2,
         "negatives": 4 + 2 + 4 + 1 + 0 + 4 + 1 + 0 + 1,
         "rows_short": 6,
         "positives": 10,
@@ -192,7 +196,7 @@ def test_the_table_shows_every_figure(mined: Dataset) -> None:
             expected.append([f"{name}: {key}" if key else name, text])
     shown = [line.rsplit(maxsplit=1) for line in as_table(summary).split("\n")]
     assert shown == expected
-    assert len(shown) == 6 + 4 + 7 + 3 * 6
+    assert len(shown) == 7 + 4 + 7 + 3 * 6
 
 
 def test_the_table_shows_large_and_missing_figures() -> None:
