@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ from datasets.utils._dill import pklregister
 _parent_process = os.getpid()
 
 
-class BatchTransform:
+class BatchTransform(ABC):
     """Base class of the map functions.
 
     A subclass stores its settings as public attributes, keeps whatever it loads or builds in attributes that start with an
@@ -43,13 +44,13 @@ class BatchTransform:
         hash_by_identity(cls)
 
     @property
+    @abstractmethod
     def first_column(self) -> str:
         """Name of a required column, by whose value one example is told from a batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def transform(self, batch: Mapping[str, Any], rank: int | None) -> dict[str, Any]:
         """Compute the added columns, each as long as the batch."""
-        raise NotImplementedError
 
     def __call__(self, batch: Mapping[str, Any], rank: int | None = None) -> dict[str, Any]:
         """Return only the added columns.

@@ -17,8 +17,13 @@ os.environ.update(
 
 import pytest  # noqa: E402 - the libraries read the environment when they are imported
 from datasets import Dataset  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from rir_hf import Embed, Retriever, attach_index  # noqa: E402
+
+# The same examples in every run. For others: pytest --hypothesis-profile=default.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -132,6 +132,23 @@ def test_mining_over_ivf_with_every_list_probed_equals_the_oracle(problem: tuple
     assert_equals_oracle(corpus, rows, options, indexed)
 
 
+def test_over_several_blocks_of_a_larger_corpus_the_rows_are_those_of_sorting_everything() -> None:
+    rng = np.random.default_rng(8)
+    vectors = rng.standard_normal((11_000, 24)).astype(np.float32)
+    columns = {"id": [f"p{n}" for n in range(11_000)], "text": [f"text {n}" for n in range(11_000)], "embedding": list(vectors)}
+    positives = rng.choice(11_000, 300, replace=False)
+    queries = (vectors[positives] + 1.5 * rng.standard_normal((300, 24))).astype(np.float32)
+    pairs = Dataset.from_dict({"pos_ids": [[f"p{n}"] for n in positives], "embedding": list(queries)})
+    found = pairs.map(MineNegatives(attach_index(Dataset.from_dict(columns)), num_negatives=10), batched=True)
+    scores = (queries.astype(np.float64) @ vectors.astype(np.float64).T).astype(np.float32)
+    own = scores[np.arange(300), positives].astype(np.float64)
+    allowed = np.where(scores <= (own - 0.05 * np.abs(own))[:, None], scores, -np.inf)
+    allowed[np.arange(300), positives] = -np.inf
+    assert found["neg_ids"][:] == [[f"p{n}" for n in row] for row in np.argsort(-allowed, axis=1, kind="stable")[:, :10]]
+    assert found["pos_rank"][:] == (scores > own.astype(np.float32)[:, None]).sum(axis=1).tolist()
+    assert max(found["pos_rank"]) > 1000
+
+
 CORPUS = [
     {"id": "a", "text": "cats purr", "embedding": [1.0, 0.0]},
     {"id": "b", "text": "dogs bark", "embedding": [0.0, 1.0]},
