@@ -103,7 +103,7 @@ def read_positives(batch: Mapping[str, Any]) -> tuple[list[list[str | None]], li
     if "pos" in batch:
         texts = [list(row) for row in _lists(batch, "pos")]
     elif "passage" in batch:
-        texts = [[text] if text else [] for text in read_texts(batch, "passage", "MineNegatives")]
+        texts = [[text or None] for text in read_texts(batch, "passage", "MineNegatives")]
     if "pos_ids" in batch:
         ids = [[None if value is None else str(value) for value in row] for row in _lists(batch, "pos_ids")]
     if texts is None and ids is None:

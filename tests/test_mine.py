@@ -262,6 +262,15 @@ def test_a_positive_that_nobody_knows_keeps_its_place_and_is_noted(animals: Data
     assert "1 of 1 rows have no positive that is in the corpus" in caplog.text
 
 
+def test_a_row_without_a_passage_stays_and_says_so(animals: Dataset) -> None:
+    rows = Dataset.from_dict({"passage": ["", None, "cats purr"], "embedding": [[1.0, 0.0]] * 3})
+    found = rows.map(MineNegatives(animals, neg_type="random", num_negatives=2), batched=True)
+    assert found["pos"][:] == [[None], [None], ["cats purr"]]
+    assert found["neg_note"][:] == [POSITIVE_MISSING, POSITIVE_MISSING, ""]
+    found = rows.add_column("pos_ids", [["a"]] * 3).map(MineNegatives(animals), batched=True)
+    assert found["pos"][:] == [["cats purr"]] * 3
+
+
 def test_rows_without_a_query_id_stand_alone(animals: Dataset) -> None:
     pairs = Dataset.from_dict(
         {"query_id": [None, None, "q"], "passage": ["cats purr", "dogs bark", "cows moo"], "embedding": [[1.0, 0.0]] * 3}
