@@ -192,4 +192,4 @@ def test_faiss_is_only_asked_for_more_where_rows_need_more(monkeypatch: pytest.M
     plain = faiss.IndexIVFFlat.search
     monkeypatch.setattr(faiss.IndexIVFFlat, "search", lambda self, x, k: asked.append((len(x), k)) or plain(self, x, k))
     Dataset.from_dict({"embedding": list(unit_vectors(40, 8, 12))}).map(Search(corpus, k=10), batched=True)
-    assert asked == [(40, 26)]
+    assert asked == [(40, 18)]
