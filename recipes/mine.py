@@ -1,6 +1,6 @@
 """Mine hard negatives for pairs of query and positive over a corpus.
 
-    python recipes/mine.py --corpus corpus.jsonl --pairs pairs.jsonl --model intfloat/e5-base-v2 --output mined
+    python recipes/mine.py --corpus corpus.jsonl --pairs pairs.jsonl --model BAAI/bge-base-en-v1.5 --output mined
 
 Corpus and pairs may be a file (.jsonl, .json, .parquet, .csv, .tsv), a folder, a Hub name ("name" or "name:config"), or a folder in
 BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), which holds both: give it twice. Where rows have a column "answer",

@@ -36,8 +36,8 @@ class Embed(BatchTransform):
         output: name of the added column.
 
     Example:
-        >>> corpus = corpus.map(Embed("intfloat/e5-base-v2"), batched=True, batch_size=512)           # doctest: +SKIP
-        >>> pairs = pairs.map(Embed("intfloat/e5-base-v2", "query", role="query"), batched=True)      # doctest: +SKIP
+        >>> corpus = corpus.map(Embed("BAAI/bge-base-en-v1.5"), batched=True, batch_size=512)           # doctest: +SKIP
+        >>> pairs = pairs.map(Embed("BAAI/bge-base-en-v1.5", "query", role="query"), batched=True)      # doctest: +SKIP
 
     On several GPUs: `map(Embed(...), batched=True, with_rank=True, num_proc=8)` after
     `multiprocess.set_start_method("spawn")`.
