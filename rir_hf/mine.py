@@ -401,10 +401,8 @@ def _count(skipped: dict[str, int], rule: str, number: int = 1) -> None:
     skipped[rule] = skipped.get(rule, 0) + number
 
 
-def draw(generator: np.random.Generator | None, keys: np.ndarray, wanted: int, positives: Positives, taken: list[int]) -> list[int]:
+def draw(generator: np.random.Generator, keys: np.ndarray, wanted: int, positives: Positives, taken: list[int]) -> list[int]:
     """Draw positions uniformly without repeating a text, skipping positives, empty passages and those already taken."""
-    if generator is None:
-        raise ValueError("A random draw needs a generator.")
     avoid = positives.keys | set(keys[taken].tolist()) | {0}
     known = set(positives.known)
     drawn: list[int] = []

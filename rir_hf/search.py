@@ -123,6 +123,7 @@ class Vectors(Protocol):
 
     flat: np.ndarray | None
     longest: float
+    index: Any
 
     def __len__(self) -> int: ...
 

@@ -151,10 +151,9 @@ def limit_threads_in_forked_process() -> None:
     """
     if os.getpid() == _parent_process:
         return
-    for name in ("faiss", "torch"):
-        module = sys.modules.get(name)
-        if module is not None:
-            (module.omp_set_num_threads if name == "faiss" else module.set_num_threads)(1)
+    for module, setter in (("faiss", "omp_set_num_threads"), ("torch", "set_num_threads")):
+        if module in sys.modules:
+            getattr(sys.modules[module], setter)(1)
 
 
 def require_columns(batch: Mapping[str, Any], names: list[str], who: str) -> None:
@@ -221,11 +220,9 @@ def read_vectors(batch: Mapping[str, Any], name: str, who: str, dimension: int) 
     return np.array([missing if value is None else value for value in values], np.float32).reshape(len(values), dimension)
 
 
-def vectors_from_arrow(column: pa.ChunkedArray | pa.Array) -> np.ndarray | None:
+def vectors_from_arrow(column: pa.ChunkedArray) -> np.ndarray | None:
     """A list-of-floats Arrow column as a `(rows, dimension)` float32 array, or None when it has nulls or uneven lengths."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks)
+    array = column.combine_chunks()
     kind = array.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not is_list or not pa.types.is_floating(kind.value_type) or len(array) == 0 or array.null_count:
