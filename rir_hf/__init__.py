@@ -18,6 +18,14 @@ _MODULES = {
     "Search": "search",
     "search": "search",
     "MineNegatives": "mine",
+    "ChatLLM": "llm",
+    "CompletionLLM": "llm",
+    "OpenAIChat": "openai_chat",
+    "VLLM": "vllm_engine",
+    "ScorePassages": "teach",
+    "RelabelFalseNegatives": "teach",
+    "parse_ranking": "ranking",
+    "recommend_margin": "diagnose",
     "METRICS": "evaluate",
     "evaluate": "evaluate",
     "evaluate_better": "evaluate",
@@ -40,6 +48,7 @@ _MODULES = {
 __all__ = ["__version__", *_MODULES]
 
 if TYPE_CHECKING:
+    from rir_hf.diagnose import recommend_margin
     from rir_hf.embed import Embed
     from rir_hf.evaluate import (
         METRICS,
@@ -55,11 +64,16 @@ if TYPE_CHECKING:
         write_run,
     )
     from rir_hf.index import attach_index, load_index, save_index
+    from rir_hf.llm import ChatLLM, CompletionLLM
     from rir_hf.load import load_corpus, load_pairs, load_qrels, load_queries, load_rows
     from rir_hf.mine import MineNegatives
+    from rir_hf.openai_chat import OpenAIChat
+    from rir_hf.ranking import parse_ranking
     from rir_hf.report import plot_report, report
     from rir_hf.retriever import Retriever
     from rir_hf.search import Search, search
+    from rir_hf.teach import RelabelFalseNegatives, ScorePassages
+    from rir_hf.vllm_engine import VLLM
 
 
 def __getattr__(name: str) -> Any:

@@ -6,12 +6,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from rir_hf.index import CorpusIndex
-from rir_hf.transform import read_column, read_texts, require_columns
+from rir_hf.transform import read_column, read_lists, read_texts, require_columns
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +100,11 @@ def read_positives(batch: Mapping[str, Any]) -> tuple[list[list[str | None]], li
     texts: list[list[str | None]] | None = None
     ids: list[list[str | None]] | None = None
     if "pos" in batch:
-        texts = [list(row) for row in _lists(batch, "pos")]
+        texts = [list(row) for row in read_lists(batch, "pos")]
     elif "passage" in batch:
         texts = [[text or None] for text in read_texts(batch, "passage", "MineNegatives")]
     if "pos_ids" in batch:
-        ids = [[None if value is None else str(value) for value in row] for row in _lists(batch, "pos_ids")]
+        ids = [[None if value is None else str(value) for value in row] for row in read_lists(batch, "pos_ids")]
     if texts is None and ids is None:
         raise ValueError(
             "MineNegatives needs each row's positives: a column pos (list of texts), passage (text) or pos_ids (list of ids), or "
@@ -180,14 +179,3 @@ def _find(find: Any, values: Iterator[str]) -> dict[str, list[int]]:
     """Positions of each distinct value, in corpus order."""
     distinct = list(dict.fromkeys(values))
     return dict(zip(distinct, find(distinct), strict=True))
-
-
-def _lists(batch: Mapping[str, Any], name: str) -> list[list[Any]]:
-    rows = read_column(batch, name)
-    for row in rows:
-        if row is not None and not isinstance(row, (list, tuple, np.ndarray)):
-            raise ValueError(
-                f"The column {name!r} must hold a list per row, found {type(row).__name__} {row!r:.60}. One positive per row goes "
-                f"into the column passage, or into {name!r} as a list of one."
-            )
-    return [[] if row is None else list(row) for row in rows]

@@ -179,30 +179,34 @@ def as_encoder(retriever: Encoder | SentenceTransformer | str | os.PathLike[str]
     )
 
 
-def model_identity(model: str | SentenceTransformer) -> str:
-    """Name of a Hub model, or a digest of the content of a local folder or of a loaded model's weights and settings."""
+def model_identity(model: Any) -> str:
+    """Name of a Hub model, or a digest of the content of a local folder or file, or of a loaded model's weights and settings."""
     if not isinstance(model, str):
         return f"weights:{_digest_of_weights(model)}"
-    folder = Path(model)
-    return f"content:{_digest_of_folder(folder)}" if folder.is_dir() else model
+    path = Path(model)
+    return f"content:{_digest_of_path(path)}" if path.exists() else model
 
 
 _digests: dict[tuple[tuple[str, int, int], ...], str] = {}
 
 
-def _digest_of_folder(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _NOT_CONTENT & set(path.relative_to(folder).parts))
+def _digest_of_path(root: Path) -> str:
+    found = sorted(path for path in root.rglob("*") if path.is_file() and not _NOT_CONTENT & set(path.relative_to(root).parts))
+    files = [root] if root.is_file() else found
     state = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     if state not in _digests:
-        names = Hasher.hash([(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files])
+        names = Hasher.hash([(path.relative_to(root).as_posix(), path.stat().st_size) for path in files])
         _digests[state] = names + digest_of_files(files)
     return _digests[state]
 
 
-def _digest_of_weights(model: SentenceTransformer) -> str:
+def _digest_of_weights(model: Any) -> str:
     import torch
 
-    digest = xxhash.xxh3_128(repr((model.prompts, model.max_seq_length, [str(module) for module in model])).encode())
+    settings = [repr(getattr(model, name, None)) for name in ("prompts", "max_seq_length")]
+    if hasattr(model, "config"):
+        settings += [f"{name}={value}" for name, value in sorted(model.config.to_dict().items()) if name != "_name_or_path"]
+    digest = xxhash.xxh3_128("\n".join([*settings, str(model)]).encode())
     for name, weights in sorted(model.state_dict().items()):
         digest.update(f"{name} {weights.dtype}".encode())
         digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -195,6 +195,22 @@ def read_texts(batch: Mapping[str, Any], name: str, who: str) -> list[str | None
     return values
 
 
+def read_lists(batch: Mapping[str, Any], name: str) -> list[list[Any]]:
+    """Values of a column of lists; a null becomes an empty list.
+
+    Raises:
+        ValueError: a value that is not a list.
+    """
+    rows = read_column(batch, name)
+    for row in rows:
+        if row is not None and not isinstance(row, (list, tuple, np.ndarray)):
+            raise ValueError(
+                f"The column {name!r} must hold a list per row, found {type(row).__name__} {row!r:.60}. Put a single value into a "
+                f"list of one (a single positive text may also be the column passage)."
+            )
+    return [[] if row is None else list(row) for row in rows]
+
+
 def read_vectors(batch: Mapping[str, Any], name: str, who: str, dimension: int) -> np.ndarray:
     """Values of a vector column as one `(rows, dimension)` float32 array; a null becomes a row of NaN.
 
