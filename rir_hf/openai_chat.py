@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -35,8 +36,8 @@ class OpenAIChat:
     server, the rest of the prompts of the call fail unasked, and the next call asks once before it goes on: a dead server costs
     little time, one that returns is used again. 401, 403 and 404 before the first good answer raise at once.
 
-    For the cache this is `model` and `extra_body`: neither the key nor the address counts, so that a server may move. Give
-    different models different names, to a server that ignores names too.
+    For the cache this is `model`, `max_length` and `extra_body`: neither the key nor the address counts, so that a server may
+    move. Give different models different names, to a server that ignores names too.
 
     Args:
         model: the name that the server knows the model by.
@@ -154,8 +155,8 @@ class OpenAIChat:
         return [-(-len(text.encode()) // _BYTES_PER_TOKEN) for text in texts]
 
     def identity(self) -> dict[str, Any]:
-        """What decides the results, for the cache: the model's name and the further fields."""
-        without = ("base_url", "concurrency", "timeout", "max_retries", "max_length")
+        """What decides the results, for the cache: the model's name, its length and the further fields."""
+        without = ("base_url", "concurrency", "timeout", "max_retries")
         return {"version": self.version, **describe(self, without)}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -184,7 +185,7 @@ class OpenAIChat:
             try:
                 self._opened = OpenAI(api_key=self._api_key, **settings)
             except OpenAIError:  # no key anywhere
-                if self.base_url is None:
+                if self.base_url is None and not os.environ.get("OPENAI_BASE_URL"):
                     raise ValueError("OpenAI wants a key: set OPENAI_API_KEY, or pass api_key or a base_url.") from None
                 self._opened = OpenAI(api_key="none", **settings)
         return self._opened
@@ -200,7 +201,10 @@ class OpenAIChat:
                 self._failures = _FAILURES_IN_A_ROW - 1
                 found.append(self._ask(*jobs.pop(0)))
             try:
-                found += pool.map(lambda job: self._ask(*job), jobs)
+                asked = [pool.submit(self._ask, *job) for job in jobs]
+                for job in wait(asked, return_when=FIRST_EXCEPTION).done:
+                    job.result()  # raises what a job has raised, though jobs before it are not done
+                found += [job.result() for job in asked]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -252,7 +256,7 @@ def _text_of(answer: Any) -> str:
     if not getattr(answer, "choices", None):
         raise LLMError("the server's answer has no choice")
     text = answer.choices[0].message.content
-    if text is None:
+    if not isinstance(text, str):
         raise LLMError(f"the server's answer has no text (finish_reason: {answer.choices[0].finish_reason})")
     return text
 
@@ -299,7 +303,7 @@ def _end_of_prompt(answer: Any, text: str) -> np.ndarray:
         found.append(token["logprob"])
     if rest or not found:
         raise LLMError("the end of the prompt that the server describes is not the text to score")
-    return np.array(found[::-1])
+    return np.array(found[::-1], np.float64)
 
 
 hash_by_identity(OpenAIChat)

@@ -1,7 +1,7 @@
-"""Mined rows in, what a person must see before trusting them out: counts, what was skipped and why, distributions.
+"""Mined or scored rows in, what a person must see before trusting them out: counts, what was skipped and why, distributions.
 
-Everything is read from the columns that `MineNegatives` leaves in the rows, so a report can be made of cached, saved or downloaded
-rows just as well.
+Everything is read from the columns that `MineNegatives`, `ScorePassages` and `RelabelFalseNegatives` leave in the rows, so a report
+can be made of cached, saved or downloaded rows just as well.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 _BADLY_FOUND = 20
+_TEACHER = ["pos_scores", "neg_scores", "teacher_error", "teacher_cut", "teacher_repairs", "relabeled"]
 
 
 def report(mined: Dataset, output: str = "neg") -> dict[str, Any]:
@@ -37,6 +38,7 @@ def report(mined: Dataset, output: str = "neg") -> dict[str, Any]:
         - `skipped`: better-ranked passages that each rule left out, over all rows;
         - `positives`, `positives_not_in_corpus` (in rows with a query vector), and `positives_worse_than_20`: rows whose best
           positive is outranked by 20 passages or more;
+        - what the teacher did, where `ScorePassages` was mapped: see `report_teacher`;
         - `positive_similarity`, `negative_similarity` and `difference` (a row's lowest positive less its best negative): mean,
           minimum, 5th percentile, median, 95th percentile and maximum; all None where there is nothing to count.
 
@@ -65,11 +67,47 @@ def report(mined: Dataset, output: str = "neg") -> dict[str, Any]:
             if note != NO_VECTOR
         ),
         "positives_worse_than_20": sum(rank >= _BADLY_FOUND for rank in _known_ranks(columns)),
+        **(report_teacher(mined) if "teacher_error" in mined.column_names else {}),
         "positive_similarity": _distribution([score for row in scored for score in row]),
         "negative_similarity": _distribution([score for row in columns.sims for score in row]),
         "difference": _distribution(differences),
     }
     logger.info("Mined negatives in %r:\n%s", output, as_table(summary))
+    return summary
+
+
+def report_teacher(scored: Dataset) -> dict[str, Any]:
+    """Summarise what `ScorePassages`, and `RelabelFalseNegatives` if mapped, did to the rows.
+
+    Returns:
+        `rows_scored`, `rows_failed` and `failed_because` (reasons, the ten most frequent); `passages_cut` to fit; `repairs` of
+        listwise answers by kind; `teacher_agrees`, the share of scored rows whose best positive scores above every negative,
+        None where there is none to compare; `relabeled` negatives.
+
+    Raises:
+        ValueError: the rows do not come from `ScorePassages`.
+    """
+    names = [name for name in _TEACHER if name in scored.column_names]
+    if not set(_TEACHER[:4]) <= set(names):
+        raise ValueError(
+            f"A report on the teacher reads the columns {_TEACHER[:4]} that ScorePassages adds, found {scored.column_names}."
+        )
+    rows = scored.select_columns(names).with_format(None)
+    reasons = Counter(reason for reason in rows["teacher_error"] if reason is not None)
+    found = zip(rows["pos_scores"], rows["neg_scores"], strict=True)
+    agrees = [max(positives) > max(negatives) for positives, negatives in found if positives and negatives]
+    summary: dict[str, Any] = {
+        "rows_scored": len(scored) - reasons.total(),
+        "rows_failed": reasons.total(),
+        "failed_because": dict(reasons.most_common(10)),
+        "passages_cut": sum(rows["teacher_cut"]),
+        "teacher_agrees": float(np.mean(agrees)) if agrees else None,
+    }
+    if "teacher_repairs" in names:
+        repairs = rows["teacher_repairs"][:]
+        summary["repairs"] = {kind: sum(row[kind] for row in repairs) for kind in (repairs or [{}])[0]}
+    if "relabeled" in names:
+        summary["relabeled"] = sum(rows["relabeled"])
     return summary
 
 

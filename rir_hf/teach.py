@@ -168,13 +168,15 @@ class ScorePassages(BatchTransform):
             self.teacher.to(device)
         rows = self._read(batch)
         asked = [row for row in rows if row.error is None and not row.is_kept]
-        {
+        methods = {
             "listwise": self._rank,
             "listwise_logits": self._pick_best,
             "yes_no": self._judge,
             "query_likelihood": self._likelihood,
             "cross_encoder": self._cross_encode,
-        }[self.method](asked)
+        }
+        if asked:
+            methods[self.method](asked)
         if self.blend_retriever:
             for row in asked:
                 row.blend()

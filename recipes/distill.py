@@ -1,0 +1,131 @@
+"""Add a teacher's scores to rows of query, pos and neg, and write them back.
+
+    python recipes/distill.py --dataset_path data --output_dir scored --generate_model_path Qwen/Qwen3-8B --method yes_no
+    python recipes/distill.py --dataset_path data --model_type gpt --generate_model_path gpt-4.1-mini --dataset_name scifact
+
+--dataset_path holds a folder per dataset, each with a train.jsonl (or is such a folder itself). The scores go into train.jsonl in
+--output_dir, by default in place. A file is replaced at once when it is complete, so a killed run leaves the old one. Rows that
+have scores keep them, so that a second run asks only for those that failed; --overwrite scores all of them again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+from datasets import Dataset
+
+from rir_hf import ChatLLM, CompletionLLM, OpenAIChat, ScorePassages, as_table, load_rows, report_teacher
+
+FILE = "train.jsonl"
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_path", type=Path, required=True, help="folder of folders with a train.jsonl")
+    parser.add_argument("--dataset_name", help="the one dataset to score (default: all of them)")
+    parser.add_argument("--output_dir", type=Path, help="where the scored files go (default: the dataset's own folder)")
+    parser.add_argument("--generate_model_path", required=True, help="the teacher: Hub name, folder, or name at the server")
+    parser.add_argument(
+        "--model_type", default="llm_instruct", choices=["llm", "llm_instruct", "gpt"],
+        help="llm: a model without chat template; llm_instruct: with one; gpt: behind a server (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--gguf_file", help="name of a GGUF file in the model's folder")
+    parser.add_argument("--dtype", help="bfloat16, float16 or float32 (default: the model's own, float32 on the CPU)")
+    parser.add_argument("--base_url", help="address of an OpenAI-compatible server (default: OpenAI)")
+    parser.add_argument("--api_key", help="key of the server; better in the environment as OPENAI_API_KEY")
+    parser.add_argument("--concurrency", type=int, default=16, help="requests in flight (default: %(default)s)")
+    parser.add_argument(
+        "--max_length", type=int, help="tokens of prompt and answer (default: what the model says; for a server: any)"
+    )
+    parser.add_argument(
+        "--method", default="listwise",
+        choices=["listwise", "listwise_logits", "yes_no", "query_likelihood", "cross_encoder"],
+        help="how the teacher is asked; query_likelihood suits small models (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--prompt", help="another prompt, with the fields {query} and {passage} or {passages}")
+    parser.add_argument("--temperature", type=float, default=0.2, help="of listwise answers (default: %(default)s)")
+    parser.add_argument("--top_p", type=float, default=1.0, help="of listwise answers (default: %(default)s)")
+    parser.add_argument("--max_tokens", type=int, default=300, help="longest listwise answer (default: %(default)s)")
+    parser.add_argument("--window", type=int, default=20, help="passages ranked at a time (default: %(default)s)")
+    parser.add_argument("--step", type=int, default=10, help="passages the window moves by (default: %(default)s)")
+    parser.add_argument("--shuffles", type=int, default=1, help="orders each list is shown in (default: %(default)s)")
+    parser.add_argument("--max_passage_tokens", type=int, default=512, help="passages are cut to this (default: %(default)s)")
+    parser.add_argument("--blend_retriever", action="store_true", help="add z-scores of pos_sims and neg_sims")
+    parser.add_argument("--seed", type=int, default=0, help="of orders and draws (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=256, help="rows per batch (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="score again what has scores")
+    return parser.parse_args()
+
+
+def load_teacher(options: argparse.Namespace) -> object:
+    """The teacher that the options describe."""
+    if options.method == "cross_encoder":
+        return options.generate_model_path
+    if options.model_type == "gpt":
+        return OpenAIChat(
+            options.generate_model_path,
+            base_url=options.base_url,
+            api_key=options.api_key,
+            concurrency=options.concurrency,
+            max_length=options.max_length,
+        )
+    kind = CompletionLLM if options.model_type == "llm" else ChatLLM
+    return kind(options.generate_model_path, gguf_file=options.gguf_file, dtype=options.dtype, max_length=options.max_length)
+
+
+def find_datasets(path: Path, name: str | None) -> list[Path]:
+    """The folders that hold a train.jsonl."""
+    if name is not None:
+        found = [path / name]
+    else:
+        found = [path] if (path / FILE).exists() else sorted(file.parent for file in path.glob(f"*/{FILE}"))
+    missing = [folder for folder in found if not (folder / FILE).exists()]
+    if missing or not found:
+        raise SystemExit(f"No {FILE} in {missing[0] if missing else f'{path} or a folder below it'}")
+    return found
+
+
+def write_at_once(rows: Dataset, path: Path) -> None:
+    """Write JSON lines under another name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    rows.to_json(part, force_ascii=False)
+    os.replace(part, path)
+
+
+def main() -> None:
+    """Score each dataset."""
+    options = arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = (
+        "method",
+        "prompt",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "window",
+        "step",
+        "shuffles",
+        "max_passage_tokens",
+        "seed",
+    )
+    score = ScorePassages(
+        load_teacher(options),
+        blend_retriever=options.blend_retriever,
+        keep_scored=not options.overwrite,
+        **{name: getattr(options, name) for name in settings},
+    )
+    for folder in find_datasets(options.dataset_path, options.dataset_name):
+        scored = load_rows(folder / FILE).map(score, batched=True, batch_size=options.batch_size, desc=folder.name)
+        target = (options.output_dir / folder.name if options.output_dir else folder) / FILE
+        write_at_once(scored, target)
+        logging.info("%s: %d rows in %s\n%s", folder.name, len(scored), target, as_table(report_teacher(scored)))
+
+
+if __name__ == "__main__":
+    main()
