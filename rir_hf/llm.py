@@ -10,6 +10,7 @@ import copy
 import logging
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 Prompt = str | list[dict[str, str]]
 """A text, or messages with `role` and `content`."""
 
-_TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 32768}
+_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
 _LOGITS_AT_ONCE = 1 << 26
 _UNLIMITED = 1 << 30
 _PATIENCE = 5.0
@@ -93,21 +94,24 @@ def fit(
     kept = llm.cut(passages, max_passage_tokens)
     prompt = write(kept)
     room = (getattr(llm, "max_length", None) or _UNLIMITED) - answer_tokens
-    excess = llm.count_tokens([prompt])[0] - room
-    if excess > 0:
+    over = llm.count_tokens([prompt])[0] - room
+    if over > 0:
         around, *counts = llm.count_tokens(["", *kept])
         lengths = [count - around for count in counts]
-    for _ in range(3):
-        if excess <= 0:
-            return Fitted(prompt, sum(text != whole for text, whole in zip(kept, passages, strict=True)))
-        longest = _longest_allowed(lengths, sum(lengths) - excess)
-        if longest < 1:
-            break
-        kept = llm.cut(passages, longest)
-        prompt = write(kept)
-        # A cut text may have a token more than it had in the whole.
-        excess += max(0, llm.count_tokens([prompt])[0] - room) or -excess
-    return Fitted(LLMError(f"the prompt does not fit {room} tokens, even with its passages cut away"), 0)
+        total = sum(lengths)
+        for _ in range(3):  # a cut text may have a token more than it had in the whole
+            total -= over
+            longest = _longest_allowed(lengths, total)
+            if longest < 1:
+                break
+            kept = llm.cut(passages, longest)
+            prompt = write(kept)
+            over = llm.count_tokens([prompt])[0] - room
+            if over <= 0:
+                break
+    if over > 0:
+        return Fitted(LLMError(f"the prompt does not fit {room} tokens, even with its passages cut away"), 0)
+    return Fitted(prompt, sum(text != whole for text, whole in zip(kept, passages, strict=True)))
 
 
 def _longest_allowed(lengths: list[int], total: int) -> int:
@@ -120,16 +124,16 @@ def _longest_allowed(lengths: list[int], total: int) -> int:
     return max(lengths, default=0)
 
 
-class Tokenized:
+class Tokenized(ABC):
     """What a model with its tokenizer at hand shares: the chat template, and counting and cutting in tokens."""
 
     is_chat: ClassVar[bool] = True
     template_arguments: dict[str, Any]
 
     @property
+    @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's tokenizer."""
-        raise AttributeError("tokenizer")
 
     def cut(self, texts: list[str], max_tokens: int) -> list[str]:
         """Each text, or as much of its beginning as `max_tokens` tokens hold."""
@@ -212,17 +216,17 @@ class ChatLLM(Tokenized):
         dtype: `"bfloat16"`, `"float16"` or `"float32"`. Default: the checkpoint's own on a GPU, float32 on the CPU.
         device: `"cpu"`, `"cuda:1"`, ... A worker's rank overrides it.
         max_length: tokens of prompt and answer together. Default: what the model was made for.
-        batch_tokens: tokens of one forward pass, padding included. Default: 4,096 on the CPU, 32,768 on a GPU.
+        batch_tokens: tokens of one forward pass, padding included. Default: 2,048 on the CPU, 32,768 on a GPU.
         template_arguments: passed on to the chat template, `{"enable_thinking": False}` for Qwen3.
         revision: branch, tag or commit of a Hub model.
         trust_remote_code: run code from the model's repository. Only for repositories you have read.
 
     Example:
-        >>> llm = ChatLLM("HuggingFaceTB/SmolLM2-135M-Instruct")                          # doctest: +SKIP
-        >>> llm.generate(["Name a city in Spain."], max_tokens=5)                         # doctest: +SKIP
-        [['Barcelona']]
+        >>> llm = ChatLLM("models", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")          # doctest: +SKIP
+        >>> llm.generate(["What is the capital of France?"], max_tokens=8)                # doctest: +SKIP
+        [['The capital of France is Paris.']]
         >>> llm.choice_logprobs(["Is Madrid in Spain? Answer Yes or No."], ["Yes", "No"]) # doctest: +SKIP
-        [array([-0.1, -2.6])]
+        [array([-1.83099437, -1.48176694])]
     """
 
     version: ClassVar[int] = 1
@@ -412,7 +416,7 @@ class ChatLLM(Tokenized):
 
     def _batches(self, items: list[Any], lengths: list[int]) -> Iterator[list[Any]]:
         """Batches of items of similar length, the longest first, none of more than `batch_tokens` tokens."""
-        budget = self.batch_tokens or _TOKENS_AT_ONCE["cpu" if self._load().device.type == "cpu" else "cuda"]
+        budget = self._tokens_at_once()
         order = sorted(range(len(items)), key=lambda place: -lengths[place])
         with progress(len(items), type(self).__name__) as bar:
             while order:
@@ -420,6 +424,9 @@ class ChatLLM(Tokenized):
                 yield [items[place] for place in order[:size]]
                 bar.update(min(size, len(order)))
                 order = order[size:]
+
+    def _tokens_at_once(self) -> int:
+        return self.batch_tokens or _TOKENS_AT_ONCE["cpu" if self._load().device.type == "cpu" else "cuda"]
 
     def _padded(self, rows: list[tuple[int, ...]] | list[list[int]], *, left: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask, `(rows, longest)`, on the model's device."""
@@ -481,7 +488,8 @@ class ChatLLM(Tokenized):
         read = self._forward(*batch, use_cache=True, logits_to_keep=1)
         jobs = [(row, place) for row, of_prompt in enumerate(places) for place in of_prompt]
         width = max(len(wanted[place]) for _, place in jobs)
-        size = max(1, _LOGITS_AT_ONCE // (width * read.logits.shape[-1]))
+        fitting = 2 * self._tokens_at_once() // (mask.shape[1] + width)
+        size = max(1, min(fitting, _LOGITS_AT_ONCE // (width * read.logits.shape[-1])))
         for start in range(0, len(jobs), size):
             part = jobs[start : start + size]
             rows = torch.tensor([row for row, _ in part], device=mask.device)

@@ -55,8 +55,7 @@ class OpenAIChat:
 
     Example:
         >>> llm = OpenAIChat("Qwen/Qwen3-8B", base_url="http://localhost:8000/v1")        # doctest: +SKIP
-        >>> llm.generate(["Name a city in Spain."], max_tokens=5)                         # doctest: +SKIP
-        [['Madrid']]
+        >>> answers = llm.generate(["What is the capital of France?"], max_tokens=8)      # doctest: +SKIP
     """
 
     version: ClassVar[int] = 1

@@ -103,10 +103,10 @@ class ScorePassages(BatchTransform):
 
     Example:
         >>> from rir_hf import ChatLLM, ScorePassages
-        >>> teacher = ChatLLM("HuggingFaceTB/SmolLM2-135M-Instruct")                                    # doctest: +SKIP
+        >>> teacher = ChatLLM("models", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")                    # doctest: +SKIP
         >>> scored = mined.map(ScorePassages(teacher, method="query_likelihood"), batched=True)         # doctest: +SKIP
         >>> scored[0]["pos_scores"], scored[0]["neg_scores"][:2]                                        # doctest: +SKIP
-        ([-2.31], [-3.05, -2.87])
+        ([-1.557], [-5.449, -6.212])
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`VLLM`: a language model in vLLM, in this process, for GPUs. It has not been run by the tests, which have no GPU."""
+"""`VLLM`: a language model in vLLM, in this process, for GPUs. The tests, which have no GPU, run it over a stand-in for vLLM."""
 
 from __future__ import annotations
 
