@@ -5,7 +5,7 @@
 
 --dataset_path holds a folder per dataset, each with a train.jsonl (or is such a folder itself). The scores go into train.jsonl in
 --output_dir, by default in place. A file is replaced at once when it is complete, so a killed run leaves the old one. Rows that
-have scores keep them, so that a second run asks only for those that failed; --overwrite scores all of them again.
+this very teacher has scored keep their scores, so that a second run asks only for those that failed; --overwrite asks for all.
 """
 
 from __future__ import annotations
@@ -51,14 +51,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--top_p", type=float, default=1.0, help="of listwise answers (default: %(default)s)")
     parser.add_argument("--max_tokens", type=int, default=300, help="longest listwise answer (default: %(default)s)")
     parser.add_argument("--window", type=int, default=20, help="passages ranked at a time (default: %(default)s)")
-    parser.add_argument("--step", type=int, default=10, help="passages the window moves by (default: %(default)s)")
+    parser.add_argument("--step", type=int, help="passages the window moves by (default: half a window)")
     parser.add_argument("--shuffles", type=int, default=1, help="orders each list is shown in (default: %(default)s)")
     parser.add_argument("--max_passage_tokens", type=int, default=512, help="passages are cut to this (default: %(default)s)")
     parser.add_argument("--blend_retriever", action="store_true", help="add z-scores of pos_sims and neg_sims")
     parser.add_argument("--seed", type=int, default=0, help="of orders and draws (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=256, help="rows per batch (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="score again what has scores")
-    return parser.parse_args()
+    parser.add_argument("--overwrite", action="store_true", help="ask again for what this teacher has scored")
+    options = parser.parse_args()
+    if options.base_url is not None and options.model_type != "gpt":
+        parser.error("--base_url goes with --model_type gpt")
+    if not 1 <= (options.step or 1) <= options.window:
+        parser.error("--step must lie between 1 and --window")
+    return options
 
 
 def load_teacher(options: argparse.Namespace) -> object:
@@ -79,6 +84,8 @@ def load_teacher(options: argparse.Namespace) -> object:
 
 def find_datasets(path: Path, name: str | None) -> list[Path]:
     """The folders that hold a train.jsonl."""
+    if path.name == FILE:
+        path = path.parent
     if name is not None:
         found = [path / name]
     else:

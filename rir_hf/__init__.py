@@ -23,7 +23,7 @@ _MODULES = {
     "OpenAIChat": "openai_chat",
     "VLLM": "vllm_engine",
     "ScorePassages": "teach",
-    "RelabelFalseNegatives": "teach",
+    "RelabelFalseNegatives": "relabel",
     "parse_ranking": "ranking",
     "recommend_margin": "diagnose",
     "METRICS": "evaluate",
@@ -71,10 +71,11 @@ if TYPE_CHECKING:
     from rir_hf.mine import MineNegatives
     from rir_hf.openai_chat import OpenAIChat
     from rir_hf.ranking import parse_ranking
+    from rir_hf.relabel import RelabelFalseNegatives
     from rir_hf.report import as_table, plot_report, report, report_teacher
     from rir_hf.retriever import Retriever
     from rir_hf.search import Search, search
-    from rir_hf.teach import RelabelFalseNegatives, ScorePassages
+    from rir_hf.teach import ScorePassages
     from rir_hf.vllm_engine import VLLM
 
 

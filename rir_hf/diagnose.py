@@ -67,6 +67,12 @@ def recommend_margin(
         raise ValueError(
             f"sample and num_negatives must be at least 1 and margins not empty, got {sample}, {num_negatives}, {margins}."
         )
+    if corpus is None and not {"neg", "neg_sims", "pos_sims"} <= set(mined.column_names):
+        raise ValueError("recommend_margin needs rows from MineNegatives, or the corpus to mine them: pass corpus=...")
+    if not isinstance(teacher, ScorePassages) and not hasattr(teacher, "sequence_logprobs"):
+        raise TypeError(
+            f"A {type(teacher).__name__} cannot judge by query likelihood: pass a ScorePassages(..., method=...) as the teacher."
+        )
     places = np.random.default_rng(seed).permutation(len(mined))[:sample]
     rows = mined.select(sorted(places.tolist()))
     if corpus is not None:

@@ -110,7 +110,8 @@ def fit(
             if over <= 0:
                 break
     if over > 0:
-        return Fitted(LLMError(f"the prompt does not fit {room} tokens, even with its passages cut away"), 0)
+        taken = f"{room + answer_tokens} tokens less {answer_tokens} for the answer"
+        return Fitted(LLMError(f"the prompt does not fit {taken}, even with its passages cut away"), 0)
     return Fitted(prompt, sum(text != whole for text, whole in zip(kept, passages, strict=True)))
 
 
@@ -248,8 +249,10 @@ class ChatLLM(Tokenized):
         self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
         if not isinstance(self.model, str) and tokenizer is None:
             raise ValueError("A loaded model needs its tokenizer too: tokenizer=AutoTokenizer.from_pretrained(...).")
-        if gguf_file is not None and not Path(self.model, gguf_file).is_file():
-            raise FileNotFoundError(f"gguf_file={gguf_file!r} is not in the folder {self.model}.")
+        if isinstance(self.model, str):
+            _check_place(self.model, gguf_file)
+        if dtype not in (None, "auto", "float32", "float16", "bfloat16"):
+            raise ValueError(f'dtype must be "float32", "float16" or "bfloat16", got {dtype!r}.')
         self.given_tokenizer = tokenizer
         self.gguf_file = gguf_file
         self.dtype = dtype
@@ -486,6 +489,8 @@ class ChatLLM(Tokenized):
 
         _, mask = batch = self._padded(prompts)
         read = self._forward(*batch, use_cache=True, logits_to_keep=1)
+        if getattr(read, "past_key_values", None) is None:
+            raise ValueError(f"{type(self._load()).__name__} keeps no keys and values: it is not a causal language model.")
         jobs = [(row, place) for row, of_prompt in enumerate(places) for place in of_prompt]
         width = max(len(wanted[place]) for _, place in jobs)
         fitting = 2 * self._tokens_at_once() // (mask.shape[1] + width)
@@ -543,6 +548,18 @@ class _Draws:
             row.exponential_(generator=generator)
         drawn = (scores - noise.log()).argmax(-1, keepdim=True)
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
+
+
+def _check_place(model: str, gguf_file: str | None) -> None:
+    """Raise where a model's path, or the GGUF file in it, is not there."""
+    path = Path(model)
+    if gguf_file is not None and not (path / gguf_file).is_file():
+        raise FileNotFoundError(f"gguf_file={gguf_file!r} is not in the folder {model}.")
+    if not path.exists() and (path.is_absolute() or model.startswith(("./", "../", "~"))):
+        raise FileNotFoundError(f"There is no model at {model}.")
+    packed = sorted(file.name for file in path.glob("*.gguf")) if gguf_file is None else []
+    if packed and not (path / "config.json").exists():
+        raise ValueError(f"{model} holds GGUF files: name one, gguf_file={packed[0]!r}.")
 
 
 def seed_of(seed: int, prompt: Prompt, number: int) -> int:

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 _BYTES_PER_TOKEN = 3
 _FAILURES_IN_A_ROW = 32
+_LEAST = 1e-7
 _MISCONFIGURED = {401: "the key is not accepted", 403: "access is refused", 404: "there is no such model or address"}
 
 
@@ -79,6 +80,8 @@ class OpenAIChat:
                 f"concurrency must be at least 1, timeout above 0 and max_retries at least 0, got {concurrency}, {timeout} and "
                 f"{max_retries}."
             )
+        if base_url is not None and not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r}.")
         self.model = model
         self.base_url = base_url
         self._api_key = api_key
@@ -122,8 +125,9 @@ class OpenAIChat:
     def choice_logprobs(self, prompts: list[Prompt], choices: list[str]) -> list[np.ndarray | LLMError]:
         """For each prompt the log-probabilities, `(len(choices),)`, that the answer's first token begins each choice.
 
-        A server shows only its `top_logprobs` likeliest tokens: a choice that is not among them gets the log-probability of the
-        last of them, which is an upper bound. A prompt for which no choice is among them fails.
+        A server shows only its `top_logprobs` likeliest tokens: a choice that is not among them gets an upper bound, the
+        log-probability of the last of them or of all other tokens together, whichever is less. A prompt for which no choice is
+        among them fails.
         """
         shared = {"temperature": 0.0, "logprobs": True, "top_logprobs": self.top_logprobs, **self._limit(1)}
         asked = [{"messages": as_messages(prompt), **shared} for prompt in prompts]
@@ -294,7 +298,8 @@ def _choices_in(top: dict[str, float], choices: list[str]) -> np.ndarray:
         found[place] = np.logaddexp.reduce(whole or begun or [-np.inf])
     if np.isinf(found).all():
         raise LLMError(f"none of {choices} is among the {len(top)} likeliest first tokens: {list(top)[:5]}, ...")
-    return np.where(np.isinf(found), min(top.values()), found)
+    rest = np.log(max(1 - sum(np.exp(list(top.values()))), _LEAST))
+    return np.where(np.isinf(found), min(rest, *top.values()), found)
 
 
 def _end_of_prompt(answer: Any, text: str) -> np.ndarray:

@@ -82,11 +82,13 @@ def report_teacher(scored: Dataset) -> dict[str, Any]:
     Returns:
         `rows_scored`, `rows_failed` and `failed_because` (reasons, the ten most frequent); `passages_cut` to fit; `repairs` of
         listwise answers by kind; `teacher_agrees`, the share of scored rows whose best positive scores above every negative,
-        None where there is none to compare; `relabeled` negatives.
+        None where there is none to compare; in its place, after `RelabelFalseNegatives`, the `relabeled` negatives.
 
     Raises:
         ValueError: the rows do not come from `ScorePassages`.
     """
+    if not isinstance(scored, Dataset):
+        raise TypeError(f"A report is made of one Dataset, got {type(scored).__name__}: name the split, or load the stream.")
     names = [name for name in _TEACHER if name in scored.column_names]
     if not set(_TEACHER[:4]) <= set(names):
         raise ValueError(
@@ -101,8 +103,9 @@ def report_teacher(scored: Dataset) -> dict[str, Any]:
         "rows_failed": reasons.total(),
         "failed_because": dict(reasons.most_common(10)),
         "passages_cut": sum(rows["teacher_cut"]),
-        "teacher_agrees": float(np.mean(agrees)) if agrees else None,
     }
+    if "relabeled" not in names:
+        summary["teacher_agrees"] = float(np.mean(agrees)) if agrees else None
     if "teacher_repairs" in names:
         repairs = rows["teacher_repairs"][:]
         summary["repairs"] = {kind: sum(row[kind] for row in repairs) for kind in (repairs or [{}])[0]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections import Counter
@@ -20,7 +21,6 @@ from rir_hf.ranking import REPAIRS, parse_ranking
 from rir_hf.retriever import model_identity
 from rir_hf.transform import (
     SCORES,
-    TEXTS,
     BatchTransform,
     Column,
     describe,
@@ -64,11 +64,12 @@ class ScorePassages(BatchTransform):
     - `teacher_error`: why the row failed; null where it did not;
     - `teacher_cut`: how many of the row's passages were cut to fit (with `shuffles` and windows: each time);
     - `teacher_repairs`: with `"listwise"`, what had to be repaired in the answers (`rir_hf.ranking.REPAIRS`);
-    - `pos_raw_scores`, `neg_raw_scores`: with `blend_retriever`, the teacher's own scores.
+    - `pos_raw_scores`, `neg_raw_scores`: with `blend_retriever`, the teacher's own scores;
+    - `teacher`: the method and a digest of everything that decides the scores (the model, the prompt, the settings).
 
-    One bad answer fails its row alone. When every row of the first batch fails (more than one), or the first 8, `RuntimeError`
-    says why. Scores depend neither on the batch nor on the order of the rows (in float32 to about 1e-5), and a second run is a
-    cache hit.
+    One bad answer fails its row alone, and so does an empty passage: a list with a gap trains nothing. When the teacher fails on
+    every row of the first batch (more than one), or on the first 8, `RuntimeError` says why. Scores depend neither on the batch
+    nor on the order of the rows (in float32 to about 1e-5), and a second run is a cache hit.
 
     Args:
         teacher: a `ChatLLM`, `CompletionLLM`, `OpenAIChat`, `VLLM`, or a model's name or folder for a `ChatLLM`; for
@@ -78,14 +79,14 @@ class ScorePassages(BatchTransform):
             - `"listwise"`: for a ranking of all passages, in windows where there are many. Scores are reciprocal ranks: 1, 1/2,
               1/3, ... For large models only.
             - `"listwise_logits"`: for the letter of the best passage; scores are the letters' log-probabilities, from one
-              forward pass (after FIRST, Reddy et al. 2024). Up to 26 passages.
+              forward pass (after FIRST, Reddy et al. 2024). Up to 26 passages, a longer row fails.
             - `"yes_no"`: for each passage whether it answers the query; scores are the log-odds of Yes against No.
             - `"query_likelihood"`: for nothing; scores are the mean log-probability of the query's tokens given the passage
               (UPR, Sachan et al. 2022). The method that works with small models. Needs a model in this process, or vLLM.
             - `"cross_encoder"`: the logits of a cross-encoder.
         query: the query's column.
         window, step: passages that `"listwise"` ranks at a time, from the last to the first, and how far the window moves
-            (RankGPT, Sun et al. 2023).
+            (RankGPT, Sun et al. 2023); by half a window unless you say otherwise.
         shuffles: how many random orders of the passages a list is shown in; the scores are averaged, which evens out the
             teacher's liking for places.
         max_passage_tokens: a passage is cut to this. It is cut further where a prompt does not fit the model; the instruction
@@ -95,7 +96,8 @@ class ScorePassages(BatchTransform):
         temperature, top_p, max_tokens: of the answers to `"listwise"`.
         blend_retriever: add the z-scores of the retriever's similarities (`pos_sims`, `neg_sims`) to those of the teacher's
             scores, row by row. A passage without a similarity counts as an average one.
-        keep_scored: leave rows as they are that have scores already, to ask again for those that failed.
+        keep_scored: leave rows as they are that this very teacher has scored already (by their column `teacher`), to ask again
+            for those that failed.
         seed: of the orders in which lists are shown, and of the draws.
 
     Raises:
@@ -116,7 +118,7 @@ class ScorePassages(BatchTransform):
         method: Literal["listwise", "listwise_logits", "yes_no", "query_likelihood", "cross_encoder"] = "listwise",
         query: str = "query",
         window: int = 20,
-        step: int = 10,
+        step: int | None = None,
         shuffles: int = 1,
         max_passage_tokens: int = 512,
         prompt: str | None = None,
@@ -129,6 +131,7 @@ class ScorePassages(BatchTransform):
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
+        step = max(1, window // 2) if step is None else step
         if not 1 <= step <= window or window < 2:
             raise ValueError(f"window must be at least 2 and step between 1 and window, got {window} and {step}.")
         for name, value in (("shuffles", shuffles), ("max_passage_tokens", max_passage_tokens), ("max_tokens", max_tokens)):
@@ -194,10 +197,10 @@ class ScorePassages(BatchTransform):
         if self.blend_retriever:
             for row, own, others in zip(rows, *(read_lists(batch, name) for name in sims), strict=True):
                 row.take_similarities([*own, *others])
-        if self.keep_scored and {"pos_scores", "neg_scores"} <= set(batch):
+        if self.keep_scored and {"pos_scores", "neg_scores", "teacher"} <= set(batch):
             names = [name for name in _OUTPUTS if name in batch]
             for row, values in zip(rows, zip(*(read_column(batch, name) for name in names), strict=True), strict=True):
-                row.keep(dict(zip(names, values, strict=True)))
+                row.keep(dict(zip(names, values, strict=True)), self._key())
         return rows
 
     def _likelihood(self, rows: list[_Row]) -> None:
@@ -279,7 +282,7 @@ class ScorePassages(BatchTransform):
 
     def _pick_best(self, rows: list[_Row]) -> None:
         """Log-probabilities of the passages' letters as the answer's first token."""
-        limit = min(self.window, len(_LETTERS))
+        limit = len(_LETTERS)
         by_size: dict[int, list[tuple[_Row, list[int], Any]]] = {}
         for row in rows:
             size = len(row.passages)
@@ -307,6 +310,14 @@ class ScorePassages(BatchTransform):
 
         return self._fit(write, [row.passages[place] for place in window], row.query, spare=False)
 
+    def _key(self) -> str:
+        """What the scores of this teacher are marked with."""
+        if "_digest" not in self.__dict__:
+            identity = self.identity()
+            identity["settings"].pop("keep_scored")
+            self._digest = f"{self.method} {xxhash.xxh3_64_hexdigest(json.dumps(identity, sort_keys=True).encode())}"
+        return self._digest
+
     def _shown(self, row: _Row, number: int) -> list[int]:
         """A random order of the row's passages, the same in every run: the mined order would give the positive away."""
         content = repr((number, row.query, row.passages)).encode()
@@ -315,6 +326,8 @@ class ScorePassages(BatchTransform):
     def _tell(self, rows: list[_Row], asked: list[_Row]) -> None:
         """Log what went wrong; raise where nothing went right."""
         reasons = Counter(row.error for row in rows if row.error is not None)
+        if self.keep_scored:
+            logger.info("ScorePassages: %d of %d rows keep their scores.", sum(row.is_kept for row in rows), len(rows))
         cut = sum(row.cut for row in asked)
         if cut:
             logger.info("ScorePassages: %d passages were cut to fit.", cut)
@@ -338,7 +351,8 @@ class ScorePassages(BatchTransform):
         names = ["pos_scores", "neg_scores", "teacher_error", "teacher_cut"]
         names += ["teacher_repairs"] if self.method == "listwise" else []
         names += ["pos_raw_scores", "neg_raw_scores"] if self.blend_retriever else []
-        return {name: Column([row[name] for row in found], _OUTPUTS[name]) for name in names}
+        columns = {name: Column([row[name] for row in found], _OUTPUTS[name]) for name in names}
+        return {**columns, "teacher": Column([self._key()] * len(rows), _OUTPUTS["teacher"])}
 
 
 _OUTPUTS = {
@@ -349,6 +363,7 @@ _OUTPUTS = {
     "teacher_error": pa.string(),
     "teacher_cut": pa.int64(),
     "teacher_repairs": _REPAIR_COUNTS,
+    "teacher": pa.string(),
 }
 
 
@@ -379,7 +394,16 @@ class _Row:
         return self.kept is not None
 
     def check(self) -> None:
-        """Fail where there is nothing to ask about."""
+        """Fail where there is nothing to ask about.
+
+        Raises:
+            ValueError: a passage that is no text.
+        """
+        for text in self.passages:
+            if text is not None and not isinstance(text, str):
+                raise ValueError(
+                    f"ScorePassages: pos and neg must hold lists of strings, found {type(text).__name__} {text!r:.60}."
+                )
         if not self.query.strip():
             self.error = "the query is empty"
         elif not self.passages:
@@ -401,11 +425,16 @@ class _Row:
             )
         self.similarities = np.array([np.nan if value is None else value for value in found], np.float64)
 
-    def keep(self, columns: dict[str, Any]) -> None:
-        """Take over what the row has, if it is scored already."""
+    def keep(self, columns: dict[str, Any], teacher: str) -> None:
+        """Take over what the row has, if this teacher has scored it already."""
         lengths = [len(columns[name] or []) for name in ("pos_scores", "neg_scores")]
         values = [*(columns["pos_scores"] or []), *(columns["neg_scores"] or [])]
-        if lengths == [len(self.positives), len(self.negatives)] and values and None not in values:
+        if (
+            lengths == [len(self.positives), len(self.negatives)]
+            and values
+            and None not in values
+            and columns["teacher"] == teacher
+        ):
             self.kept, self.error = columns, None
 
     def collect(self, found: list[tuple[float | LLMError, int]]) -> None:
@@ -512,6 +541,8 @@ class _CrossEncoderTeacher:
         if "_loaded" not in self.__dict__:
             from sentence_transformers import CrossEncoder
 
+            if isinstance(self.model, str):
+                _require_scoring_head(self.model)
             self._loaded = CrossEncoder(self.model) if isinstance(self.model, str) else self.model
         return self._loaded
 
@@ -524,76 +555,13 @@ class _CrossEncoderTeacher:
         return cut_to_tokens(model.tokenizer, [passage], room)[0] if room > 0 else ""
 
 
-class RelabelFalseNegatives(BatchTransform):
-    """Map function that takes out the negatives which the teacher puts above every positive of their row.
+def _require_scoring_head(model: str) -> None:
+    """Raise `ValueError` for a model whose head would be filled with random numbers."""
+    from transformers import AutoConfig
 
-    Such a negative is most likely an unlabelled positive. With its id, similarity and scores it moves to the end of `pos`, or
-    is dropped. Rows without scores stay as they are. The column `relabeled` counts them.
-
-    Args:
-        margin: how much better than the row's best positive the teacher must find a negative, in the teacher's own units.
-        action: `"move"` to `pos`, or `"drop"`.
-
-    Example:
-        >>> row = {"query": "q", "pos": ["a"], "neg": ["b", "c"], "pos_scores": [0.5], "neg_scores": [0.9, 0.1]}
-        >>> RelabelFalseNegatives()(row)
-        {'pos': ['a', 'b'], 'neg': ['c'], 'pos_scores': [0.5, 0.9], 'neg_scores': [0.1], 'relabeled': 1}
-    """
-
-    def __init__(self, *, margin: float = 0.0, action: Literal["move", "drop"] = "move") -> None:
-        if action not in ("move", "drop"):
-            raise ValueError(f'action must be "move" or "drop", got {action!r}.')
-        self.margin = margin
-        self.action = action
-
-    @property
-    def first_column(self) -> str:
-        """The query's column."""
-        return "query"
-
-    def transform(self, batch: Mapping[str, Any], rank: int | None) -> dict[str, Any]:
-        """Return the changed columns and `relabeled`."""
-        require_columns(batch, ["pos", "neg", "pos_scores", "neg_scores"], "RelabelFalseNegatives")
-        pairs = [
-            (f"pos{ending}", f"neg{ending}", kind)
-            for ending, kind in _ALIGNED.items()
-            if {f"pos{ending}", f"neg{ending}"} <= set(batch)
-        ]
-        columns = {name: read_column(batch, name) for pair in pairs for name in pair[:2]}
-        false = [
-            _above(positives, negatives, self.margin)
-            for positives, negatives in zip(columns["pos_scores"], columns["neg_scores"], strict=True)
-        ]
-        for positive, negative, _ in pairs:
-            for row, places in enumerate(false):
-                if places:
-                    self._relabel(columns[positive], columns[negative], row, places, negative)
-        emptied = sum(bool(places) and not negatives for places, negatives in zip(false, columns["neg"], strict=True))
-        if any(false):
-            logger.info(
-                "RelabelFalseNegatives: %d negatives of %d rows stand above the positives; %d rows are left without a negative.",
-                sum(map(len, false)), sum(map(bool, false)), emptied,
-            )  # fmt: skip
-        out = {name: Column(columns[name], kind) for *names, kind in pairs for name in names}
-        return {**out, "relabeled": Column(map(len, false), pa.int64())}
-
-    def _relabel(self, positives: list[Any], negatives: list[Any], row: int, places: set[int], name: str) -> None:
-        own = negatives[row]
-        if own is None or len(own) <= max(places):
-            raise ValueError(f"RelabelFalseNegatives: {name!r} is not aligned with 'neg_scores' in a row: {own!r:.80}")
-        if self.action == "move":
-            positives[row] = [*(positives[row] or []), *(own[place] for place in sorted(places))]
-        negatives[row] = [value for place, value in enumerate(own) if place not in places]
-
-
-_ALIGNED = {"": TEXTS, "_ids": TEXTS, "_sims": SCORES, "_scores": SCORES, "_raw_scores": SCORES}
-
-
-def _above(positives: list[float] | None, negatives: list[float] | None, margin: float) -> set[int]:
-    """Places of the negatives that score more than `margin` above the best positive."""
-    if not positives or not negatives:
-        return set()
-    return {place for place, score in enumerate(negatives) if score > max(positives) + margin}
+    kinds = AutoConfig.from_pretrained(model).architectures or []
+    if not any(kind.endswith(("SequenceClassification", "CausalLM", "ConditionalGeneration")) for kind in kinds):
+        raise ValueError(f"{model} is not a cross-encoder: its architecture, {kinds}, has no head that scores. Name one that has.")
 
 
 def window_starts(number: int, window: int, step: int) -> list[int]:

@@ -201,12 +201,12 @@ def read_lists(batch: Mapping[str, Any], name: str) -> list[list[Any]]:
     Raises:
         ValueError: a value that is not a list.
     """
-    rows = read_column(batch, name)
+    rows = [row.tolist() if hasattr(row, "tolist") else row for row in read_column(batch, name)]
     for row in rows:
-        if row is not None and not isinstance(row, (list, tuple, np.ndarray)):
+        if row is not None and not isinstance(row, (list, tuple)):
             raise ValueError(
                 f"The column {name!r} must hold a list per row, found {type(row).__name__} {row!r:.60}. Put a single value into a "
-                f"list of one (a single positive text may also be the column passage)."
+                "list of one."
             )
     return [[] if row is None else list(row) for row in rows]
 

@@ -66,5 +66,9 @@ def test_what_cannot_be_answered_is_said(planted: tuple[Dataset, Dataset]) -> No
     mined = pairs.map(MineNegatives(corpus, margin=0.0, num_negatives=2), batched=True)
     with pytest.raises(ValueError, match="No row of the sample has a negative at margin 0.5"):
         recommend_margin(mined, Judge(), margins=[0.5])
+    with pytest.raises(ValueError, match="rows from MineNegatives, or the corpus"):
+        recommend_margin(pairs, Judge())
+    with pytest.raises(TypeError, match="A str cannot judge by query likelihood"):
+        recommend_margin(mined, "some-cross-encoder")
     with pytest.raises(ValueError, match="sample and num_negatives must be at least 1"):
         recommend_margin(mined, Judge(), 0)

@@ -202,6 +202,14 @@ def test_a_loaded_model_is_its_weights(tiny_lm: str) -> None:
 def test_what_is_wrong_is_said_at_once(tiny_lm: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="gguf_file='no.gguf'"):
         ChatLLM(tmp_path, gguf_file="no.gguf")
+    with pytest.raises(FileNotFoundError, match="There is no model at"):
+        ChatLLM(tmp_path / "typo")
+    with pytest.raises(ValueError, match="dtype must be"):
+        ChatLLM(tiny_lm, dtype="fp8")
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "model.gguf").touch()
+    with pytest.raises(ValueError, match=r"name one, gguf_file='model.gguf'"):
+        ChatLLM(tmp_path / "packed")
     tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
     tokenizer.chat_template = None
     for path in Path(tiny_lm).iterdir():

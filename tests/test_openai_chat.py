@@ -342,12 +342,15 @@ def test_a_choice_s_log_probability_sums_the_tokens_that_are_its_word_or_else_be
     np.testing.assert_allclose(words, np.log([0.6, 0.1]))
     np.testing.assert_allclose(beginnings, np.log([0.6, 0.1]))
     np.testing.assert_allclose(one, [-5.0, -0.1])
+    with OpenAIServer(lambda *_: top({"No": -0.01})) as server:
+        [alone] = chat(server).choice_logprobs(["a"], ["Yes", "No"])
+    np.testing.assert_allclose(alone, [np.log(1 - np.exp(-0.01)), -0.01])
     assert isinstance(neither, LLMError)
     assert "none of ['Yes', 'No'] is among the 4 likeliest" in str(neither)
 
 
 def test_a_token_that_begins_two_choices_counts_for_neither_unless_it_is_one_of_them() -> None:
-    with OpenAIServer(lambda *_: top({"T": -0.1, "True": -2.0, "Tr": -0.5, "Th": -3.0, "x": -9.0})) as server:
+    with OpenAIServer(lambda *_: top({"T": -0.8, "True": -2.0, "Tr": -3.5, "Th": -3.0, "x": -9.0})) as server:
         [found] = chat(server).choice_logprobs(["a"], ["True", "Tree", "This"])
     np.testing.assert_allclose(found, [-2.0, -9.0, -3.0])
     with OpenAIServer(lambda *_: top({"No": -0.1, "N": -0.5, "None": -2.0, "x": -9.0})) as server:

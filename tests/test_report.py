@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset, Features, List, Value, load_from_disk
+from datasets import Dataset, DatasetDict, Features, List, Value, load_from_disk
 
-from rir_hf import MineNegatives, attach_index, plot_report, report
+from rir_hf import MineNegatives, attach_index, plot_report, report, report_teacher
 from rir_hf.report import as_table
 
 RULES = ["positive", "margin", "abs_margin", "max_score", "duplicate", "empty", "skip_ranks"]
@@ -260,3 +260,23 @@ def test_the_report_leaves_the_rows_as_they_are(mined: Dataset) -> None:
     before = copy.deepcopy(mined[:])
     report(mined)
     assert mined[:] == before
+
+
+def test_the_teacher_is_reported_with_and_without_mining() -> None:
+    scored = Dataset.from_list([
+        {"pos_scores": [2.0], "neg_scores": [1.0, 0.0], "teacher_error": None, "teacher_cut": 1, "teacher_repairs": {"missing": 2}},
+        {"pos_scores": [2.0, 0.0], "neg_scores": [3.0], "teacher_error": None, "teacher_cut": 0, "teacher_repairs": {"missing": 1}},
+        {"pos_scores": None, "neg_scores": None, "teacher_error": "gone", "teacher_cut": 0, "teacher_repairs": {"missing": 0}},
+    ])  # fmt: skip
+    wanted = {
+        "rows_scored": 2, "rows_failed": 1, "failed_because": {"gone": 1}, "passages_cut": 1, "teacher_agrees": 0.5,
+        "repairs": {"missing": 3},
+    }  # fmt: skip
+    assert report_teacher(scored) == wanted
+    relabeled = report_teacher(scored.add_column("relabeled", [0, 1, 0]))
+    assert relabeled["relabeled"] == 1
+    assert "teacher_agrees" not in relabeled
+    with pytest.raises(ValueError, match="ScorePassages adds"):
+        report_teacher(scored.remove_columns("teacher_error"))
+    with pytest.raises(TypeError, match="name the split"):
+        report_teacher(DatasetDict(train=scored))

@@ -158,11 +158,14 @@ def test_a_second_run_calls_no_model(mined: Dataset, tiny_lm: str, tmp_path: Pat
 
 
 def test_a_passage_too_long_is_cut_and_counted_and_the_query_is_not(mined: Dataset, tiny_lm: str) -> None:
-    teacher = ChatLLM(tiny_lm, max_length=130)
     seen: list[str] = []
-    forward = teacher.choice_logprobs
-    teacher.choice_logprobs = lambda prompts, choices: seen.extend(prompts) or forward(prompts, choices)  # type: ignore[method-assign]
-    scored = mined.map(ScorePassages(teacher, method="yes_no"), batched=True)
+
+    class Seen(ChatLLM):
+        def choice_logprobs(self, prompts: list[str], choices: list[str]) -> list[Any]:
+            seen.extend(prompts)
+            return super().choice_logprobs(prompts, choices)
+
+    scored = mined.map(ScorePassages(Seen(tiny_lm, max_length=130), method="yes_no"), batched=True)
     assert any(scored["teacher_cut"])
     queries = [row["query"] for row in mined if row["query"] for _ in range(4)]
     failed = {row["query"] for row in scored if row["teacher_error"]}
@@ -248,11 +251,11 @@ def test_shuffles_average_and_survive_one_failure() -> None:
     assert scored[0]["teacher_error"] is None
 
 
-def test_letters_take_up_to_one_window() -> None:
-    scored = score(rows_worth([list(range(20)), list(range(21)), [4]]), Judge(), method="listwise_logits", shuffles=2)
+def test_letters_reach_to_26_passages() -> None:
+    scored = score(rows_worth([list(range(26)), list(range(27)), [4]]), Judge(), method="listwise_logits", shuffles=2)
     assert scored["pos_scores"][0] == [0.0]
-    assert scored["neg_scores"][0] == list(range(1, 20))
-    assert "21 passages, more than the 20" in scored["teacher_error"][1]
+    assert scored["neg_scores"][0] == list(range(1, 26))
+    assert "27 passages, more than the 26" in scored["teacher_error"][1]
     assert scored["pos_scores"][2] == [4.0]
 
 
@@ -289,6 +292,37 @@ def test_rows_with_scores_are_kept_and_the_failed_asked_again() -> None:
     assert again[0] == first[0]
 
 
+def test_scores_of_another_teacher_are_not_kept() -> None:
+    rows = rows_worth([[3, 2, 1]] * 2)
+    first = score(rows, Judge(), method="yes_no")
+    assert set(first["teacher"]) == {ScorePassages(Judge(), method="yes_no")._key()}
+    other = score(first, Judge(), method="listwise", keep_scored=True)
+    assert other["pos_scores"][:] == [[1.0], [1.0]]
+    assert other["teacher"][0].startswith("listwise ")
+    foreign = rows.add_column("pos_scores", [[7.0], [7.0]]).add_column("neg_scores", [[7.0, 7.0], [7.0, 7.0]])
+    assert score(foreign, Judge(), keep_scored=True)["pos_scores"][:] == [[1.0], [1.0]]
+    blended = first.add_column("pos_sims", [[0.1]] * 2).add_column("neg_sims", [[0.2, 0.3]] * 2)
+    again = score(blended, Judge(), method="yes_no", keep_scored=True, blend_retriever=True)
+    assert again["pos_raw_scores"][:] == [[3.0], [3.0]]
+
+
+def test_a_model_without_a_scoring_head_is_no_cross_encoder(minilm: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a cross-encoder: its architecture, \['BertModel'\]"):
+        score(rows_worth([[1, 2]]), minilm, method="cross_encoder")
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_arrays_and_tensors_are_read_like_lists(kind: str) -> None:
+    rows = rows_worth([[5, 9, 1], [3, 2, 1]]).add_column("pos_sims", [[0.1]] * 2).add_column("neg_sims", [[0.2, 0.3]] * 2)
+    plain = score(rows, Judge(), method="yes_no", blend_retriever=True)
+    found = score(rows.with_format(kind), Judge(), method="yes_no", blend_retriever=True)
+    for name in ("pos_scores", "neg_scores", "pos_raw_scores"):
+        np.testing.assert_allclose(found.with_format(None)[name][:], plain[name][:], atol=1e-5)
+    moved = plain.map(RelabelFalseNegatives(), batched=True)
+    assert plain.with_format(kind).map(RelabelFalseNegatives(), batched=True).with_format(None).to_list() == moved.to_list()
+    assert sum(moved["relabeled"]) > 0
+
+
 def test_bad_input_is_refused_before_the_work_starts(tiny_lm: str) -> None:
     for settings, said in (
         ({"method": "magic"}, "method must be one of"),
@@ -299,6 +333,7 @@ def test_bad_input_is_refused_before_the_work_starts(tiny_lm: str) -> None:
         ({"prompt": "{passages} {query} {oops}"}, r"found \['oops'"),
         ({"prompt": "{passages} {query} {"}, "not a format string"),
         ({"method": "cross_encoder"}, "needs a CrossEncoder"),
+        ({"window": 4, "step": 5}, "step between 1 and window"),
     ):
         with pytest.raises((ValueError, TypeError), match=said):
             ScorePassages(Judge(), **settings)
@@ -308,6 +343,8 @@ def test_bad_input_is_refused_before_the_work_starts(tiny_lm: str) -> None:
         score(rows_worth([[1, 2]]).remove_columns("neg"), Judge())
     with pytest.raises(ValueError, match="'pos' must hold a list"):
         score(rows_worth([[1, 2]]).remove_columns("pos").add_column("pos", ["text"]), Judge())
+    with pytest.raises(ValueError, match="lists of strings, found int 1"):
+        score(rows_worth([[1, 2]]).remove_columns("pos").add_column("pos", [[1]]), Judge())
 
 
 def test_the_prompt_and_the_cue_are_part_of_what_is_asked(tiny_lm: str) -> None:
@@ -340,5 +377,6 @@ def test_false_negatives_move_or_go_with_everything_that_is_theirs() -> None:
     assert rows[0] == {**rows[0], "neg": ["x", "y", "z"]}
     with pytest.raises(ValueError, match="action must be"):
         RelabelFalseNegatives(action="keep")
-    with pytest.raises(ValueError, match="'neg_ids' is not aligned"):
-        RelabelFalseNegatives()({**rows[0], "neg_ids": []})
+    for wrong in ({"neg_ids": ["1"]}, {"neg": ["x", "y", "z", "more"]}, {"neg_scores": [1.5, None, 1.0]}):
+        with pytest.raises(ValueError, match="is not aligned with"):
+            RelabelFalseNegatives()({**rows[0], **wrong})
