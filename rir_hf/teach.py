@@ -235,11 +235,7 @@ class ScorePassages(BatchTransform):
             for passage in row.passages
         ]
         queries = [row.query for row in rows for _ in row.passages]
-        good = [place for place, (prompt, _) in enumerate(fitted) if not isinstance(prompt, LLMError)]
-        found = ask([fitted[place].prompt for place in good], [queries[place] for place in good])
-        results: list[Any] = [prompt for prompt, _ in fitted]
-        for place, score in zip(good, found, strict=True):
-            results[place] = score
+        results = _ask_where_fitting(fitted, lambda prompts, places: ask(prompts, [queries[place] for place in places]))
         scored = iter(zip(results, (cut for _, cut in fitted), strict=True))
         for row in rows:
             row.collect([next(scored) for _ in row.passages])
@@ -270,15 +266,11 @@ class ScorePassages(BatchTransform):
         fitted = [
             self._list_prompt(shown.row, window, range(1, 1 + len(window))) for shown, window in zip(lists, windows, strict=True)
         ]
-        good = [place for place, (prompt, _) in enumerate(fitted) if not isinstance(prompt, LLMError)]
-        settings = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens, "seed": self.seed}
-        found = self.teacher.generate([fitted[place].prompt for place in good], **settings)
-        answers: list[Any] = [prompt for prompt, _ in fitted]
-        for place, texts in zip(good, found, strict=True):
-            answers[place] = texts if isinstance(texts, LLMError) else texts[0]
         for shown, (_, cut) in zip(lists, fitted, strict=True):
             shown.row.cut += cut
-        return answers
+        settings = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens, "seed": self.seed}
+        found = _ask_where_fitting(fitted, lambda prompts, _: self.teacher.generate(prompts, **settings))
+        return [_each(texts, lambda own: own[0]) for texts in found]
 
     def _pick_best(self, rows: list[_Row]) -> None:
         """Log-probabilities of the passages' letters as the answer's first token."""
@@ -590,7 +582,14 @@ def z_scores(values: np.ndarray) -> np.ndarray:
     return np.nan_to_num((values - np.nanmean(values)) / (deviation or 1.0))
 
 
-def _each(found: Any, arithmetic: Callable[[np.ndarray], Any]) -> Any:
+def _ask_where_fitting(fitted: list[Fitted], ask: Callable[[list[Any], list[int]], list[Any]]) -> list[Any]:
+    """For each prompt what `ask` finds, given the prompts that fit and their places; for the others why they do not."""
+    places = [place for place, (prompt, _) in enumerate(fitted) if not isinstance(prompt, LLMError)]
+    found = iter(ask([fitted[place].prompt for place in places], places))
+    return [prompt if isinstance(prompt, LLMError) else next(found) for prompt, _ in fitted]
+
+
+def _each(found: Any, arithmetic: Callable[[Any], Any]) -> Any:
     """Apply arithmetic to a result, unless it is an error."""
     return found if isinstance(found, LLMError) else arithmetic(found)
 
