@@ -51,6 +51,7 @@ _FIELDS = {
 }
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _HOPELESS = 8
+_ROUNDING = 1e-7
 _REPAIR_COUNTS = pa.struct([(kind, pa.int64()) for kind in REPAIRS])
 
 
@@ -570,7 +571,7 @@ def window_starts(number: int, window: int, step: int) -> list[int]:
 
 
 def z_scores(values: np.ndarray) -> np.ndarray:
-    """Values less their mean, over their standard deviation; 0 where that is 0, and in place of a NaN.
+    """Values less their mean, over their standard deviation; 0 where all are equal but for rounding, and in place of a NaN.
 
     Example:
         >>> z_scores(np.array([1.0, 3.0, np.nan])).tolist()
@@ -579,7 +580,9 @@ def z_scores(values: np.ndarray) -> np.ndarray:
     if np.isnan(values).all():
         return np.zeros(len(values))
     deviation = np.nanstd(values)
-    return np.nan_to_num((values - np.nanmean(values)) / (deviation or 1.0))
+    if deviation <= _ROUNDING * np.nanmax(np.abs(values)):
+        return np.zeros(len(values))
+    return np.nan_to_num((values - np.nanmean(values)) / deviation)
 
 
 def _ask_where_fitting(fitted: list[Fitted], ask: Callable[[list[Any], list[int]], list[Any]]) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset, load_from_disk
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 
@@ -273,10 +273,13 @@ def test_blending_adds_the_retriever_and_keeps_the_raw_scores() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
+@example([699051.5679535179] * 3)
+@example([0.1 + 0.2, 0.3, 0.3])
 def test_z_scores_have_mean_zero_and_keep_the_order(values: list[float]) -> None:
     found = z_scores(np.array(values))
     assert np.isfinite(found).all()
     assert abs(found.mean()) < 1e-6
+    assert found.any() == (np.std(values) > 1e-7 * np.abs(values).max())
     order = np.argsort(values, kind="stable")
     assert (np.diff(found[order]) >= -1e-9).all()
 
