@@ -10,8 +10,9 @@ import numpy as np
 from datasets import Dataset
 
 from rir_hf.evaluate import confidence_interval
-from rir_hf.mine import MineNegatives
+from rir_hf.mine import MineNegatives, ceiling_below
 from rir_hf.positives import Qrels
+from rir_hf.relabel import above
 from rir_hf.teach import ScorePassages
 
 logger = logging.getLogger(__name__)
@@ -115,11 +116,11 @@ def _judge(rows: list[dict[str, Any]], margin: float, num_negatives: int, seed: 
         own = [similarity for similarity in row["pos_sims"] if similarity is not None]
         if row["teacher_error"] is not None or not own:
             continue
-        ceiling = min(own) - margin * abs(min(own))
+        ceiling = ceiling_below(min(own), margin)
         places = [place for place, similarity in enumerate(row["neg_sims"]) if similarity <= ceiling][:num_negatives]
         if places:
-            best = max(row["pos_scores"])
-            false.append([row["neg_scores"][place] > best for place in places])
+            judged_false = above(row["pos_scores"], row["neg_scores"], 0.0)
+            false.append([place in judged_false for place in places])
             similarities.append([row["neg_sims"][place] for place in places])
             difficulties.append(np.mean(similarities[-1]) / max(own))
     if not false:

@@ -260,7 +260,7 @@ class MineNegatives(BatchTransform):
         ceilings = [(np.inf, "margin")]
         if row.scores and self.margin is not None:
             lowest = min(row.scores.values())
-            ceilings.append((lowest - self.margin * abs(lowest), "margin"))
+            ceilings.append((ceiling_below(lowest, self.margin), "margin"))
         if row.scores and self.abs_margin is not None:
             ceilings.append((min(row.scores.values()) - self.abs_margin, "abs_margin"))
         if self.max_score is not None:
@@ -384,6 +384,11 @@ def select(
     if len(chosen.positions) == wanted:
         return chosen
     return chosen._replace(note=exhausted) if floor == -np.inf else None
+
+
+def ceiling_below(positive: float, margin: float) -> float:
+    """The similarity that lies a share of `margin` below a positive's."""
+    return positive - margin * abs(positive)
 
 
 def _left_out_by(position: int, key: int, too_early: bool, known: set[int], known_keys: set[int], seen: set[int]) -> str:

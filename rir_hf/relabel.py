@@ -51,10 +51,10 @@ class RelabelFalseNegatives(BatchTransform):
             for ending, kind in _ALIGNED.items()
             if {f"pos{ending}", f"neg{ending}"} <= set(batch)
         ]
-        columns = {name: _lists(read_column(batch, name)) for pair in pairs for name in pair[:2]}
+        columns = {name: read_column(batch, name) for pair in pairs for name in pair[:2]}
         _require_alignment(columns)
         false = [
-            _above(positives, negatives, self.margin)
+            above(positives, negatives, self.margin)
             for positives, negatives in zip(columns["pos_scores"], columns["neg_scores"], strict=True)
         ]
         for positive, negative, _ in pairs:
@@ -80,11 +80,6 @@ class RelabelFalseNegatives(BatchTransform):
 _ALIGNED = {"": TEXTS, "_ids": TEXTS, "_sims": SCORES, "_scores": SCORES, "_raw_scores": SCORES}
 
 
-def _lists(values: list[Any]) -> list[Any]:
-    """Rows as lists, also where the dataset is formatted as arrays or tensors; a null stays."""
-    return [value.tolist() if hasattr(value, "tolist") else value for value in values]
-
-
 def _require_alignment(columns: dict[str, list[Any]]) -> None:
     """Raise `ValueError` where a scored row has lists of other lengths, or scores with gaps."""
     for name, rows in columns.items():
@@ -96,7 +91,7 @@ def _require_alignment(columns: dict[str, list[Any]]) -> None:
                 )
 
 
-def _above(positives: list[float] | None, negatives: list[float] | None, margin: float) -> set[int]:
+def above(positives: list[float] | None, negatives: list[float] | None, margin: float) -> set[int]:
     """Places of the negatives that score more than `margin` above the best positive."""
     if not positives or not negatives:
         return set()

@@ -175,12 +175,16 @@ def _is_single_example(batch: Mapping[str, Any], column: str) -> bool:
 
 
 def read_column(batch: Mapping[str, Any], name: str) -> list[Any]:
-    """Values of a column as a Python list."""
+    """Values of a column as a Python list, whatever the dataset's format."""
     values = _arrow_column(batch, name)
     if values is not None:
         return values.to_pylist()
-    values = batch[name]
-    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+    return [_plain(value) for value in _plain(batch[name])]
+
+
+def _plain(value: Any) -> Any:
+    """An array or tensor as a list; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def read_texts(batch: Mapping[str, Any], name: str, who: str) -> list[str | None]:
@@ -201,7 +205,7 @@ def read_lists(batch: Mapping[str, Any], name: str) -> list[list[Any]]:
     Raises:
         ValueError: a value that is not a list.
     """
-    rows = [row.tolist() if hasattr(row, "tolist") else row for row in read_column(batch, name)]
+    rows = read_column(batch, name)
     for row in rows:
         if row is not None and not isinstance(row, (list, tuple)):
             raise ValueError(
