@@ -17,7 +17,9 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from rir_hf import ChatLLM, CompletionLLM, OpenAIChat, ScorePassages, as_table, load_rows, report_teacher
+from rir_hf import ScorePassages, as_table, load_rows, report_teacher
+
+from _options import add_llm, check_llm, load_llm
 
 FILE = "train.jsonl"
 
@@ -28,19 +30,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dataset_path", type=Path, required=True, help="folder of folders with a train.jsonl")
     parser.add_argument("--dataset_name", help="the one dataset to score (default: all of them)")
     parser.add_argument("--output_dir", type=Path, help="where the scored files go (default: the dataset's own folder)")
-    parser.add_argument("--generate_model_path", required=True, help="the teacher: Hub name, folder, or name at the server")
-    parser.add_argument(
-        "--model_type", default="llm_instruct", choices=["llm", "llm_instruct", "gpt"],
-        help="llm: a model without chat template; llm_instruct: with one; gpt: behind a server (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--gguf_file", help="name of a GGUF file in the model's folder")
-    parser.add_argument("--dtype", help="bfloat16, float16 or float32 (default: the model's own, float32 on the CPU)")
-    parser.add_argument("--base_url", help="address of an OpenAI-compatible server (default: OpenAI)")
-    parser.add_argument("--api_key", help="key of the server; better in the environment as OPENAI_API_KEY")
-    parser.add_argument("--concurrency", type=int, default=16, help="requests in flight (default: %(default)s)")
-    parser.add_argument(
-        "--max_length", type=int, help="tokens of prompt and answer (default: what the model says; for a server: any)"
-    )
+    add_llm(parser, "teacher")
     parser.add_argument(
         "--method", default="listwise",
         choices=["listwise", "listwise_logits", "yes_no", "query_likelihood", "cross_encoder"],
@@ -59,27 +49,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=256, help="rows per batch (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="ask again for what this teacher has scored")
     options = parser.parse_args()
-    if options.base_url is not None and options.model_type != "gpt":
-        parser.error("--base_url goes with --model_type gpt")
+    check_llm(parser, options)
     if not 1 <= (options.step or 1) <= options.window:
         parser.error("--step must lie between 1 and --window")
     return options
-
-
-def load_teacher(options: argparse.Namespace) -> object:
-    """The teacher that the options describe."""
-    if options.method == "cross_encoder":
-        return options.generate_model_path
-    if options.model_type == "gpt":
-        return OpenAIChat(
-            options.generate_model_path,
-            base_url=options.base_url,
-            api_key=options.api_key,
-            concurrency=options.concurrency,
-            max_length=options.max_length,
-        )
-    kind = CompletionLLM if options.model_type == "llm" else ChatLLM
-    return kind(options.generate_model_path, gguf_file=options.gguf_file, dtype=options.dtype, max_length=options.max_length)
 
 
 def find_datasets(path: Path, name: str | None) -> list[Path]:
@@ -122,7 +95,7 @@ def main() -> None:
         "seed",
     )
     score = ScorePassages(
-        load_teacher(options),
+        options.generate_model_path if options.method == "cross_encoder" else load_llm(options),
         blend_retriever=options.blend_retriever,
         keep_scored=not options.overwrite,
         **{name: getattr(options, name) for name in settings},

@@ -18,7 +18,6 @@ from pathlib import Path
 from rir_hf import (
     METRICS,
     Embed,
-    Retriever,
     Search,
     attach_index,
     compare_runs,
@@ -32,6 +31,8 @@ from rir_hf import (
     write_run,
 )
 
+from _options import add_retriever, load_retriever
+
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
@@ -41,11 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--queries", help="rows with query_id and query")
     parser.add_argument("--qrels", help="judgements, a TREC or BEIR file")
     parser.add_argument("--split", default="test", help="split to evaluate (default: %(default)s)")
-    parser.add_argument("--model", required=True, help="Hub name or folder of a sentence-transformers model")
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
-    parser.add_argument("--query_prompt", help="text before each query (default: the one stored with the model)")
-    parser.add_argument("--passage_prompt", help="text before each passage (default: the one stored with the model)")
-    parser.add_argument("--max_length", type=int, default=512, help="tokens after which a text is cut (default: %(default)s)")
+    add_retriever(parser)
     parser.add_argument("--metrics", nargs="+", default=["ndcg", "recall", "mrr"], choices=sorted(METRICS), help="what to measure")
     parser.add_argument("--k", nargs="+", type=int, default=[10, 100], help="cut-offs (default: 10 100)")
     parser.add_argument("--run", type=Path, help="write the ranking to this TREC run file")
@@ -62,13 +59,7 @@ def main() -> None:
     options = arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("faiss").setLevel(logging.WARNING)
-    retriever = Retriever(
-        options.model,
-        revision=options.revision,
-        query_prompt=options.query_prompt,
-        passage_prompt=options.passage_prompt,
-        max_length=options.max_length,
-    )
+    retriever = load_retriever(options)
     corpus = load_corpus(options.corpus or options.data, options.split)
     qrels = load_qrels(options.qrels or options.data, options.split)
     queries = load_queries(options.queries or options.data, options.split).filter(lambda row: row["query_id"] in qrels)

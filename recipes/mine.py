@@ -13,7 +13,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from rir_hf import Embed, MineNegatives, Retriever, attach_index, load_corpus, load_pairs, plot_report, report
+from rir_hf import Embed, MineNegatives, attach_index, load_corpus, load_pairs, plot_report, report
+
+from _options import add_retriever, load_retriever
 
 
 def arguments() -> argparse.Namespace:
@@ -26,11 +28,7 @@ def arguments() -> argparse.Namespace:
         "--pairs", required=True, help="rows with query and pos, passage or pos_ids; query_id where a query has several"
     )
     parser.add_argument("--split", default="train", help="split of pairs and corpus where there are several (default: %(default)s)")
-    parser.add_argument("--model", required=True, help="Hub name or folder of a sentence-transformers model")
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
-    parser.add_argument("--query_prompt", help="text before each query (default: the one stored with the model)")
-    parser.add_argument("--passage_prompt", help="text before each passage (default: the one stored with the model)")
-    parser.add_argument("--max_length", type=int, default=512, help="tokens after which a text is cut (default: %(default)s)")
+    add_retriever(parser)
     parser.add_argument("--factory", default="Flat", help="FAISS index, e.g. IVF4096,Flat (default: %(default)s, exact)")
     parser.add_argument("--nprobe", type=int, default=16, help="lists an IVF index looks into (default: %(default)s)")
     parser.add_argument("--num_negatives", type=int, default=15, help="negatives per row (default: %(default)s)")
@@ -65,13 +63,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("faiss").setLevel(logging.WARNING)
     batches = {"batched": True, "batch_size": options.batch_size}
-    retriever = Retriever(
-        options.model,
-        revision=options.revision,
-        query_prompt=options.query_prompt,
-        passage_prompt=options.passage_prompt,
-        max_length=options.max_length,
-    )
+    retriever = load_retriever(options)
     corpus = load_corpus(options.corpus, options.split)
     pairs = load_pairs(options.pairs, options.split)
     if (options.answers or options.answer_weight) and "answer" not in pairs.column_names:

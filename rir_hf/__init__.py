@@ -26,6 +26,12 @@ _MODULES = {
     "RelabelFalseNegatives": "relabel",
     "parse_ranking": "ranking",
     "recommend_margin": "diagnose",
+    "GenerateQueries": "generate",
+    "GenerateAnswers": "generate",
+    "PreferencePairs": "prefer",
+    "to_trl": "export",
+    "trl_lengths": "export",
+    "to_llamafactory": "export",
     "METRICS": "evaluate",
     "evaluate": "evaluate",
     "evaluate_better": "evaluate",
@@ -44,6 +50,7 @@ _MODULES = {
     "load_rows": "load",
     "report": "report",
     "report_teacher": "report",
+    "report_generation": "report",
     "as_table": "report",
     "plot_report": "report",
 }
@@ -65,14 +72,17 @@ if TYPE_CHECKING:
         write_qrels,
         write_run,
     )
+    from rir_hf.export import to_llamafactory, to_trl, trl_lengths
+    from rir_hf.generate import GenerateAnswers, GenerateQueries
     from rir_hf.index import attach_index, load_index, save_index
     from rir_hf.llm import ChatLLM, CompletionLLM
     from rir_hf.load import load_corpus, load_pairs, load_qrels, load_queries, load_rows
     from rir_hf.mine import MineNegatives
     from rir_hf.openai_chat import OpenAIChat
+    from rir_hf.prefer import PreferencePairs
     from rir_hf.ranking import parse_ranking
     from rir_hf.relabel import RelabelFalseNegatives
-    from rir_hf.report import as_table, plot_report, report, report_teacher
+    from rir_hf.report import as_table, plot_report, report, report_generation, report_teacher
     from rir_hf.retriever import Retriever
     from rir_hf.search import Search, search
     from rir_hf.teach import ScorePassages

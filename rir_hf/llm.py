@@ -36,6 +36,7 @@ _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
 _LOGITS_AT_ONCE = 1 << 26
 _UNLIMITED = 1 << 30
 _PATIENCE = 5.0
+_HOPELESS = 8
 
 
 class LLMError(Exception):
@@ -190,6 +191,24 @@ def cut_to_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_toke
     return [
         text if len(places) <= max_tokens else text[: places[max_tokens - 1][1]] for text, places in zip(texts, spans, strict=True)
     ]
+
+
+def raise_if_hopeless(step: object, model: str, errors: list[str | None]) -> None:
+    """Raise `RuntimeError` once a model has failed on every row: on all of a first batch of several, or on the first eight.
+
+    Args:
+        step: the map function, which remembers the count.
+        model: what the message calls the model.
+        errors: why each row of a batch failed; None where it did not.
+    """
+    failed = [error for error in errors if error is not None]
+    state = vars(step)
+    state["_answered"] = state.get("_answered", 0) + len(errors) - len(failed)
+    state["_failed"] = state.get("_failed", 0) + len(failed)
+    if not state["_answered"] and (len(failed) > 1 or state["_failed"] >= _HOPELESS):
+        raise RuntimeError(
+            f"{type(step).__name__}: the {model} failed on all {state['_failed']} rows so far, the last time because: {failed[-1]}"
+        )
 
 
 def progress(total: int, name: str) -> tqdm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from string import Formatter
+from typing import NamedTuple
 
 TEACHER_PROMPTS = {
     "listwise": (
@@ -30,6 +31,189 @@ COMPLETION_CUES = {
 
 JUDGEMENTS = ("Yes", "No")
 """The two answers of yes/no judging."""
+
+
+class Task(NamedTuple):
+    """What a query and a passage are in one retrieval task, and how they belong together."""
+
+    query: str
+    """What a query is called."""
+    passage: str
+    """What a passage is called."""
+    write_query: str
+    """Which query to write about a passage."""
+    fits: str
+    """The question whose Yes makes a written query a good one."""
+    write_answer: str
+    """Which passage to write for a query."""
+    lengths: tuple[str, ...] = ("fewer than 5 words", "5 to 10 words", "5 to 10 words", "10 to 15 words", "more than 15 words")
+    """Lengths to draw from, so that queries differ as those of people do; none where the task itself says how long."""
+
+
+_CLAIM_LENGTHS = ("10 to 15 words", "10 to 15 words", "more than 15 words")
+
+TASKS = {
+    "msmarco": Task(
+        "web search query",
+        "passage",
+        "Write a query that someone would type into a search engine and that the passage answers.",
+        "Does the passage answer the query?",
+        "Write a passage of a web page that answers the query.",
+    ),
+    "trec-covid": Task(
+        "query",
+        "paper",
+        "Write a query about COVID-19 to which the paper is relevant.",
+        "Is the query about COVID-19, and does the paper answer it?",
+        "Write a passage of a medical paper that answers the query about COVID-19.",
+    ),
+    "nfcorpus": Task(
+        "question",
+        "article",
+        "Write a question about food or health, in plain words, that the article helps to answer.",
+        "Does the article help to answer the question?",
+        "Write a passage of a medical article that answers the question.",
+    ),
+    "nq": Task(
+        "question",
+        "Wikipedia passage",
+        "Write a question that the Wikipedia passage answers, as someone would ask who has not seen it.",
+        "Does the Wikipedia passage answer the question?",
+        "Write a passage of a Wikipedia article that answers the question.",
+    ),
+    "hotpotqa": Task(
+        "multi-hop question",
+        "Wikipedia passage",
+        "Write a question that joins two facts, at least one of them from the Wikipedia passage, so that it cannot be answered "
+        "without the passage.",
+        "Does the Wikipedia passage hold a fact that is needed to answer the question?",
+        "Write a passage of a Wikipedia article with facts that are needed to answer the question.",
+    ),
+    "fiqa": Task(
+        "financial question",
+        "reply",
+        "Write the question about money or finance that someone asked in a forum and that the reply answers.",
+        "Does the reply answer the question?",
+        "Write a reply in a forum on finance that answers the question.",
+    ),
+    "arguana": Task(
+        "argument",
+        "counter-argument",
+        "Write the argument, with its reasons, that the counter-argument was written to refute.",
+        "Does the counter-argument refute the argument?",
+        "Write a counter-argument that refutes the argument, point by point.",
+        (),
+    ),
+    "webis-touche2020": Task(
+        "question",
+        "argument",
+        "Write the question of a debate, to be answered with yes or no, on which the argument takes a side.",
+        "Does the argument take a side on the question?",
+        "Write a persuasive argument that takes a side on the question.",
+    ),
+    "cqadupstack": Task(
+        "question",
+        "forum post",
+        "Write the title of a question that asks the same as the forum post, in other words.",
+        "Do the question and the forum post ask the same?",
+        "Write a forum post that asks the same as the question, in detail.",
+    ),
+    "quora": Task(
+        "question",
+        "other question",
+        "Write a question with the same meaning as the other question, in other words.",
+        "Do both questions have the same meaning?",
+        "Write a question with the same meaning, in other words.",
+        (),
+    ),
+    "dbpedia-entity": Task(
+        "query",
+        "entity description",
+        "Write a query that looks for the entity, or for a list it belongs to, without copying the entity description.",
+        "Is the entity a correct result for the query?",
+        "Write the description of an entity, as an encyclopedia has it, that the query looks for.",
+    ),
+    "scidocs": Task(
+        "paper title",
+        "abstract",
+        "Write the title of another scientific paper that would cite the paper with this abstract.",
+        "Would a paper with this title cite the paper with the abstract?",
+        "Write the abstract of a scientific paper that a paper with this title would cite.",
+        (),
+    ),
+    "fever": Task(
+        "claim",
+        "Wikipedia passage",
+        "Write a claim about a fact, true or false, that the Wikipedia passage supports or refutes.",
+        "Does the Wikipedia passage support or refute the claim?",
+        "Write a passage of a Wikipedia article that supports or refutes the claim.",
+        _CLAIM_LENGTHS,
+    ),
+    "climate-fever": Task(
+        "claim",
+        "Wikipedia passage",
+        "Write a claim about climate change, true or false, for which the Wikipedia passage is evidence or counter-evidence.",
+        "Is the claim about climate change, and does the Wikipedia passage support or refute it?",
+        "Write a passage of a Wikipedia article that supports or refutes the claim about climate change.",
+        _CLAIM_LENGTHS,
+    ),
+    "scifact": Task(
+        "scientific claim",
+        "abstract",
+        "Write a scientific claim about one finding, true or false, that the abstract supports or refutes.",
+        "Does the abstract support or refute the scientific claim?",
+        "Write a passage of a scientific paper that supports or refutes the scientific claim.",
+        _CLAIM_LENGTHS,
+    ),
+}
+"""The tasks of the BEIR benchmark (Thakur et al. 2021), by the names of its datasets."""
+
+ANY_TASK = Task(
+    "question",
+    "passage",
+    "Write a question that the passage answers, as someone would ask who has not seen it.",
+    "Does the passage answer the question?",
+    "Write a short passage that answers the question.",
+)
+"""The task where none is named."""
+
+
+def find_task(task: str | None) -> Task:
+    """The task of that name, or the one that a sentence describes.
+
+    Raises:
+        ValueError: neither a known name nor a sentence.
+
+    Example:
+        >>> find_task("scifact").query
+        'scientific claim'
+        >>> find_task("Given a legal question, find the paragraph of the law that answers it.").write_answer
+        'Task: Given a legal question, find the paragraph of the law that answers it. Write a passage that it would find.'
+    """
+    if task is None:
+        return ANY_TASK
+    if task.lower() in TASKS:
+        return TASKS[task.lower()]
+    said = " ".join(task.split())
+    if " " not in said:
+        raise ValueError(f"task must be one of {sorted(TASKS)}, or a sentence that describes the task, got {task!r}.")
+    said = said if said.endswith((".", "!", "?")) else f"{said}."
+    return Task(
+        "query",
+        "passage",
+        f"Task: {said} Write a query for which it would find the passage.",
+        f"Task: {said} Would it find the passage for the query?",
+        f"Task: {said} Write a passage that it would find.",
+        (),
+    )
+
+
+GENERATION_PROMPTS = {
+    "query": "{Source}:\n{passage}\n\n{instruction}{length} Answer with the {kind} only.",
+    "check": "{Source}:\n{passage}\n\n{Kind}: {query}\n\n{instruction} Answer Yes or No.",
+    "answer": "{instruction} Use about {words} words. Answer with the {source} only.\n\n{Kind}: {query}",
+}
+"""What a generator is asked, filled with the words of a `Task`."""
 
 
 def check_fields(name: str, prompt: str, needed: set[str], known: set[str]) -> None:

@@ -43,7 +43,7 @@ def parse_ranking(text: str, n: int) -> Ranking:
         Ranking(order=[1, 0, 2], repairs={'thinking': 1, 'missing': 2})
     """
     repairs = dict.fromkeys(REPAIRS, 0)
-    answer = _THOUGHT_BEGUN.sub("", _THOUGHT.sub("", text))
+    answer = without_thinking(text)
     repairs["thinking"] = int(answer != text)
     plain = unicodedata.normalize("NFKC", answer)
     found = _BRACKETED.findall(plain) or _NUMBER.findall(_without_line_numbers(plain))
@@ -62,6 +62,16 @@ def parse_ranking(text: str, n: int) -> Ranking:
     missing = [place for place in range(n) if place not in set(order)]
     repairs["missing"] = len(missing)
     return Ranking(order + missing, {kind: count for kind, count in repairs.items() if count})
+
+
+def without_thinking(text: str) -> str:
+    """The text behind a thinking model's closing tag; nothing where it was cut off before that.
+
+    Example:
+        >>> without_thinking("<think>Hm.</think>Yes")
+        'Yes'
+    """
+    return _THOUGHT_BEGUN.sub("", _THOUGHT.sub("", text))
 
 
 def _without_line_numbers(text: str) -> str:

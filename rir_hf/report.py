@@ -114,6 +114,72 @@ def report_teacher(scored: Dataset) -> dict[str, Any]:
     return summary
 
 
+def report_generation(rows: Dataset) -> dict[str, Any]:
+    """Summarise what `GenerateQueries`, `GenerateAnswers` and `PreferencePairs(drop=False)` did to the rows, as far as mapped.
+
+    Returns:
+        A dict of plain values:
+
+        - `rows`;
+        - `queries`, `rows_without_query` and `no_query_because` (reasons, the ten most frequent), and `passages_cut`;
+        - `answers`, `answers_dropped` by reason, `rows_without_answer` and `no_answer_because`;
+        - `pairs`, `rows_without_pair` and `no_pair_because`; `gap`, how much better the chosen answer scores than the rejected one,
+          and `gain`, how much better than the query alone: mean, minimum, 5th percentile, median, 95th percentile and maximum.
+
+        In each step the rows, or the answers asked for, are those that came out plus those that are counted by reason.
+
+    Raises:
+        ValueError: the rows come from none of the three.
+    """
+    if not isinstance(rows, Dataset):
+        raise TypeError(f"A report is made of one Dataset, got {type(rows).__name__}: name the split, or load the stream.")
+    names = [name for name in _GENERATION if name in rows.column_names]
+    columns = {name: rows.with_format(None)[name][:] for name in names}
+    summary: dict[str, Any] = {"rows": len(rows)}
+    for step, error in (("query", "query_error"), ("answer", "answer_error"), ("pair", "pair_error")):
+        if error not in columns:
+            continue
+        reasons = Counter(reason for reason in columns[error] if reason is not None)
+        summary |= _SUMMARIES[step](columns)
+        summary |= {f"rows_without_{step}": reasons.total(), f"no_{step}_because": dict(reasons.most_common(10))}
+    if len(summary) == 1:
+        raise ValueError(
+            "report_generation reads query_error, answer_error or pair_error, which GenerateQueries, GenerateAnswers and "
+            f"PreferencePairs(drop=False) add, found {rows.column_names}."
+        )
+    return summary
+
+
+def _queries(columns: dict[str, list[Any]]) -> dict[str, Any]:
+    found = {"queries": sum(error is None for error in columns["query_error"])}
+    return found | ({"passages_cut": sum(columns["passage_cut"])} if "passage_cut" in columns else {})
+
+
+def _answers(columns: dict[str, list[Any]]) -> dict[str, Any]:
+    lost = columns["answers_dropped"]
+    return {
+        "answers": sum(map(len, columns["answers"])),
+        "answers_dropped": {reason: sum(row[reason] for row in lost) for reason in (lost or [{}])[0]},
+    }
+
+
+def _pairs(columns: dict[str, list[Any]]) -> dict[str, Any]:
+    names = ("chosen_score", "rejected_score", "query_score")
+    pairs = [scores for scores in zip(*(columns[name] for name in names), strict=True) if scores[0] is not None]
+    return {
+        "pairs": len(pairs),
+        "gap": _distribution([chosen - rejected for chosen, rejected, _ in pairs]),
+        "gain": _distribution([chosen - query for chosen, _, query in pairs]),
+    }
+
+
+_GENERATION = [
+    "query_error", "passage_cut", "answers", "answers_dropped", "answer_error", "pair_error", "chosen_score", "rejected_score",
+    "query_score",
+]  # fmt: skip
+_SUMMARIES = {"query": _queries, "answer": _answers, "pair": _pairs}
+
+
 def as_table(summary: dict[str, Any]) -> str:
     """The summary of `report` as lines of text, one figure each.
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import xxhash
 
 from rir_hf.embed import device_of_rank
-from rir_hf.llm import LLM, ChatLLM, Fitted, LLMError, cut_to_tokens, fit
+from rir_hf.llm import LLM, ChatLLM, Fitted, LLMError, cut_to_tokens, fit, raise_if_hopeless
 from rir_hf.prompts import COMPLETION_CUES, JUDGEMENTS, TEACHER_PROMPTS, check_fields
 from rir_hf.ranking import REPAIRS, parse_ranking
 from rir_hf.retriever import model_identity
@@ -50,7 +50,6 @@ _FIELDS = {
     "query_likelihood": ({"passage"}, set()),
 }
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_HOPELESS = 8
 _ROUNDING = 1e-7
 _REPAIR_COUNTS = pa.struct([(kind, pa.int64()) for kind in REPAIRS])
 
@@ -331,13 +330,7 @@ class ScorePassages(BatchTransform):
             logger.warning(
                 "ScorePassages: %d of %d rows failed, most often: %s", reasons.total(), len(rows), reasons.most_common(1)[0][0]
             )
-        failed = [row for row in asked if row.error is not None]
-        self._scored = self.__dict__.get("_scored", 0) + len(asked) - len(failed)
-        self._failed = self.__dict__.get("_failed", 0) + len(failed)
-        if not self._scored and (len(failed) > 1 or self._failed >= _HOPELESS):
-            raise RuntimeError(
-                f"ScorePassages: the teacher failed on all {self._failed} rows so far, the last time because: {failed[-1].error}"
-            )
+        raise_if_hopeless(self, "teacher", [row.error for row in asked])
 
     def _columns(self, rows: list[_Row]) -> dict[str, Column]:
         found = [row.columns() for row in rows]

@@ -67,9 +67,15 @@ class BatchTransform(ABC):
             )
         require_columns(batch, [self.first_column], type(self).__name__)
         if not _is_single_example(batch, self.first_column):
-            return self.transform(batch, rank)
+            return self.finish(batch, self.transform(batch, rank))
         columns = self.transform({name: [batch[name]] for name in batch}, rank)
+        if any(len(values) != 1 for values in columns.values()):
+            raise ValueError(f"{type(self).__name__} makes several rows of one: map it with batched=True.")
         return {name: values[0] for name, values in columns.items()}
+
+    def finish(self, batch: Mapping[str, Any], columns: dict[str, Any]) -> dict[str, Any]:
+        """What a batch gives back: the added columns, unless a step that drops or repeats rows says otherwise (`take_rows`)."""
+        return columns
 
     def __getstate__(self) -> dict[str, Any]:
         return public_attributes(self)
@@ -96,6 +102,27 @@ class Column(list[Any]):
 
 TEXTS = pa.list_(pa.string())
 SCORES = pa.list_(pa.float32())
+
+
+def take_rows(batch: Mapping[str, Any], columns: dict[str, Column], kept: list[bool]) -> dict[str, Column]:
+    """The kept rows of the added columns with the batch's own columns beside them, so that a map may change the number of rows.
+
+    Args:
+        batch: what the map was given.
+        columns: the added columns, with one row or the same number of rows for each row of the batch.
+        kept: which of their rows stay.
+    """
+    size = len(batch[next(iter(batch))])
+    repeats = len(kept) // size if size else 1
+    places = [place for place, is_kept in enumerate(kept) if is_kept]
+    own = {}
+    for name in batch:
+        if name not in columns:
+            arrow = _arrow_column(batch, name)
+            values = read_column(batch, name)
+            taken = [values[place // repeats] for place in places]
+            own[name] = taken if arrow is None else Column(taken, arrow.type)
+    return own | {name: Column([values[place] for place in places], values.kind) for name, values in columns.items()}
 
 
 def public_attributes(obj: object) -> dict[str, Any]:

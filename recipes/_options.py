@@ -1,0 +1,75 @@
+"""Options that several recipes share: a retriever, and a language model."""
+
+from __future__ import annotations
+
+import argparse
+
+from rir_hf import ChatLLM, CompletionLLM, OpenAIChat, Retriever
+
+
+def add_retriever(parser: argparse.ArgumentParser) -> None:
+    """Options that describe a retriever."""
+    group = parser.add_argument_group("retriever")
+    group.add_argument("--model", required=True, help="Hub name or folder of a sentence-transformers model")
+    group.add_argument("--revision", help="branch, tag or commit of a Hub model")
+    group.add_argument("--query_prompt", help="text before each query (default: the one stored with the model)")
+    group.add_argument("--passage_prompt", help="text before each passage (default: the one stored with the model)")
+    group.add_argument("--max_length", type=int, default=512, help="tokens after which a text is cut (default: %(default)s)")
+
+
+def load_retriever(options: argparse.Namespace) -> Retriever:
+    """The retriever that the options describe."""
+    return Retriever(
+        options.model,
+        revision=options.revision,
+        query_prompt=options.query_prompt,
+        passage_prompt=options.passage_prompt,
+        max_length=options.max_length,
+    )
+
+
+def add_llm(parser: argparse.ArgumentParser, role: str) -> None:
+    """Options that describe a language model."""
+    group = parser.add_argument_group(role)
+    group.add_argument("--generate_model_path", required=True, help=f"the {role}: Hub name, folder, or name at the server")
+    group.add_argument(
+        "--model_type", default="llm_instruct", choices=["llm", "llm_instruct", "gpt"],
+        help="llm: a model without chat template; llm_instruct: with one; gpt: behind a server (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--gguf_file", help="name of a GGUF file in the model's folder")
+    group.add_argument("--dtype", help="bfloat16, float16 or float32 (default: the model's own, float32 on the CPU)")
+    group.add_argument("--no_thinking", action="store_true", help="tell the chat template enable_thinking=False, as Qwen3 needs it")
+    group.add_argument("--base_url", help="address of an OpenAI-compatible server (default: OpenAI)")
+    group.add_argument("--api_key", help="key of the server; better in the environment as OPENAI_API_KEY")
+    group.add_argument("--concurrency", type=int, default=16, help="requests in flight (default: %(default)s)")
+    group.add_argument(
+        "--max_length", type=int, help="tokens of prompt and answer (default: what the model says; for a server: any)"
+    )
+
+
+def check_llm(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with a message where the options of a language model contradict each other."""
+    if options.base_url is not None and options.model_type != "gpt":
+        parser.error("--base_url goes with --model_type gpt")
+
+
+def load_llm(options: argparse.Namespace) -> ChatLLM | OpenAIChat:
+    """The language model that the options describe."""
+    thinking = {"enable_thinking": False} if options.no_thinking else {}
+    if options.model_type == "gpt":
+        return OpenAIChat(
+            options.generate_model_path,
+            base_url=options.base_url,
+            api_key=options.api_key,
+            concurrency=options.concurrency,
+            max_length=options.max_length,
+            extra_body={"chat_template_kwargs": thinking} if thinking else None,
+        )
+    kind = CompletionLLM if options.model_type == "llm" else ChatLLM
+    return kind(
+        options.generate_model_path,
+        gguf_file=options.gguf_file,
+        dtype=options.dtype,
+        max_length=options.max_length,
+        template_arguments=thinking,
+    )
