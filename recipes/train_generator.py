@@ -78,6 +78,7 @@ def settings(options: argparse.Namespace) -> DPOConfig:
         gradient_checkpointing=options.gradient_checkpointing,
         precompute_ref_log_probs=not options.full,
         bf16=torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
         logging_steps=options.logging_steps,
         logging_first_step=True,
         save_strategy="no",

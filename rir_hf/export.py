@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict
+from datasets.utils import tqdm
 
 from rir_hf.llm import as_messages
 from rir_hf.transform import require_columns
@@ -84,20 +85,21 @@ def trl_lengths(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: 
 
     Returns:
         `rows`; `rows_left_out`, whose prompt alone fills `max_length`; `chosen_cut` and `rejected_cut`, which lose their end;
-        `longest`, in tokens; `longest_prompt`.
+        `longest`, in tokens; `longest_prompt`; `boundary_moved`, the rows whose prompt ends in other tokens once an answer follows,
+        so that the trainer leaves this end out.
     """
-    lengths = np.array(
-        [_lengths_of(row, tokenizer) for row in pairs.select_columns([n for n in pairs.column_names if n not in _SCORES])]
-    ).reshape(-1, 3)
-    prompt, chosen, rejected = lengths.T
+    rows = pairs.select_columns([name for name in pairs.column_names if name not in _SCORES])
+    lengths = np.array([_lengths_of(row, tokenizer) for row in tqdm(rows, desc="trl_lengths", delay=5)]).reshape(-1, 4)
+    prompt, chosen, rejected, displaced = lengths.T
     left_out = prompt >= max_length
     found = {
         "rows": len(pairs),
         "rows_left_out": int(left_out.sum()),
         "chosen_cut": int((~left_out & (chosen > max_length)).sum()),
         "rejected_cut": int((~left_out & (rejected > max_length)).sum()),
-        "longest": int(lengths.max(initial=0)),
+        "longest": int(lengths[:, 1:3].max(initial=0)),
         "longest_prompt": int(prompt.max(initial=0)),
+        "boundary_moved": int((displaced > 0).sum()),
     }
     lost = found["rows_left_out"] + found["chosen_cut"] + found["rejected_cut"]
     logger.log(
@@ -106,6 +108,12 @@ def trl_lengths(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: 
         "rejected answers; the longest pair has %d tokens.",
         found["rows"], found["rows_left_out"], max_length, found["chosen_cut"], found["rejected_cut"], found["longest"],
     )  # fmt: skip
+    if found["boundary_moved"]:
+        logger.warning(
+            "In %d of %d pairs the prompt's last tokens change once an answer follows; DPOTrainer leaves them out, and trains on "
+            "another prompt than the generator sees. A chat template may need template_arguments.",
+            found["boundary_moved"], found["rows"],
+        )  # fmt: skip
     return found
 
 
@@ -190,9 +198,10 @@ def _as_plain(row: Mapping[str, Any]) -> dict[str, str]:
     for name in _TEXTS:
         if not isinstance(row[name], str):
             raise ValueError(f"conversational=False needs plain texts, but {name!r} holds messages: {row[name]!r:.80}")
-    begins = "" if row["prompt"][-1:].isspace() else " "
+    prompt = row["prompt"].rstrip(" ")  # a space at the end would be a token of its own, which no answer in a text begins after
+    begins = "" if prompt[-1:].isspace() else " "
     answers = {name: row[name] if row[name][:1].isspace() else begins + row[name] for name in ("chosen", "rejected")}
-    return {"prompt": row["prompt"], **answers}
+    return {"prompt": prompt, **answers}
 
 
 def _as_sharegpt(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,14 +215,23 @@ def _said_by_assistant(answer: str | list[dict[str, str]]) -> list[dict[str, str
 
 
 def _lengths_of(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens of the prompt, and of the prompt with either answer."""
+    """Tokens of the prompt, of the prompt with either answer, and of the prompt's end that the answers' tokens displace."""
     if isinstance(row["prompt"], str):
         end = tokenizer.eos_token or ""
         texts = [row["prompt"], row["prompt"] + row["chosen"] + end, row["prompt"] + row["rejected"] + end]
-        return [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
-    arguments = row.get("chat_template_kwargs") or {}
-    texts = [
-        tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True, **arguments),
-        *(tokenizer.apply_chat_template(row["prompt"] + row[name], tokenize=False, **arguments) for name in ("chosen", "rejected")),
-    ]
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+    else:
+        arguments = row.get("chat_template_kwargs") or {}
+        whole = [row["prompt"] + row[name] for name in ("chosen", "rejected")]
+        texts = [
+            tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True, **arguments),
+            *(tokenizer.apply_chat_template(messages, tokenize=False, **arguments) for messages in whole),
+        ]
+    prompt, *answered = tokenizer(texts, add_special_tokens=isinstance(row["prompt"], str), verbose=False)["input_ids"]
+    shared = min(_shared_beginning(prompt, ids) for ids in answered)
+    return [shared, *map(len, answered), len(prompt) - shared]
+
+
+def _shared_beginning(first: list[int], second: list[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))

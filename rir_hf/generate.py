@@ -30,7 +30,7 @@ NOT_CHECKED = "the quality check failed: "
 UNCLEAR = "the quality check was answered neither Yes nor No: "
 REJECTED = "the quality check said No"
 
-LOST_ANSWERS = ("failed", "empty", "duplicate")
+LOST_ANSWERS = ("no_query", "failed", "empty", "duplicate")
 """Why a row has fewer answers than asked, as counted in `answers_dropped`."""
 
 _QUERY_COLUMNS = {
@@ -323,7 +323,7 @@ class GenerateAnswers(BatchTransform):
 
     - `answers`: the distinct answers; `answer`: the answer, null where there is none, with `n=1` only;
     - `prompt`: what the generator was asked, which preference pairs need;
-    - `answers_dropped`: how many of the `n` are missing and why (`rir_hf.generate.LOST_ANSWERS`); the three counts and the
+    - `answers_dropped`: how many of the `n` are missing and why (`rir_hf.generate.LOST_ANSWERS`); these counts and the
       answers add up to `n`;
     - `answer_error`: why the row has no answer; null where it has one.
 
@@ -349,7 +349,7 @@ class GenerateAnswers(BatchTransform):
         >>> from rir_hf import GenerateAnswers
         >>> rows = pairs.map(GenerateAnswers("Qwen/Qwen3-8B", task="scifact", n=4), batched=True)       # doctest: +SKIP
         >>> rows[0]["answers_dropped"]                                                                  # doctest: +SKIP
-        {'failed': 0, 'empty': 0, 'duplicate': 1}
+        {'no_query': 0, 'failed': 0, 'empty': 0, 'duplicate': 1}
     """
 
     def __init__(
@@ -457,7 +457,7 @@ class _Answered:
 
     def __post_init__(self) -> None:
         if not self.query.strip():
-            self.dropped, self.error, self.missing = {"failed": self.missing}, EMPTY_QUERY, 0
+            self.dropped, self.error, self.missing = {"no_query": self.missing}, EMPTY_QUERY, 0
 
     @property
     def has_failed(self) -> bool:

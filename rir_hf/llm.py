@@ -378,12 +378,12 @@ class ChatLLM(Tokenized):
         if "_own_length" not in self.__dict__:
             from transformers import AutoConfig
 
-            if isinstance(self.model, str):
+            if isinstance(self.model, str) and not Path(self.model, "adapter_config.json").exists():
                 config = AutoConfig.from_pretrained(
                     self._folder(), revision=self.revision, trust_remote_code=self.trust_remote_code
                 )
             else:
-                config = self.model.config
+                config = self._load().config
             self._own_length = getattr(config.get_text_config(), "max_position_embeddings", None) or _UNLIMITED
         return self._own_length
 

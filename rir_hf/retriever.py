@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -180,11 +181,18 @@ def as_encoder(retriever: Encoder | SentenceTransformer | str | os.PathLike[str]
 
 
 def model_identity(model: Any) -> str:
-    """Name of a Hub model, or a digest of the content of a local folder or file, or of a loaded model's weights and settings."""
+    """Name of a Hub model, or a digest of the content of a local folder or file, or of a loaded model's weights and settings.
+
+    An adapter is its own content and the identity of its base.
+    """
     if not isinstance(model, str):
         return f"weights:{_digest_of_weights(model)}"
     path = Path(model)
-    return f"content:{_digest_of_path(path)}" if path.exists() else model
+    if not path.exists():
+        return model
+    adapter = path / "adapter_config.json"
+    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") if adapter.exists() else None
+    return f"content:{_digest_of_path(path)}" + (f" on {model_identity(base)}" if base else "")
 
 
 _digests: dict[tuple[tuple[str, int, int], ...], str] = {}
