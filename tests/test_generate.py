@@ -343,7 +343,8 @@ def test_answers_are_distinct_and_what_is_missing_is_counted() -> None:
     writer = Writer()
     rows = answers_to(["say a; b; a", "say nothing; a", "say fail; a; b", None, "say fail"], writer, n=3)
     assert rows["answers"][:] == [["a", "b"], ["a"], ["a", "b"], [], []]
-    assert [tuple(lost.values()) for lost in rows["answers_dropped"]] == [
+    lost = [tuple(counts.values()) for counts in rows["answers_dropped"]]
+    assert lost == [
         (0, 0, 0, 1),
         (0, 0, 2, 0),
         (0, 1, 0, 0),

@@ -21,11 +21,11 @@ from tests.openai_server import OpenAIServer, Reply, completion, failure, late, 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
-def run(name: str, *arguments: str | Path, home: Path) -> str:
+def run(name: str, *arguments: str | Path, home: Path, timeout: int = 300) -> str:
     """What the recipe prints."""
     command = [sys.executable, str(RECIPES / name), *map(str, arguments)]
     environment = {**os.environ, "HF_HOME": str(home), "HF_DATASETS_DISABLE_PROGRESS_BARS": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
