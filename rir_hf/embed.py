@@ -66,9 +66,7 @@ class Embed(BatchTransform):
     def transform(self, batch: Mapping[str, Any], rank: int | None) -> dict[str, Any]:
         """Return `{output: (rows, d) float32}`."""
         texts = read_texts(batch, self.column, "Embed")
-        device = device_of_rank(rank)
-        if device is not None and hasattr(self.retriever, "to"):
-            self.retriever.to(device)
+        put_on_device_of_rank(self.retriever, rank)
         filled = [row for row, text in enumerate(texts) if text and not text.isspace()]
         filled.sort(key=lambda row: -len(texts[row]))
         if len(filled) < len(texts):
@@ -98,3 +96,10 @@ def device_of_rank(rank: int | None) -> str | None:
 
     gpus = torch.cuda.device_count()
     return f"cuda:{rank % gpus}" if gpus else None
+
+
+def put_on_device_of_rank(model: Any, rank: int | None) -> None:
+    """Move a model that can be moved to the GPU of a worker, if there is one."""
+    device = device_of_rank(rank)
+    if device is not None and hasattr(model, "to"):
+        model.to(device)

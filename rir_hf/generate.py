@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from rir_hf.embed import device_of_rank
-from rir_hf.llm import LLM, ChatLLM, LLMError, Prompt, fit, raise_if_hopeless, seed_of
+from rir_hf.embed import put_on_device_of_rank
+from rir_hf.llm import LLM, LLMError, Prompt, as_llm, ask_where_fitting, fit, raise_if_hopeless, seed_of
 from rir_hf.prompts import GENERATION_PROMPTS, JUDGEMENTS, Task, check_fields, find_task
 from rir_hf.ranking import without_thinking
 from rir_hf.transform import TEXTS, BatchTransform, Column, read_column, read_lists, read_texts, require_columns, take_rows
@@ -96,7 +97,7 @@ class GenerateQueries(BatchTransform):
 
     def __init__(
         self,
-        llm: LLM | str,
+        llm: LLM | str | os.PathLike[str],
         *,
         task: str | None = None,
         n: int = 1,
@@ -124,7 +125,7 @@ class GenerateQueries(BatchTransform):
         for example in examples:
             if not {"passage", "query"} <= set(example):
                 raise ValueError(f"Each of the examples must have passage and query, got {example!r:.100}.")
-        self.llm = ChatLLM(llm) if isinstance(llm, str) else llm
+        self.llm = as_llm(llm, "generate", "GenerateQueries")
         self.n = n
         self.quality_check = _CHECKS[quality_check]
         self.min_quality = min_quality
@@ -222,20 +223,20 @@ class GenerateQueries(BatchTransform):
         if self.quality_check == "text":
             found = [_reading(answer) for answer in self._generate(fitted, temperature=0.0, seed=self.seed, tokens=tokens)]
         else:
-            found = ask_where_fitting(fitted, lambda prompts: self.llm.choice_logprobs(prompts, list(JUDGEMENTS)))
+            found = ask_where_fitting(fitted, lambda prompts, _: self.llm.choice_logprobs(prompts, list(JUDGEMENTS)))
         for attempt, answer in zip(attempts, found, strict=True):
             attempt.judge(answer, self.min_quality)
 
     def _fit(self, attempt: _Attempt, write: Any, answer_tokens: int) -> Prompt | LLMError:
         text = attempt.passage[: self.max_chars]
         prompt, cut = fit(self.llm, write, [text], max_passage_tokens=self.max_passage_tokens, answer_tokens=answer_tokens)
-        attempt.passage_cut = bool(cut) or text != attempt.passage
+        attempt.passage_cut |= bool(cut) or text != attempt.passage
         return prompt
 
     def _generate(self, fitted: list[Prompt | LLMError], *, temperature: float, seed: int, tokens: int) -> list[str | LLMError]:
         stop = None if is_chat(self.llm) else ["\n"]
         settings = {"temperature": temperature, "top_p": self.top_p, "max_tokens": tokens, "stop": stop, "seed": seed}
-        found = ask_where_fitting(fitted, lambda prompts: self.llm.generate(prompts, **settings))
+        found = ask_where_fitting(fitted, lambda prompts, _: self.llm.generate(prompts, **settings))
         return [texts if isinstance(texts, LLMError) else texts[0] for texts in found]
 
     def _tell(self, attempts: list[_Attempt]) -> None:
@@ -339,7 +340,8 @@ class GenerateAnswers(BatchTransform):
         words: about how long an answer should be.
         prompt: another question than that of the task, with `{query}`.
         temperature, top_p, max_tokens: of the answers.
-        keep_generated: for the rows of an earlier run: leave the answers they have, and ask again for those that failed.
+        keep_generated: for the rows of an earlier run: leave the answers they have, and ask again for those that failed, or for as
+            many more as a larger `n` needs. Rows whose `prompt` was another are asked anew.
         seed: of the draws.
 
     Raises:
@@ -354,7 +356,7 @@ class GenerateAnswers(BatchTransform):
 
     def __init__(
         self,
-        llm: LLM | str,
+        llm: LLM | str | os.PathLike[str],
         *,
         task: str | None = None,
         n: int = 1,
@@ -370,7 +372,7 @@ class GenerateAnswers(BatchTransform):
         _check_draws(n, temperature, top_p)
         if max_tokens < 1 or words < 1:
             raise ValueError(f"max_tokens and words must be at least 1, got {max_tokens} and {words}.")
-        self.llm = ChatLLM(llm) if isinstance(llm, str) else llm
+        self.llm = as_llm(llm, "generate", "GenerateAnswers")
         self.n = n
         self.query = query
         self.prompt = answer_prompt(task, words=words, prompt=prompt)
@@ -468,8 +470,8 @@ class _Answered:
         """Take over what an earlier run left to the same question; what failed then is missing."""
         if prompt != self.prompt or self.error is not None:
             return
-        lost = {reason: count for reason, count in dropped.items() if count}
-        self.missing = lost.pop("failed", 0)
+        lost = {reason: count for reason, count in dropped.items() if count and reason != "failed"}
+        self.missing = max(0, self.missing - len(answers) - sum(lost.values()))
         self.answers, self.dropped, self.error = list(answers), lost, error if not self.missing else None
         self.seed = _AGAIN
 
@@ -542,19 +544,6 @@ def clean_query(text: str, label: str = "query") -> str:
 def is_chat(llm: Any) -> bool:
     """Whether prompts are put into a chat template."""
     return getattr(llm, "is_chat", True)
-
-
-def put_on_device_of_rank(model: Any, rank: int | None) -> None:
-    """Move a model to the GPU of a worker, if there is one."""
-    device = device_of_rank(rank)
-    if device is not None and hasattr(model, "to"):
-        model.to(device)
-
-
-def ask_where_fitting(fitted: list[Prompt | LLMError], ask: Any) -> list[Any]:
-    """What `ask` finds for the prompts that fit; for the others why they do not."""
-    found = iter(ask([prompt for prompt in fitted if not isinstance(prompt, LLMError)]))
-    return [prompt if isinstance(prompt, LLMError) else next(found) for prompt in fitted]
 
 
 def _query_prompt(task: Task, prompt: str | None) -> str:

@@ -193,6 +193,26 @@ def cut_to_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_toke
     ]
 
 
+def ask_where_fitting(prompts: list[Prompt | LLMError], ask: Callable[[list[Prompt], list[int]], list[Any]]) -> list[Any]:
+    """For each prompt what `ask` finds, given the prompts that fit and their places; for the others why they do not."""
+    places = [place for place, prompt in enumerate(prompts) if not isinstance(prompt, LLMError)]
+    found = iter(ask([prompts[place] for place in places], places))
+    return [prompt if isinstance(prompt, LLMError) else next(found) for prompt in prompts]
+
+
+def as_llm(model: LLM | str | os.PathLike[str], method: str, who: str) -> LLM:
+    """A `ChatLLM` for a name or a folder; anything else as it is.
+
+    Raises:
+        TypeError: it cannot do what is needed of it.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        return ChatLLM(model)
+    if not callable(getattr(model, method, None)):
+        raise TypeError(f"{who} needs a model with {method}, as ChatLLM has it, got {type(model).__name__}.")
+    return model
+
+
 def raise_if_hopeless(step: object, model: str, errors: list[str | None]) -> None:
     """Raise `RuntimeError` once a model has failed on every row: on all of a first batch of several, or on the first eight.
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from rir_hf.generate import EMPTY_PASSAGE, EMPTY_QUERY, answer_prompt, put_on_device_of_rank
+from rir_hf.embed import put_on_device_of_rank
+from rir_hf.generate import EMPTY_PASSAGE, EMPTY_QUERY, answer_prompt
 from rir_hf.retriever import Encoder, as_encoder
 from rir_hf.transform import BatchTransform, Column, read_column, read_lists, read_texts, require_columns, take_rows
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from rir_hf.embed import device_of_rank
-from rir_hf.llm import LLM, ChatLLM, Fitted, LLMError, cut_to_tokens, fit, raise_if_hopeless
+from rir_hf.embed import put_on_device_of_rank
+from rir_hf.llm import LLM, Fitted, LLMError, as_llm, ask_where_fitting, cut_to_tokens, fit, raise_if_hopeless
 from rir_hf.prompts import COMPLETION_CUES, JUDGEMENTS, TEACHER_PROMPTS, check_fields
 from rir_hf.ranking import REPAIRS, parse_ranking
 from rir_hf.retriever import model_identity
@@ -166,9 +166,7 @@ class ScorePassages(BatchTransform):
 
     def transform(self, batch: Mapping[str, Any], rank: int | None) -> dict[str, Any]:
         """Return the columns named in the description of the class."""
-        device = device_of_rank(rank)
-        if device is not None and hasattr(self.teacher, "to"):
-            self.teacher.to(device)
+        put_on_device_of_rank(self.teacher, rank)
         rows = self._read(batch)
         asked = [row for row in rows if row.error is None and not row.is_kept]
         methods = {
@@ -235,7 +233,8 @@ class ScorePassages(BatchTransform):
             for passage in row.passages
         ]
         queries = [row.query for row in rows for _ in row.passages]
-        results = _ask_where_fitting(fitted, lambda prompts, places: ask(prompts, [queries[place] for place in places]))
+        prompts = [prompt for prompt, _ in fitted]
+        results = ask_where_fitting(prompts, lambda fitting, places: ask(fitting, [queries[place] for place in places]))
         scored = iter(zip(results, (cut for _, cut in fitted), strict=True))
         for row in rows:
             row.collect([next(scored) for _ in row.passages])
@@ -269,7 +268,7 @@ class ScorePassages(BatchTransform):
         for shown, (_, cut) in zip(lists, fitted, strict=True):
             shown.row.cut += cut
         settings = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens, "seed": self.seed}
-        found = _ask_where_fitting(fitted, lambda prompts, _: self.teacher.generate(prompts, **settings))
+        found = ask_where_fitting([prompt for prompt, _ in fitted], lambda prompts, _: self.teacher.generate(prompts, **settings))
         return [_each(texts, lambda own: own[0]) for texts in found]
 
     def _pick_best(self, rows: list[_Row]) -> None:
@@ -578,13 +577,6 @@ def z_scores(values: np.ndarray) -> np.ndarray:
     return np.nan_to_num((values - np.nanmean(values)) / deviation)
 
 
-def _ask_where_fitting(fitted: list[Fitted], ask: Callable[[list[Any], list[int]], list[Any]]) -> list[Any]:
-    """For each prompt what `ask` finds, given the prompts that fit and their places; for the others why they do not."""
-    places = [place for place, (prompt, _) in enumerate(fitted) if not isinstance(prompt, LLMError)]
-    found = iter(ask([fitted[place].prompt for place in places], places))
-    return [prompt if isinstance(prompt, LLMError) else next(found) for prompt, _ in fitted]
-
-
 def _each(found: Any, arithmetic: Callable[[Any], Any]) -> Any:
     """Apply arithmetic to a result, unless it is an error."""
     return found if isinstance(found, LLMError) else arithmetic(found)
@@ -597,13 +589,7 @@ def _as_teacher(teacher: Any, method: str) -> Any:
         if isinstance(teacher, (str, os.PathLike)) or hasattr(teacher, "predict"):
             return _CrossEncoderTeacher(os.fspath(teacher) if isinstance(teacher, os.PathLike) else teacher)
         raise TypeError(f'method="cross_encoder" needs a CrossEncoder, its name or its folder, got {type(teacher).__name__}.')
-    if isinstance(teacher, (str, os.PathLike)):
-        return ChatLLM(teacher)
-    if not callable(getattr(teacher, _ASKED_WITH[method], None)):
-        raise TypeError(
-            f"method={method!r} needs a teacher with {_ASKED_WITH[method]}, as ChatLLM has it, got {type(teacher).__name__}."
-        )
-    return teacher
+    return as_llm(teacher, _ASKED_WITH[method], f"method={method!r}")
 
 
 def _own_prompt(teacher: Any, method: str) -> str:

@@ -23,7 +23,7 @@ from hypothesis import settings  # noqa: E402
 from rir_hf import Embed, Retriever, attach_index  # noqa: E402
 
 # The same examples in every run. For others: pytest --hypothesis-profile=default.
-settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 

@@ -362,7 +362,7 @@ def test_a_server_without_log_probabilities_says_what_to_do() -> None:
     with OpenAIServer(lambda *_: completion("Yes")) as server:
         [found] = chat(server).choice_logprobs(["a"], ["Yes", "No"])
     assert isinstance(found, LLMError)
-    assert "use method='listwise', or another server" in str(found)
+    assert "use method='listwise' (quality_check='text' for generated queries), or another server" in str(found)
 
 
 def test_sequence_log_probabilities_are_those_of_the_continuation_s_tokens() -> None:

@@ -340,7 +340,7 @@ def test_bad_input_is_refused_before_the_work_starts(tiny_lm: str) -> None:
     ):
         with pytest.raises((ValueError, TypeError), match=said):
             ScorePassages(Judge(), **settings)
-    with pytest.raises(TypeError, match="needs a teacher with generate"):
+    with pytest.raises(TypeError, match="method='listwise' needs a model with generate"):
         ScorePassages(object())
     with pytest.raises(ValueError, match="needs the column 'neg'"):
         score(rows_worth([[1, 2]]).remove_columns("neg"), Judge())
