@@ -285,8 +285,8 @@ def _top_of(answer: Any) -> dict[str, float]:
     logprobs = answer.choices[0].logprobs
     if logprobs is None or not logprobs.content or not logprobs.content[0].top_logprobs:
         raise LLMError(
-            "the server gives no log-probabilities of tokens: use method='listwise' (quality_check='text' for generated queries), or "
-            "another server"
+            "the server gives no log-probabilities of tokens: use method='listwise' (quality_check='text' for generated queries), "
+            "or another server"
         )
     return {entry.token: entry.logprob for entry in logprobs.content[0].top_logprobs}
 
