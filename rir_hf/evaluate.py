@@ -26,7 +26,7 @@ METRICS = {
     "mrr": ("MRR", None),
     "ndcg": ("NDCG", "ndcg_cut"),
     "map": ("MAP", "map_cut"),
-    "precision": ("P", "P"),
+    "precision": ("Precision", "P"),
 }
 """For each metric the name users see, `Recall@10`, and trec_eval's name. MRR is cut from its reciprocal rank."""
 

@@ -33,7 +33,7 @@ from rir_hf import (
 )
 
 METRICS = ["recall", "mrr", "ndcg", "map", "precision"]
-SHOWN = {"recall": "Recall", "mrr": "MRR", "ndcg": "NDCG", "map": "MAP", "precision": "P"}
+SHOWN = {"recall": "Recall", "mrr": "MRR", "ndcg": "NDCG", "map": "MAP", "precision": "Precision"}
 
 HAND_TRUTHS = {"0": {"0": 1, "5": 1}, "1": {"2": 1, "7": 1, "9": 1}}
 HAND_PREDICTS = [[0, 3, 5, 1, 8, 4, 2, 6, 7, 9], [2, 7, 1, 9, 0, 5, 3, 4, 6, 8]]
@@ -157,7 +157,7 @@ def test_the_example_worked_by_hand_comes_out() -> None:
         "ndcg": {"NDCG@1": 1.0, "NDCG@5": 0.94359, "NDCG@10": 0.94359},
         # At 1: (1/2 + 1/3) / 2. From 5 on: query 0 (1/1 + 2/3) / 2 = 5/6, query 1 (1/1 + 2/2 + 3/4) / 3 = 11/12.
         "map": {"MAP@1": 0.41667, "MAP@5": 0.875, "MAP@10": 0.875},
-        "precision": {"P@1": 1.0, "P@5": 0.5, "P@10": 0.25},  # (2/5 + 3/5) / 2 and (2/10 + 3/10) / 2
+        "precision": {"Precision@1": 1.0, "Precision@5": 0.5, "Precision@10": 0.25},  # (2/5 + 3/5) / 2 and (2/10 + 3/10) / 2
     }
     assert evaluate(METRICS, [1, 5, 10], HAND_TRUTHS, HAND_PREDICTS, HAND_SCORES) == by_hand
     assert evaluate(METRICS, [1, 5, 10], HAND_TRUTHS, np.array(HAND_PREDICTS), np.float32(HAND_SCORES)) == by_hand
@@ -181,7 +181,7 @@ def test_a_query_without_hits_counts_as_zero(hits: dict[str, dict[str, float]], 
     expected = 1.0 if hits.get("b") else 0.5
     totals = evaluate_better(METRICS, [1], {"a": {"x": 1}, "b": {"x": 1}}, run)
     assert {name: value for row in totals.values() for name, value in row.items()} == dict.fromkeys(
-        ["Recall@1", "MRR@1", "NDCG@1", "MAP@1", "P@1"], expected
+        ["Recall@1", "MRR@1", "NDCG@1", "MAP@1", "Precision@1"], expected
     )
     told = [message for message in caplog.messages if "no hits and count as zero, 'b'" in message]
     assert len(told) == (not hits.get("b"))
@@ -204,7 +204,7 @@ def test_a_query_that_is_not_judged_does_not_count_and_is_told(caplog: pytest.Lo
 def test_padding_is_ignored_whatever_its_score() -> None:
     padded = [[7, -1, -1], [-1, -1, 3]], [[0.1, math.nan, math.inf], [-math.inf, 2.0, 0.0]]
     totals = evaluate(["mrr", "precision"], [1, 2], {"0": {"7": 1}, "1": {"3": 1}}, *padded)
-    assert totals == {"mrr": {"MRR@1": 1.0, "MRR@2": 1.0}, "precision": {"P@1": 1.0, "P@2": 0.5}}
+    assert totals == {"mrr": {"MRR@1": 1.0, "MRR@2": 1.0}, "precision": {"Precision@1": 1.0, "Precision@2": 0.5}}
 
 
 def test_rows_per_query_average_to_the_totals() -> None:
