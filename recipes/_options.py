@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import logging
 
 from rir_hf import ChatLLM, CompletionLLM, OpenAIChat, Retriever
+
+
+def log_plainly() -> None:
+    """What the package says, as it is, without a line for each request of a library below."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("faiss", "httpx", "httpx2", "matplotlib", "sentence_transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
 
 
 def add_retriever(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +67,8 @@ def check_llm(parser: argparse.ArgumentParser, options: argparse.Namespace) -> N
     """End with a message where the options of a language model contradict each other."""
     if options.base_url is not None and options.model_type != "gpt":
         parser.error("--base_url goes with --model_type gpt")
+    if options.gguf_file is not None and options.model_type == "gpt":
+        parser.error("--gguf_file does not go with --model_type gpt: the server has its own model")
 
 
 def load_llm(options: argparse.Namespace) -> ChatLLM | OpenAIChat:

@@ -19,7 +19,7 @@ from datasets import Dataset
 
 from rir_hf import ScorePassages, as_table, load_rows, report_teacher
 
-from _options import add_llm, check_llm, load_llm
+from _options import add_llm, check_llm, load_llm, log_plainly
 
 FILE = "train.jsonl"
 
@@ -80,8 +80,7 @@ def write_at_once(rows: Dataset, path: Path) -> None:
 def main() -> None:
     """Score each dataset."""
     options = arguments()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_plainly()
     settings = (
         "method",
         "prompt",

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from pathlib import Path
 
 from rir_hf import (
@@ -31,7 +30,7 @@ from rir_hf import (
     write_run,
 )
 
-from _options import add_retriever, load_retriever
+from _options import add_retriever, load_retriever, log_plainly
 
 
 def arguments() -> argparse.Namespace:
@@ -57,8 +56,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Load, embed, search, evaluate, compare."""
     options = arguments()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("faiss").setLevel(logging.WARNING)
+    log_plainly()
     retriever = load_retriever(options)
     corpus = load_corpus(options.corpus or options.data, options.split)
     qrels = load_qrels(options.qrels or options.data, options.split)

@@ -5,8 +5,8 @@
 
 Writes a query (or several) for each passage, has it checked, and writes hypothetical answers to each query without showing the
 passage. With --pairs, rows that have a query and a passage, it writes answers only. The rows go to OUTPUT/rows (for
-load_from_disk) and OUTPUT/rows.jsonl, all of them: those without a query or an answer say why. --retry asks again, for those alone
-on which the generator failed.
+load_from_disk) and OUTPUT/rows.jsonl, all of them: those without a query or an answer say why. What is there already stays:
+--retry takes those rows and asks again for what failed, --overwrite begins anew.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rir_hf import (
     report_generation,
 )
 
-from _options import add_llm, check_llm, load_llm
+from _options import add_llm, check_llm, load_llm, log_plainly, positive
 
 
 def arguments() -> argparse.Namespace:
@@ -42,14 +42,17 @@ def arguments() -> argparse.Namespace:
     source.add_argument("--corpus", help="passages, with the columns id and text: a file, a folder, a Hub name, BEIR layout")
     source.add_argument("--pairs", help="rows with query and passage, to write answers only")
     parser.add_argument("--split", default="train", help="split, where there are several (default: %(default)s)")
-    parser.add_argument("--sample", type=int, help="so many passages or pairs, drawn at random (default: all)")
+    parser.add_argument("--sample", type=positive, help="so many passages or pairs, drawn at random (default: all)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--retry", action="store_true", help="take the rows in --output, ask again where the generator failed")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--retry", action="store_true", help="take the rows in --output, ask again where the generator failed")
+    again.add_argument("--overwrite", action="store_true", help="replace the rows in --output")
     add_llm(parser, "generator")
     parser.add_argument("--task", help="a BEIR dataset's name, or a sentence that describes the task (default: questions)")
     parser.add_argument("--examples", help="rows with passage and query to show the generator first")
-    parser.add_argument("--queries", type=int, default=1, help="queries per passage (default: %(default)s)")
+    parser.add_argument("--queries", type=positive, default=1, help="queries per passage (default: %(default)s)")
     parser.add_argument("--query_temperature", type=float, default=0.7, help="of the queries (default: %(default)s)")
+    parser.add_argument("--query_max_tokens", type=positive, default=128, help="longest query (default: %(default)s)")
     parser.add_argument(
         "--quality_check", default="logprobs", choices=["logprobs", "text", "none"],
         help="whether the passage fits the query: compare Yes and No, read a written answer, or do not ask (default: %(default)s)",
@@ -63,9 +66,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--top_p", type=float, default=1.0, help="of queries and answers (default: %(default)s)")
     parser.add_argument("--max_tokens", type=int, default=256, help="longest answer (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of sample and draws (default: %(default)s)")
-    parser.add_argument("--batch_size", type=int, default=64, help="rows per batch (default: %(default)s)")
+    parser.add_argument("--batch_size", type=positive, default=64, help="rows per batch (default: %(default)s)")
     options = parser.parse_args()
     check_llm(parser, options)
+    has_rows = (options.output / "rows").exists()
+    if has_rows and not (options.retry or options.overwrite):
+        parser.error(f"{options.output}/rows is there: --retry to ask again where the generator failed, --overwrite to begin anew")
+    if options.retry and not has_rows:
+        parser.error(f"--retry needs the rows of an earlier run in {options.output}/rows")
     return options
 
 
@@ -92,6 +100,7 @@ def write_queries(rows: Dataset, llm: ChatLLM | OpenAIChat, options: argparse.Na
         max_passage_tokens=options.max_passage_tokens,
         temperature=options.query_temperature,
         top_p=options.top_p,
+        max_tokens=options.query_max_tokens,
         keep_generated=options.retry,
         seed=options.seed,
     )
@@ -131,8 +140,7 @@ def save(rows: Dataset, folder: Path) -> None:
 def main() -> None:
     """Load, write queries, write answers, report, save."""
     options = arguments()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_plainly()
     llm = load_llm(options)
     rows = load_source(options)
     if options.corpus:

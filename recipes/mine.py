@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rir_hf import Embed, MineNegatives, attach_index, load_corpus, load_pairs, plot_report, report
 
-from _options import add_retriever, load_retriever
+from _options import add_retriever, load_retriever, log_plainly
 
 
 def arguments() -> argparse.Namespace:
@@ -60,8 +60,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Load, embed, index, mine, report, save."""
     options = arguments()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("faiss").setLevel(logging.WARNING)
+    log_plainly()
     batches = {"batched": True, "batch_size": options.batch_size}
     retriever = load_retriever(options)
     corpus = load_corpus(options.corpus, options.split)

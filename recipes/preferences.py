@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rir_hf import PreferencePairs, as_table, load_rows, report_generation, to_llamafactory, to_trl
 
-from _options import add_retriever, load_retriever
+from _options import add_retriever, load_retriever, log_plainly
 
 
 def arguments() -> argparse.Namespace:
@@ -42,13 +42,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dpo_max_length", type=int, default=1024, help="tokens of a pair in DPO (default: %(default)s)")
     parser.add_argument("--llamafactory", action="store_true", help="write OUTPUT/llamafactory too")
     parser.add_argument("--batch_size", type=int, default=256, help="rows per batch (default: %(default)s)")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.plain and options.no_thinking:
+        parser.error("--no_thinking is told to a chat template, which --plain leaves out")
+    if (options.output / "rows").resolve() == Path(options.rows).resolve():
+        parser.error("--output would replace the rows that --rows names: choose another folder")
+    return options
 
 
 def main() -> None:
     """Load, compare, report, export."""
     options = arguments()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_plainly()
     compare = PreferencePairs(
         load_retriever(options),
         threshold=options.threshold,

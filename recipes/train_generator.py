@@ -23,6 +23,8 @@ from trl import DPOConfig, DPOTrainer
 from rir_hf import load_rows, to_trl, trl_lengths
 from rir_hf.llm import unpacked_gguf
 
+from _options import log_plainly
+
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
@@ -63,8 +65,9 @@ def load_model(options: argparse.Namespace) -> tuple[torch.nn.Module, object]:
     return AutoModelForCausalLM.from_pretrained(place, revision=options.revision, dtype=dtype), tokenizer
 
 
-def settings(options: argparse.Namespace) -> DPOConfig:
-    """The options in TRL's terms."""
+def settings(options: argparse.Namespace, pairs: int) -> DPOConfig:
+    """The options in TRL's terms; the old model is asked about all pairs beforehand only if each comes up several times."""
+    seen = options.max_steps * options.batch_size * options.accumulate / pairs if options.max_steps > 0 else options.epochs
     return DPOConfig(
         output_dir=str(options.output),
         learning_rate=options.learning_rate,
@@ -76,7 +79,7 @@ def settings(options: argparse.Namespace) -> DPOConfig:
         warmup_steps=options.warmup_steps,
         max_length=options.max_length,
         gradient_checkpointing=options.gradient_checkpointing,
-        precompute_ref_log_probs=not options.full,
+        precompute_ref_log_probs=not options.full and seen > 1,
         bf16=torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
         logging_steps=options.logging_steps,
@@ -90,13 +93,14 @@ def settings(options: argparse.Namespace) -> DPOConfig:
 def main() -> None:
     """Load, check, train, save."""
     options = arguments()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_plainly()
     model, tokenizer = load_model(options)
-    pairs = load_rows(options.data, options.split)
-    if isinstance(pairs[0]["prompt"], str) and tokenizer.chat_template:
-        pairs = to_trl(pairs)
-    trl_lengths(pairs, tokenizer, options.max_length)
+    pairs = to_trl(load_rows(options.data, options.split), conversational=bool(tokenizer.chat_template))
+    lengths = trl_lengths(pairs, tokenizer, options.max_length)
+    if lengths["rows_left_out"] == len(pairs):
+        raise SystemExit(
+            f"All {len(pairs)} prompts have --max_length {options.max_length} tokens or more; nothing is left to train on"
+        )
     lora = LoraConfig(
         r=options.lora_r,
         lora_alpha=options.lora_alpha,
@@ -106,7 +110,7 @@ def main() -> None:
     )
     trainer = DPOTrainer(
         model=model,
-        args=settings(options),
+        args=settings(options, len(pairs)),
         train_dataset=pairs,
         processing_class=tokenizer,
         peft_config=None if options.full else lora,

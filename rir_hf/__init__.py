@@ -29,9 +29,12 @@ _MODULES = {
     "GenerateQueries": "generate",
     "GenerateAnswers": "generate",
     "PreferencePairs": "prefer",
-    "to_trl": "export",
-    "trl_lengths": "export",
-    "to_llamafactory": "export",
+    "to_sentence_transformers": "export",
+    "to_flagembedding": "export",
+    "from_flagembedding": "export",
+    "to_trl": "export_preferences",
+    "trl_lengths": "export_preferences",
+    "to_llamafactory": "export_preferences",
     "METRICS": "evaluate",
     "evaluate": "evaluate",
     "evaluate_better": "evaluate",
@@ -72,7 +75,8 @@ if TYPE_CHECKING:
         write_qrels,
         write_run,
     )
-    from rir_hf.export import to_llamafactory, to_trl, trl_lengths
+    from rir_hf.export import from_flagembedding, to_flagembedding, to_sentence_transformers
+    from rir_hf.export_preferences import to_llamafactory, to_trl, trl_lengths
     from rir_hf.generate import GenerateAnswers, GenerateQueries
     from rir_hf.index import attach_index, load_index, save_index
     from rir_hf.llm import ChatLLM, CompletionLLM

@@ -1,237 +1,334 @@
-"""Finished rows in, the format of a trainer out."""
+"""Mined or scored rows in, the format of a retriever's trainer out.
+
+One nested row (`query`, `pos`, `neg`, with scores `pos_scores`, `neg_scores`) is the truth; each format here is derived from it,
+and scores are rescaled here only. Rows that a format cannot hold are left out and counted in the log.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
-from datasets import Dataset, DatasetDict
-from datasets.utils import tqdm
+import pyarrow.compute as pc
+from datasets import Dataset, Features, List, Value, load_dataset
 
-from rir_hf.llm import as_messages
+from rir_hf.teach import z_scores
 from rir_hf.transform import require_columns
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
-_TEXTS = ("prompt", "chosen", "rejected")
-_SCORES = ("chosen_score", "rejected_score", "query_score")
-_SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
+Rescale = Literal["none", "minmax", "zscore", "softmax"]
+
+NO_POSITIVE = "no positive"
+NO_NEGATIVE = "no negative"
+FEW_NEGATIVES = "too few negatives"
+NO_SCORES = "no scores"
+
+_SCORES = ("pos_scores", "neg_scores")
+_SHAPES = {
+    "triplet": "triplet",
+    "TripletLoss": "triplet",
+    "n-tuple": "n-tuple",
+    "MultipleNegativesRankingLoss": "n-tuple",
+    "CachedMultipleNegativesRankingLoss": "n-tuple",
+    "CachedGISTEmbedLoss": "n-tuple",
+    "GISTEmbedLoss": "n-tuple",
+    "labeled-pair": "labeled-pair",
+    "BinaryCrossEntropyLoss": "labeled-pair",
+    "ContrastiveLoss": "labeled-pair",
+    "CoSENTLoss": "labeled-pair",
+    "OnlineContrastiveLoss": "labeled-pair",
+    "labeled-list": "labeled-list",
+    "DistillKLDivLoss": "scored n-tuple",
+    "MarginMSELoss": "scored n-tuple",
+    "ADRMSELoss": "scored list",
+    "LambdaLoss": "scored list",
+    "ListMLELoss": "scored list",
+    "ListNetLoss": "scored list",
+    "PListMLELoss": "scored list",
+    "RankNetLoss": "scored list",
+}
+_TUPLES = ("n-tuple", "scored n-tuple")
 
 
-def to_trl(
-    pairs: Dataset | DatasetDict,
+def to_sentence_transformers(
+    rows: Dataset,
     *,
-    conversational: bool = True,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    max_length: int = 1024,
-    template_arguments: dict[str, Any] | None = None,
-) -> Dataset | DatasetDict:
-    """Preference pairs as TRL's `DPOTrainer` takes them.
-
-    The columns are `prompt`, `chosen` and `rejected`, and the scores, which the trainer ignores. Rows without a pair are left out
-    and counted in the log.
+    loss: str,
+    num_negatives: int | None = None,
+    query: str = "query",
+    rescale: Rescale = "none",
+    temperature: float = 1.0,
+) -> Dataset:
+    """Rows as a sentence-transformers trainer takes them for a loss, with the columns in its order and no other.
 
     Args:
-        pairs: rows of `PreferencePairs`, or any with `prompt`, `chosen` and `rejected`.
-        conversational: lists of messages, to which the trainer applies the model's chat template. False: plain texts, for models
-            without one; an answer then begins with a space, unless the prompt ends in one.
-        tokenizer: check the lengths against it, and warn of what the trainer would cut or leave out.
-        max_length: tokens that the trainer is told (its own default is 1,024).
-        template_arguments: what the generator's chat template was given, `{"enable_thinking": False}`; written into the column
-            `chat_template_kwargs`, which the trainer reads.
+        rows: with `query`, `pos`, `neg`, and for distillation `pos_scores`, `neg_scores`.
+        loss: the name of the loss, or of the shape as `mine_hard_negatives` calls it:
+
+            - `triplet`, `TripletLoss`: `query, positive, negative`, a row for each negative;
+            - `n-tuple`, `MultipleNegativesRankingLoss`, its cached and GIST kin: `query, positive, negative_1, ..., negative_n`;
+            - `DistillKLDivLoss`, `MarginMSELoss`: the same, and `label`, the scores of the positive and of the negatives;
+            - `labeled-pair`, `BinaryCrossEntropyLoss`, `ContrastiveLoss`, `CoSENTLoss`, `OnlineContrastiveLoss`:
+              `query, passage, label`, with 1 and 0, a row for each passage;
+            - `labeled-list`: `query, docs, labels`, with 1 and 0;
+            - `LambdaLoss`, `ListNetLoss`, `ListMLELoss`, `PListMLELoss`, `RankNetLoss`, `ADRMSELoss`: the same with the scores, or
+              with 1 and 0 for rows that were never scored.
+        num_negatives: of the tuples. Default: as many as most rows have. A row with fewer is left out. In other shapes: at most
+            so many.
+        query: the query's column.
+        rescale: the scores of each row: `"none"`; `"minmax"` to 0 to 1; `"zscore"`; `"softmax"` with `temperature`.
+        temperature: of `"softmax"`; higher is flatter.
 
     Raises:
-        ValueError: a column is missing, or no row has a pair.
+        ValueError: an unknown loss, a missing column, a parameter out of range, or no row that the shape can hold.
+
+    A row with several positives becomes a row for each, except in the lists.
 
     Example:
-        >>> rows = Dataset.from_dict({"prompt": ["What is a truss?"], "chosen": ["A frame."], "rejected": ["A cat."], "id": [7]})
-        >>> to_trl(rows)[0]["chosen"]
-        [{'role': 'assistant', 'content': 'A frame.'}]
-        >>> to_trl(rows, conversational=False)[0]
-        {'prompt': 'What is a truss?', 'chosen': ' A frame.', 'rejected': ' A cat.'}
+        >>> rows = Dataset.from_dict({"query": ["q"], "pos": [["a"]], "neg": [["b", "c"]]})
+        >>> rows = rows.add_column("pos_scores", [[2.0]]).add_column("neg_scores", [[1.0, 0.0]])
+        >>> to_sentence_transformers(rows, loss="DistillKLDivLoss", rescale="minmax")[0]
+        {'query': 'q', 'positive': 'a', 'negative_1': 'b', 'negative_2': 'c', 'label': [1.0, 0.5, 0.0]}
+        >>> to_sentence_transformers(rows, loss="triplet")[1]
+        {'query': 'q', 'positive': 'a', 'negative': 'c'}
     """
-    if isinstance(pairs, DatasetDict):
-        settings = {"tokenizer": tokenizer, "max_length": max_length, "template_arguments": template_arguments}
-        return DatasetDict({name: to_trl(rows, conversational=conversational, **settings) for name, rows in pairs.items()})
-    rows = _with_pair(pairs)
-    if template_arguments and not conversational:
-        raise ValueError("template_arguments go with conversational=True: plain rows see no chat template.")
-    function = _as_conversation if conversational else _as_plain
-    scores = [name for name in _SCORES if name in rows.column_names]
-    rows = rows.select_columns([*_TEXTS, *scores]).map(
-        function, fn_kwargs={"template_arguments": template_arguments} if conversational else None, desc="to_trl"
-    )
-    if tokenizer is not None:
-        trl_lengths(rows, tokenizer, max_length)
+    if loss not in _SHAPES:
+        raise ValueError(f"loss must be one of {sorted(_SHAPES)}, got {loss!r}.")
+    if num_negatives is not None and num_negatives < 1:
+        raise ValueError(f"num_negatives must be at least 1, got {num_negatives}.")
+    shape = _SHAPES[loss]
+    scored = shape == "scored n-tuple" or (shape == "scored list" and set(_SCORES) <= set(rows.column_names))
+    rows = _usable(rows, query, scored=scored, who=f"to_sentence_transformers(loss={loss!r})")
+    if shape in _TUPLES:
+        num_negatives = num_negatives or _usual(_lengths(rows, "neg"))
+        rows = _keep(rows, [FEW_NEGATIVES if length < num_negatives else None for length in _lengths(rows, "neg")])
+    make, kinds = _shape(shape, num_negatives)
+    settings = {
+        "make": make,
+        "names": list(kinds),
+        "query": query,
+        "limit": num_negatives,
+        "rescale": check_rescale(rescale, temperature),
+        "scored": scored,
+    }
+    return rows.map(_reshape, fn_kwargs=settings, batched=True, remove_columns=rows.column_names, features=kinds, desc=f"to {loss}")
+
+
+def to_flagembedding(
+    rows: Dataset,
+    path: str | os.PathLike[str],
+    *,
+    scores: bool | None = None,
+    rescale: Rescale = "none",
+    temperature: float = 1.0,
+    order: Literal["given", "teacher"] = "given",
+    prompt: str | None = None,
+    type: str | None = None,
+) -> Path:
+    """Rows as JSON lines that FlagEmbedding trains on: `query, pos, neg`, and what of the following there is.
+
+    `answer` and `neg_answer` go along (Reinforced-IR's `retrieval_answer` training reads them), and so do `pos_scores`,
+    `neg_scores`, `prompt` and `type`. A row without a negative is left out, since the trainer divides by their number.
+
+    Args:
+        rows: with `query`, `pos`, `neg`.
+        path: the file to write, at once when it is complete.
+        scores: write the scores. Default: where the rows have them. A row without scores is then left out.
+        rescale, temperature: as in `to_sentence_transformers`. FlagEmbedding puts the scores through a softmax without temperature.
+        order: `"teacher"` writes the negatives in the order of their scores, which the `m3_kd_loss` goes by.
+        prompt: instruction for the queries, for rows that have no column `prompt`.
+        type: FlagEmbedding's type of the data, for rows that have no column `type`.
+
+    Raises:
+        ValueError: a missing column, `order="teacher"` without scores, or no row that can be trained on.
+
+    Example:
+        >>> rows = Dataset.from_dict({"query": ["q"], "pos": [["a"]], "neg": [["b"]], "neg_ids": [["7"]]})
+        >>> to_flagembedding(rows, "train.jsonl", prompt="Find it.").read_text()                 # doctest: +SKIP
+        '{"query":"q","pos":["a"],"neg":["b"],"prompt":"Find it."}'
+    """
+    has_scores = set(_SCORES) <= set(rows.column_names)
+    scored = has_scores if scores is None else scores
+    if order == "teacher" and not scored:
+        raise ValueError('order="teacher" needs the scores: map ScorePassages first, or leave order="given".')
+    if order not in ("given", "teacher"):
+        raise ValueError(f'order must be "given" or "teacher", got {order!r}.')
+    rows = _usable(rows, "query", scored=scored, who="to_flagembedding")
+    constants = {name: value for name, value in (("prompt", prompt), ("type", type)) if value is not None}
+    names = ["query", "pos", "neg", *(_SCORES if scored else ()), "answer", "neg_answer", "prompt", "type"]
+    kept = [name for name in names if name in rows.column_names]
+    settings = {"rescale": check_rescale(rescale, temperature), "order": order, "scored": scored, "constants": constants}
+    out = rows.select_columns(kept).map(_flag_row, fn_kwargs=settings, desc="to_flagembedding")
+    return _write_lines(out.select_columns([name for name in names if name in out.column_names]), Path(path))
+
+
+def from_flagembedding(path: str | os.PathLike[str]) -> Dataset:
+    """Rows of a file that FlagEmbedding trains on, checked.
+
+    Args:
+        path: JSON lines with `query`, `pos`, `neg`; every other column comes along.
+
+    Raises:
+        ValueError: a missing column, or `pos` or `neg` that is a text and not a list, which FlagEmbedding would take letter by
+            letter.
+    """
+    rows = load_dataset("json", data_files=os.fspath(path), split="train")
+    require_columns(dict.fromkeys(rows.column_names), ["query", "pos", "neg"], f"from_flagembedding({os.fspath(path)!r})")
+    for name in ("pos", "neg"):
+        if not isinstance(rows.features[name], List):
+            raise ValueError(f"{path}: {name!r} must hold a list of texts per row, found {rows.features[name]}.")
     return rows
 
 
-def trl_lengths(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int = 1024) -> dict[str, int]:
-    """Count the rows that `DPOTrainer` would leave out or cut at `max_length`, as it tokenizes them, and warn of them.
-
-    Args:
-        pairs: rows of `to_trl`.
-        tokenizer: the tokenizer of the model to be trained.
-        max_length: tokens that the trainer is told.
-
-    Returns:
-        `rows`; `rows_left_out`, whose prompt alone fills `max_length`; `chosen_cut` and `rejected_cut`, which lose their end;
-        `longest`, in tokens; `longest_prompt`; `boundary_moved`, the rows whose prompt ends in other tokens once an answer follows,
-        so that the trainer leaves this end out.
-    """
-    rows = pairs.select_columns([name for name in pairs.column_names if name not in _SCORES])
-    lengths = np.array([_lengths_of(row, tokenizer) for row in tqdm(rows, desc="trl_lengths", delay=5)]).reshape(-1, 4)
-    prompt, chosen, rejected, displaced = lengths.T
-    left_out = prompt >= max_length
-    found = {
-        "rows": len(pairs),
-        "rows_left_out": int(left_out.sum()),
-        "chosen_cut": int((~left_out & (chosen > max_length)).sum()),
-        "rejected_cut": int((~left_out & (rejected > max_length)).sum()),
-        "longest": int(lengths[:, 1:3].max(initial=0)),
-        "longest_prompt": int(prompt.max(initial=0)),
-        "boundary_moved": int((displaced > 0).sum()),
-    }
-    lost = found["rows_left_out"] + found["chosen_cut"] + found["rejected_cut"]
-    logger.log(
-        logging.WARNING if lost else logging.INFO,
-        "Of %d pairs DPOTrainer leaves out %d at max_length=%d, because the prompt alone fills it, and cuts %d chosen and %d "
-        "rejected answers; the longest pair has %d tokens.",
-        found["rows"], found["rows_left_out"], max_length, found["chosen_cut"], found["rejected_cut"], found["longest"],
-    )  # fmt: skip
-    if found["boundary_moved"]:
-        logger.warning(
-            "In %d of %d pairs the prompt's last tokens change once an answer follows; DPOTrainer leaves them out, and trains on "
-            "another prompt than the generator sees. A chat template may need template_arguments.",
-            found["boundary_moved"], found["rows"],
-        )  # fmt: skip
-    return found
-
-
-def to_llamafactory(pairs: Dataset, folder: str | os.PathLike[str], *, name: str = "preferences") -> Path:
-    """Preference pairs as LLaMA-Factory takes them: a ShareGPT ranking file, and its entry in `dataset_info.json`.
-
-    Train with `dataset_dir: FOLDER`, `dataset: NAME`, `stage: dpo`. Other entries of `dataset_info.json` stay.
-
-    Args:
-        pairs: rows of `PreferencePairs` or `to_trl`. Rows without a pair are left out and counted in the log.
-        folder: where both files go.
-        name: of the dataset; the file is `NAME.jsonl`.
-
-    Returns:
-        The path of the ranking file.
-
-    Raises:
-        ValueError: a column is missing, no row has a pair, or `dataset_info.json` is there and is not JSON.
+def rescaled(scores: np.ndarray, how: tuple[str, float]) -> np.ndarray:
+    """The scores of one row, rescaled.
 
     Example:
-        >>> rows = Dataset.from_dict({"prompt": ["What is a truss?"], "chosen": ["A frame."], "rejected": ["A cat."]})
-        >>> to_llamafactory(rows, "data").read_text()                                        # doctest: +SKIP
-        '{"conversations":[{"from":"human","value":"What is a truss?"}],"chosen":{"from":"gpt","value":"A frame."},...}'
+        >>> rescaled(np.array([3.0, 1.0, 2.0]), ("minmax", 1.0)).tolist()
+        [1.0, 0.0, 0.5]
     """
-    rows = _with_pair(pairs)
-    folder = Path(folder)
-    info = folder / "dataset_info.json"
-    try:
-        entries = json.loads(info.read_text(encoding="utf-8")) if info.exists() else {}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{info} is not JSON ({error}): mend or move it.") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.jsonl"
-    part = folder / f".{name}.part"
-    rows.select_columns(list(_TEXTS)).map(_as_sharegpt, remove_columns=list(_TEXTS), desc="to_llamafactory").select_columns(
-        ["conversations", "chosen", "rejected"]
-    ).to_json(part, force_ascii=False)
+    name, temperature = how
+    if name == "minmax":
+        width = np.ptp(scores)
+        return (scores - scores.min()) / width if width > 0 else np.zeros(len(scores))
+    if name == "zscore":
+        return z_scores(scores)
+    if name == "softmax":
+        weights = np.exp((scores - scores.max()) / temperature)
+        return weights / weights.sum()
+    return scores
+
+
+def check_rescale(rescale: str, temperature: float) -> tuple[str, float]:
+    """Both, if they go together; `ValueError` if not."""
+    if rescale not in ("none", "minmax", "zscore", "softmax"):
+        raise ValueError(f'rescale must be "none", "minmax", "zscore" or "softmax", got {rescale!r}.')
+    if temperature <= 0 or (temperature != 1 and rescale != "softmax"):
+        raise ValueError(f'temperature must be above 0 and goes with rescale="softmax", got {temperature} and {rescale!r}.')
+    return rescale, temperature
+
+
+def _usable(rows: Dataset, query: str, *, scored: bool, who: str) -> Dataset:
+    """The rows with a positive, a negative and, if needed, scores; the others are counted in the log."""
+    if not isinstance(rows, Dataset):
+        raise TypeError(f"{who} takes one Dataset, got {type(rows).__name__}: name the split, or load the stream.")
+    require_columns(dict.fromkeys(rows.column_names), [query, "pos", "neg", *(_SCORES if scored else ())], who)
+    for name in ("pos", "neg"):
+        if not isinstance(rows.features[name], List):
+            raise ValueError(f"{who}: {name!r} must hold a list of texts per row, found {rows.features[name]}.")
+    rows = rows.with_format(None)
+    counts = [_lengths(rows, name) for name in ("pos", "neg", *(_SCORES if scored else ()))]
+    reasons = []
+    for positives, negatives, *given in zip(*counts, strict=True):
+        missing = NO_POSITIVE if not positives else NO_NEGATIVE if not negatives else None
+        reasons.append(missing or (NO_SCORES if scored and given != [positives, negatives] else None))
+    return _keep(rows, reasons)
+
+
+def _lengths(rows: Dataset, column: str) -> list[int]:
+    """How long the lists of a column are; 0 for a null."""
+    table = rows.select_columns([column]).with_format("arrow")[:]
+    return [length or 0 for length in pc.list_value_length(table.column(column)).to_pylist()]
+
+
+def _usual(lengths: list[int]) -> int:
+    """The most frequent length, the greatest of several."""
+    return max(Counter(lengths).items(), key=lambda item: (item[1], item[0]))[0]
+
+
+def _keep(rows: Dataset, reasons: list[str | None]) -> Dataset:
+    """The rows without a reason against them."""
+    lost = Counter(reason for reason in reasons if reason is not None)
+    if not lost:
+        return rows
+    if lost.total() == len(rows):
+        raise ValueError(f"None of the {len(rows)} rows can be exported: {dict(lost)}.")
+    logger.warning("%d of %d rows are left out: %s", lost.total(), len(rows), dict(lost.most_common()))
+    return rows.select([place for place, reason in enumerate(reasons) if reason is None])
+
+
+def _shape(shape: str, num_negatives: int | None) -> tuple[Callable[..., Iterator[dict[str, Any]]], Features]:
+    """What makes the rows of a shape, and their columns."""
+    text, number = Value("string"), Value("float32")
+    if shape == "triplet":
+        return _triplets, Features({"query": text, "positive": text, "negative": text})
+    if shape in _TUPLES:
+        names = ["query", "positive", *(f"negative_{place}" for place in range(1, 1 + num_negatives))]
+        return _tuples, Features(dict.fromkeys(names, text) | ({"label": List(number)} if shape == "scored n-tuple" else {}))
+    if shape == "labeled-pair":
+        return _labelled_pairs, Features({"query": text, "passage": text, "label": number})
+    return _lists, Features({"query": text, "docs": List(text), "labels": List(number)})
+
+
+def _reshape(
+    batch: Mapping[str, list[Any]],
+    make: Callable[..., Iterator[dict[str, Any]]],
+    names: list[str],
+    query: str,
+    limit: int | None,
+    rescale: tuple[str, float],
+    scored: bool,
+) -> dict[str, list[Any]]:
+    made: list[dict[str, Any]] = []
+    for place, text in enumerate(batch[query]):
+        positives, negatives = batch["pos"][place], batch["neg"][place]
+        scores = np.array([1.0] * len(positives) + [0.0] * len(negatives))
+        if scored:
+            scores = rescaled(np.array([*batch["pos_scores"][place], *batch["neg_scores"][place]], np.float64), rescale)
+        border = len(positives)
+        made += make(text, positives, negatives[:limit], scores[:border].tolist(), scores[border:][:limit].tolist())
+    return {name: [row[name] for row in made] for name in names}
+
+
+def _triplets(query: str, positives: list[str], negatives: list[str], _: list[float], __: list[float]) -> Iterator[dict[str, Any]]:
+    for positive in positives:
+        for negative in negatives:
+            yield {"query": query, "positive": positive, "negative": negative}
+
+
+def _tuples(
+    query: str, positives: list[str], negatives: list[str], high: list[float], low: list[float]
+) -> Iterator[dict[str, Any]]:
+    others = {f"negative_{place}": text for place, text in enumerate(negatives, start=1)}
+    for positive, score in zip(positives, high, strict=True):
+        yield {"query": query, "positive": positive, **others, "label": [score, *low]}
+
+
+def _labelled_pairs(
+    query: str, positives: list[str], negatives: list[str], high: list[float], low: list[float]
+) -> Iterator[dict[str, Any]]:
+    for passage, label in zip([*positives, *negatives], [*high, *low], strict=True):
+        yield {"query": query, "passage": passage, "label": label}
+
+
+def _lists(query: str, positives: list[str], negatives: list[str], high: list[float], low: list[float]) -> Iterator[dict[str, Any]]:
+    yield {"query": query, "docs": [*positives, *negatives], "labels": [*high, *low]}
+
+
+def _flag_row(
+    row: Mapping[str, Any], rescale: tuple[str, float], order: str, scored: bool, constants: dict[str, str]
+) -> dict[str, Any]:
+    out: dict[str, Any] = {name: value for name, value in constants.items() if name not in row}
+    if scored:
+        border = len(row["pos"])
+        scores = rescaled(np.array([*row["pos_scores"], *row["neg_scores"]], np.float64), rescale).tolist()
+        out |= {"pos_scores": scores[:border], "neg_scores": scores[border:]}
+        if order == "teacher":
+            best = sorted(range(len(row["neg"])), key=lambda place: -out["neg_scores"][place])
+            out |= {"neg": [row["neg"][place] for place in best], "neg_scores": [out["neg_scores"][place] for place in best]}
+    return out
+
+
+def _write_lines(rows: Dataset, path: Path) -> Path:
+    """Write JSON lines under another name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    rows.to_json(part, force_ascii=False)
     os.replace(part, path)
-    entries[name] = {
-        "file_name": path.name,
-        "formatting": "sharegpt",
-        "ranking": True,
-        "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"},
-    }
-    part.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, info)
     return path
-
-
-def _with_pair(pairs: Dataset) -> Dataset:
-    """The rows that have a pair, the others counted in the log."""
-    if not isinstance(pairs, Dataset):
-        raise TypeError(
-            f"Preference pairs are exported from a Dataset, got {type(pairs).__name__}: name the split, or load the stream."
-        )
-    require_columns(dict.fromkeys(pairs.column_names), list(_TEXTS), "The export of preference pairs")
-    pairs = pairs.with_format(None)
-    has_pair = [None not in texts for texts in zip(*(pairs[name][:] for name in _TEXTS), strict=True)]
-    kept = [place for place, is_kept in enumerate(has_pair) if is_kept]
-    if not kept:
-        raise ValueError(
-            f"None of the {len(pairs)} rows has a pair: report_generation says why, for rows of PreferencePairs(drop=False)."
-        )
-    if len(kept) == len(pairs):
-        return pairs
-    errors = pairs["pair_error"][:] if "pair_error" in pairs.column_names else ["no pair"] * len(pairs)
-    reasons = Counter(error for error, is_kept in zip(errors, has_pair, strict=True) if not is_kept)
-    logger.warning(
-        "%d of %d rows are left out, since they have no pair: %s", reasons.total(), len(pairs), dict(reasons.most_common())
-    )
-    return pairs.select(kept)
-
-
-def _as_conversation(row: Mapping[str, Any], template_arguments: dict[str, Any] | None) -> dict[str, Any]:
-    messages: dict[str, Any] = {name: _said_by_assistant(row[name]) for name in ("chosen", "rejected")}
-    if template_arguments:
-        messages["chat_template_kwargs"] = template_arguments
-    return {"prompt": as_messages(row["prompt"]), **messages}
-
-
-def _as_plain(row: Mapping[str, Any]) -> dict[str, str]:
-    for name in _TEXTS:
-        if not isinstance(row[name], str):
-            raise ValueError(f"conversational=False needs plain texts, but {name!r} holds messages: {row[name]!r:.80}")
-    prompt = row["prompt"].rstrip(" ")  # a space at the end would be a token of its own, which no answer in a text begins after
-    begins = "" if prompt[-1:].isspace() else " "
-    answers = {name: row[name] if row[name][:1].isspace() else begins + row[name] for name in ("chosen", "rejected")}
-    return {"prompt": prompt, **answers}
-
-
-def _as_sharegpt(row: Mapping[str, Any]) -> dict[str, Any]:
-    answers = {name: _said_by_assistant(row[name])[0]["content"] for name in ("chosen", "rejected")}
-    said = [{"from": _SPEAKERS[message["role"]], "value": message["content"]} for message in as_messages(row["prompt"])]
-    return {"conversations": said, **{name: {"from": "gpt", "value": text} for name, text in answers.items()}}
-
-
-def _said_by_assistant(answer: str | list[dict[str, str]]) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
-
-
-def _lengths_of(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens of the prompt, of the prompt with either answer, and of the prompt's end that the answers' tokens displace."""
-    if isinstance(row["prompt"], str):
-        end = tokenizer.eos_token or ""
-        texts = [row["prompt"], row["prompt"] + row["chosen"] + end, row["prompt"] + row["rejected"] + end]
-    else:
-        arguments = row.get("chat_template_kwargs") or {}
-        whole = [row["prompt"] + row[name] for name in ("chosen", "rejected")]
-        texts = [
-            tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True, **arguments),
-            *(tokenizer.apply_chat_template(messages, tokenize=False, **arguments) for messages in whole),
-        ]
-    prompt, *answered = tokenizer(texts, add_special_tokens=isinstance(row["prompt"], str), verbose=False)["input_ids"]
-    shared = min(_shared_beginning(prompt, ids) for ids in answered)
-    return [shared, *map(len, answered), len(prompt) - shared]
-
-
-def _shared_beginning(first: list[int], second: list[int]) -> int:
-    """How many tokens both begin with."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 EMPTY_PASSAGE = "the passage is empty"
 EMPTY_QUERY = "the query is empty"
 DUPLICATE = "the same query was already written for this passage"
-NOTHING_WRITTEN = "the answer holds no query"
+NOTHING_WRITTEN = "the answer holds no query (a model that thinks first needs more max_tokens, or to be told not to)"
 NOT_WRITTEN = "no query was written: "
 NOT_CHECKED = "the quality check failed: "
 UNCLEAR = "the quality check was answered neither Yes nor No: "
@@ -43,10 +43,16 @@ _QUERY_COLUMNS = {
     "query_quality": pa.float64(),
     "passage_cut": pa.bool_(),
 }
+_EARLIER = ("prompt", "answers_dropped", "answers_asked", "answer_error")
 _LOST = pa.struct([(reason, pa.int64()) for reason in LOST_ANSWERS])
 _CHECKS = {True: "logprobs", False: None, None: None, "logprobs": "logprobs", "text": "text"}
 _AGAIN = 1 << 20
-_LIST_MARK = re.compile(r"^(?:[-*•]\s+|\(?\d{1,2}[.):]\s+)")
+"""Added to the number of a draw that replaces a failed one."""
+
+_LIST_MARK = re.compile(r"^(?:[-*•]\s+|\(?1[.):]\s+)")
+_ANNOUNCED = re.compile(
+    r"^(?:sure|certainly|of course|okay|ok|here)\b|\b(?:here is|here's|here are|following)\b.*:$", re.IGNORECASE
+)
 _QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`"}
 
 
@@ -82,7 +88,8 @@ class GenerateQueries(BatchTransform):
         temperature, top_p, max_tokens: of the queries; `max_tokens` of a written check too.
         drop: leave out the rows without a query. Their number and reasons are in the log, once.
         keep_generated: for the rows of an earlier run: leave those with a query, or with one that was turned down, as they are,
-            and ask once more for those on which the generator failed.
+            and ask once more for those on which the generator failed. `n` adds none. New queries are compared with those for the
+            same passage in the batch.
         seed: of the draws.
 
     Raises:
@@ -123,8 +130,8 @@ class GenerateQueries(BatchTransform):
         if quality_check not in _CHECKS:
             raise ValueError(f'quality_check must be True, False, "logprobs" or "text", got {quality_check!r}.')
         for example in examples:
-            if not {"passage", "query"} <= set(example):
-                raise ValueError(f"Each of the examples must have passage and query, got {example!r:.100}.")
+            if not all(isinstance(example.get(name), str) for name in ("passage", "query")):
+                raise ValueError(f"Each of the examples must have the texts passage and query, got {example!r:.100}.")
         self.llm = as_llm(llm, "generate", "GenerateQueries")
         self.n = n
         self.quality_check = _CHECKS[quality_check]
@@ -136,6 +143,7 @@ class GenerateQueries(BatchTransform):
         self.prompt = _query_prompt(words, prompt)
         self.check_prompt = fill_prompt("check", words, words.fits)
         self.label = words.query
+        self.one_line = words.one_line
         self.examples = [[example["passage"][:max_chars], example["query"]] for example in examples]
         self.temperature = temperature
         self.top_p = top_p
@@ -154,9 +162,7 @@ class GenerateQueries(BatchTransform):
         put_on_device_of_rank(self.llm, rank)
         attempts = self._read(batch)
         self._write([attempt for attempt in attempts if attempt.error is None and attempt.query is None])
-        per_row = len(attempts) // max(1, len(batch[self.passage]))
-        for first in range(0, len(attempts), per_row or 1):
-            _drop_duplicates(attempts[first : first + per_row])
+        _drop_duplicates(attempts)
         if self.quality_check is not None:
             self._check([attempt for attempt in attempts if attempt.query is not None and not attempt.is_kept])
         self._tell(attempts)
@@ -172,10 +178,14 @@ class GenerateQueries(BatchTransform):
     def _read(self, batch: Mapping[str, Any]) -> list[_Attempt]:
         passages = read_texts(batch, self.passage, "GenerateQueries")
         if not (self.keep_generated and "query_error" in batch):
-            return [_Attempt(passage or "", number) for passage in passages for number in range(self.n)]
+            return [_Attempt(row, passage or "", number) for row, passage in enumerate(passages) for number in range(self.n)]
         names = ["query", "query_error", "dropped_query", "query_quality", "query_number", "passage_cut"]
         require_columns(batch, names, "GenerateQueries(keep_generated=True)")
-        earlier = zip(*(read_column(batch, name) for name in names), strict=True)
+        earlier = list(zip(*(read_column(batch, name) for name in names), strict=True))
+        if max(number for *_, number, _ in earlier) + 1 < self.n:
+            logger.warning(
+                "GenerateQueries: keep_generated=True adds no queries: n=%d is more than the rows were made with.", self.n
+            )
         return [_Attempt.of_earlier(passage or "", *values) for passage, values in zip(passages, earlier, strict=True)]
 
     def _write(self, attempts: list[_Attempt]) -> None:
@@ -185,7 +195,7 @@ class GenerateQueries(BatchTransform):
             fitted = [self._fit(attempt, self._query_prompt_of(attempt), self.max_tokens) for attempt in now]
             found = self._generate(fitted, temperature=self.temperature, seed=seed_of(self.seed, "", draw), tokens=self.max_tokens)
             for attempt, answer in zip(now, found, strict=True):
-                attempt.take(answer, self.label)
+                attempt.take(answer, self.label, self.one_line)
 
     def _query_prompt_of(self, attempt: _Attempt) -> Any:
         length = ""
@@ -245,14 +255,16 @@ class GenerateQueries(BatchTransform):
         logger.info("GenerateQueries: %d queries for %d passages.", good, len({attempt.passage for attempt in attempts}))
         if reasons:
             logger.warning("GenerateQueries: %d rows without a query: %s", reasons.total(), dict(reasons.most_common(5)))
-        asked = [attempt for attempt in attempts if not attempt.is_kept and attempt.error != EMPTY_PASSAGE]
-        raise_if_hopeless(self, "generator", [attempt.error if attempt.has_failed else None for attempt in asked])
+        if not any(isinstance(attempt.row, str) for attempt in attempts):  # an earlier run has results, so there is hope
+            asked = [attempt for attempt in attempts if attempt.error != EMPTY_PASSAGE]
+            raise_if_hopeless(self, "generator", [attempt.error if attempt.has_failed else None for attempt in asked])
 
 
 @dataclass
 class _Attempt:
-    """One query for one passage, on its way."""
+    """One query for one passage, on its way; `row` is what tells the passages of a batch apart."""
 
+    row: int | str
     passage: str
     query_number: int
     draw: int = 0
@@ -274,10 +286,10 @@ class _Attempt:
     ) -> _Attempt:
         """What an earlier run left; where the generator failed, to be asked again with another draw."""
         if error is not None and error.startswith(NOT_WRITTEN):
-            return cls(passage, number, draw=_AGAIN + number)
+            return cls(passage, passage, number, draw=_AGAIN + number)
         if error is not None and error.startswith(NOT_CHECKED):
-            return cls(passage, number, query=dropped, passage_cut=cut)
-        return cls(passage, number, 0, query, error, dropped, quality, cut, is_kept=True)
+            return cls(passage, passage, number, query=dropped, passage_cut=bool(cut))
+        return cls(passage, passage, number, 0, query, error, dropped, quality, bool(cut), is_kept=True)
 
     @property
     def error(self) -> str | None:
@@ -286,15 +298,15 @@ class _Attempt:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it was the generator that failed."""
-        return (self.error or "").startswith((NOT_WRITTEN, NOT_CHECKED))
+        """Whether the generator failed, or wrote nothing."""
+        return (self.error or "").startswith((NOT_WRITTEN, NOT_CHECKED, NOTHING_WRITTEN))
 
-    def take(self, answer: str | LLMError, label: str) -> None:
+    def take(self, answer: str | LLMError, label: str, one_line: bool) -> None:
         """Take the query out of an answer, or why there is none."""
         if isinstance(answer, LLMError):
             self.query_error = f"{NOT_WRITTEN}{answer}"
         else:
-            self.query = clean_query(answer, label)
+            self.query = clean_query(answer, label, one_line=one_line)
             if not self.query:
                 self.turn_down(NOTHING_WRITTEN, text=answer)
 
@@ -326,6 +338,7 @@ class GenerateAnswers(BatchTransform):
     - `prompt`: what the generator was asked, which preference pairs need;
     - `answers_dropped`: how many of the `n` are missing and why (`rir_hf.generate.LOST_ANSWERS`); these counts and the
       answers add up to `n`;
+    - `answers_asked`: how many answers were asked for so far, those of earlier runs included;
     - `answer_error`: why the row has no answer; null where it has one.
 
     No row is ever dropped. When the generator fails on every row of the first batch (more than one), or on the first 8,
@@ -341,7 +354,7 @@ class GenerateAnswers(BatchTransform):
         prompt: another question than that of the task, with `{query}`.
         temperature, top_p, max_tokens: of the answers.
         keep_generated: for the rows of an earlier run: leave the answers they have, and ask again for those that failed, or for as
-            many more as a larger `n` needs. Rows whose `prompt` was another are asked anew.
+            many more as a larger `n` needs; a smaller one takes none away. Rows whose `prompt` was another are asked anew.
         seed: of the draws.
 
     Raises:
@@ -394,18 +407,21 @@ class GenerateAnswers(BatchTransform):
         put_on_device_of_rank(self.llm, rank)
         queries = read_texts(batch, self.query, "GenerateAnswers")
         rows = [_Answered(query or "", self.prompt.format(query=query or ""), self.n) for query in queries]
-        if self.keep_generated and {"answers", "prompt", "answers_dropped", "answer_error"} <= set(batch):
-            kept = (read_column(batch, name) for name in ("prompt", "answers_dropped", "answer_error"))
-            earlier = (read_lists(batch, "answers"), *kept)
+        if self.keep_generated and {"answers", *_EARLIER} <= set(batch):
+            earlier = (read_lists(batch, "answers"), *(read_column(batch, name) for name in _EARLIER))
             for row, *values in zip(rows, *earlier, strict=True):
                 row.keep(*values)
         asked = [row for row in rows if row.missing]
-        for seed, missing in sorted({(row.seed, row.missing) for row in asked}):
-            self._ask([row for row in asked if (row.seed, row.missing) == (seed, missing)], seed, missing)
-        self._tell(rows, asked)
+        groups: dict[tuple[int, int], list[_Answered]] = {}
+        for row in asked:
+            groups.setdefault((row.used, row.missing), []).append(row)
+        for (used, missing), group in groups.items():
+            self._ask(group, used, missing)
+        self._tell(rows)
+        raise_if_hopeless(self, "generator", [None if row.answers else row.error for row in asked if not row.is_again])
         return self._columns(rows)
 
-    def _ask(self, rows: list[_Answered], again: int, missing: int) -> None:
+    def _ask(self, rows: list[_Answered], used: int, missing: int) -> None:
         """Have `missing` answers written for each row, for equal questions once."""
         distinct = list(dict.fromkeys(row.prompt for row in rows))
         found = self.llm.generate(
@@ -415,13 +431,13 @@ class GenerateAnswers(BatchTransform):
             max_tokens=self.max_tokens,
             stop=None if is_chat(self.llm) else ["\n\n"],
             n=missing,
-            seed=seed_of(self.seed, "", again) if again else self.seed,
+            seed=seed_of(self.seed, "", used) if used else self.seed,
         )
         answers = dict(zip(distinct, found, strict=True))
         for row in rows:
             row.take(answers[row.prompt], missing)
 
-    def _tell(self, rows: list[_Answered], asked: list[_Answered]) -> None:
+    def _tell(self, rows: list[_Answered]) -> None:
         dropped = sum((Counter(row.dropped) for row in rows), Counter())
         logger.info("GenerateAnswers: %d answers to %d queries.", sum(len(row.answers) for row in rows), len(rows))
         if dropped:
@@ -430,7 +446,6 @@ class GenerateAnswers(BatchTransform):
         reasons = Counter(row.error for row in rows if row.error is not None)
         if reasons:
             logger.warning("GenerateAnswers: %d rows without an answer: %s", reasons.total(), dict(reasons.most_common(5)))
-        raise_if_hopeless(self, "generator", [row.error if row.has_failed else None for row in asked])
 
     def _columns(self, rows: list[_Answered]) -> dict[str, Column]:
         lost = [{reason: row.dropped.get(reason, 0) for reason in LOST_ANSWERS} for row in rows]
@@ -438,6 +453,7 @@ class GenerateAnswers(BatchTransform):
             "answers": Column([row.answers for row in rows], TEXTS),
             "prompt": Column([row.prompt for row in rows], pa.string()),
             "answers_dropped": Column(lost, _LOST),
+            "answers_asked": Column([row.used for row in rows], pa.int64()),
             "answer_error": Column([row.error for row in rows], pa.string()),
         }
         if self.n == 1:
@@ -455,25 +471,21 @@ class _Answered:
     answers: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     error: str | None = None
-    seed: int = 0
+    used: int = 0
+    is_again: bool = False
 
     def __post_init__(self) -> None:
         if not self.query.strip():
             self.dropped, self.error, self.missing = {"no_query": self.missing}, EMPTY_QUERY, 0
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether it was the generator that failed."""
-        return not self.answers and self.dropped.get("failed", 0) > 0
-
-    def keep(self, answers: list[str], prompt: str | None, dropped: Mapping[str, int], error: str | None) -> None:
-        """Take over what an earlier run left to the same question; what failed then is missing."""
+    def keep(self, answers: list[str], prompt: str | None, dropped: Mapping[str, int], used: int, error: str | None) -> None:
+        """Take over what an earlier run left to the same question; what failed then, or is now asked for, is missing."""
         if prompt != self.prompt or self.error is not None:
             return
         lost = {reason: count for reason, count in dropped.items() if count and reason != "failed"}
         self.missing = max(0, self.missing - len(answers) - sum(lost.values()))
-        self.answers, self.dropped, self.error = list(answers), lost, error if not self.missing else None
-        self.seed = _AGAIN
+        self.answers, self.dropped, self.used = list(answers), lost, used
+        self.error, self.is_again = None if self.missing else error, True
 
     def take(self, found: list[str] | LLMError, asked: int) -> None:
         """Take the distinct answers, and count the others."""
@@ -485,9 +497,10 @@ class _Answered:
                 lost["duplicate" if text else "empty"] += 1
             else:
                 self.answers.append(text)
-        self.dropped = dict(+lost)
+        self.dropped, self.used = dict(+lost), self.used + asked
         if not self.answers:
-            self.error = f"no answer was written: {found if isinstance(found, LLMError) else 'all are empty'}"
+            why = found if isinstance(found, LLMError) else f"{self.dropped} of {self.used} texts"
+            self.error = f"no answer was written: {why}"
 
 
 def answer_prompt(task: str | None, *, words: int = 60, prompt: str | None = None) -> str:
@@ -519,8 +532,13 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def clean_query(text: str, label: str = "query") -> str:
+def clean_query(text: str, label: str = "query", *, one_line: bool = True) -> str:
     r"""The query in an answer: its first line of text, without an announcement, a list mark, its label or quotes around it.
+
+    Args:
+        text: what a model wrote.
+        label: what the task calls a query.
+        one_line: False keeps the lines that follow.
 
     Example:
         >>> clean_query('Here is a question:\n\n1. **"What is a truss?"**\n2. "Why?"')
@@ -529,10 +547,11 @@ def clean_query(text: str, label: str = "query") -> str:
         'Sleep helps.'
     """
     lines = [line.strip() for line in without_thinking(text).splitlines() if line.strip(" \t#*`-")]
-    if len(lines) > 1 and lines[0].rstrip("*").endswith(":"):
+    if len(lines) > 1 and _ANNOUNCED.search(lines[0].rstrip("*")):
         lines = lines[1:]
-    labelled = re.compile(rf"^(?:{re.escape(label)}|query|question|{re.escape(label.split()[-1])})\s*:[\s*]*", re.IGNORECASE)
-    found, before = lines[0] if lines else "", None
+    names = f"{re.escape(label)}|query|question|{re.escape(label.split()[-1])}"
+    labelled = re.compile(rf"^(?:{names})(?:\s*\d+)?\s*:[\s*]*", re.IGNORECASE)
+    found, before = "\n".join(lines[:1] if one_line else lines), None
     while found != before:
         before = found
         found = labelled.sub("", _LIST_MARK.sub("", found.strip().strip("*").strip()))
@@ -563,20 +582,22 @@ def _check_draws(n: int, temperature: float, top_p: float) -> None:
 
 
 def _drop_duplicates(attempts: list[_Attempt]) -> None:
-    """Keep the first of equal queries for one passage."""
-    seen: set[str] = set()
+    """Keep the first of equal queries of one row of the corpus, and those of an earlier run before new ones."""
+    seen = {(attempt.row, attempt.query) for attempt in attempts if attempt.is_kept}
     for attempt in attempts:
         if attempt.query is not None and not attempt.is_kept:
-            if attempt.query in seen:
+            if (attempt.row, attempt.query) in seen:
                 attempt.turn_down(DUPLICATE)
-            else:
-                seen.add(attempt.query)
+            seen.add((attempt.row, attempt.query))
 
 
 def _reading(answer: str | LLMError) -> bool | str | LLMError:
-    """Yes, No, or the text where it is neither."""
+    """Yes, No, or the text where it is neither: the only one of the two, or the one that stands alone at the beginning."""
     if isinstance(answer, LLMError):
         return answer
     said = without_thinking(answer).strip().lower()
-    found = re.findall(r"^\W*(yes|no)\b", said) or list(set(re.findall(r"\b(yes|no)\b", said)))
-    return found[0] == "yes" if len(found) == 1 else answer
+    found = {"yes" if word == "yes" else "no" for word in re.findall(r"\b(yes|no|not)\b", said)}
+    first = re.match(r"\W*(yes|no)\s*(?:[.,;:!*-]|$)", said)
+    if len(found) == 1 and (first or re.search(r"\b(yes|no)\b", said)):
+        return "yes" in found
+    return first[1] == "yes" if first else answer

@@ -20,7 +20,7 @@ import numpy as np
 import xxhash
 from datasets.utils import tqdm
 
-from rir_hf.retriever import model_identity
+from rir_hf.retriever import model_identity, require_place
 from rir_hf.transform import describe, hash_by_identity, public_attributes
 
 if TYPE_CHECKING:
@@ -594,8 +594,7 @@ def _check_place(model: str, gguf_file: str | None) -> None:
     path = Path(model)
     if gguf_file is not None and not (path / gguf_file).is_file():
         raise FileNotFoundError(f"gguf_file={gguf_file!r} is not in the folder {model}.")
-    if not path.exists() and (path.is_absolute() or model.startswith(("./", "../", "~"))):
-        raise FileNotFoundError(f"There is no model at {model}.")
+    require_place(model)
     packed = sorted(file.name for file in path.glob("*.gguf")) if gguf_file is None else []
     if packed and not (path / "config.json").exists():
         raise ValueError(f"{model} holds GGUF files: name one, gguf_file={packed[0]!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from string import Formatter
 from typing import NamedTuple
 
@@ -48,6 +49,8 @@ class Task(NamedTuple):
     """Which passage to write for a query."""
     lengths: tuple[str, ...] = ("fewer than 5 words", "5 to 10 words", "5 to 10 words", "10 to 15 words", "more than 15 words")
     """Lengths to draw from, so that queries differ as those of people do; none where the task itself says how long."""
+    one_line: bool = True
+    """Whether a query is a single line."""
 
 
 _CLAIM_LENGTHS = ("10 to 15 words", "10 to 15 words", "more than 15 words")
@@ -103,6 +106,7 @@ TASKS = {
         "Does the counter-argument refute the argument?",
         "Write a counter-argument that refutes the argument, point by point.",
         (),
+        one_line=False,
     ),
     "webis-touche2020": Task(
         "question",
@@ -168,6 +172,9 @@ TASKS = {
 }
 """The tasks of the BEIR benchmark (Thakur et al. 2021), by the names of its datasets."""
 
+_FEWEST_SPACES = 3
+"""A description with fewer words is more likely a name that is spelled otherwise."""
+
 ANY_TASK = Task(
     "question",
     "passage",
@@ -192,10 +199,11 @@ def find_task(task: str | None) -> Task:
     """
     if task is None:
         return ANY_TASK
-    if task.lower() in TASKS:
-        return TASKS[task.lower()]
+    names = {_letters_of(name): name for name in TASKS}
+    if _letters_of(task) in names:
+        return TASKS[names[_letters_of(task)]]
     said = " ".join(task.split())
-    if " " not in said:
+    if said.count(" ") < _FEWEST_SPACES:
         raise ValueError(f"task must be one of {sorted(TASKS)}, or a sentence that describes the task, got {task!r}.")
     said = said if said.endswith((".", "!", "?")) else f"{said}."
     return Task(
@@ -206,6 +214,10 @@ def find_task(task: str | None) -> Task:
         f"Task: {said} Write a passage that it would find.",
         (),
     )
+
+
+def _letters_of(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 GENERATION_PROMPTS = {

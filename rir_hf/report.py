@@ -121,7 +121,7 @@ def report_generation(rows: Dataset) -> dict[str, Any]:
         A dict of plain values:
 
         - `rows`;
-        - `queries`, `rows_without_query` and `no_query_because` (reasons, the ten most frequent), and `passages_cut`;
+        - `queries`, `rows_without_query` and `no_query_because` (reasons, the ten most frequent), `rows_with_cut_passage`;
         - `answers`, `answers_dropped` by reason, `rows_without_answer` and `no_answer_because`;
         - `pairs`, `rows_without_pair` and `no_pair_because`; `gap`, how much better the chosen answer scores than the rejected one,
           and `gain`, how much better than the query alone: mean, minimum, 5th percentile, median, 95th percentile and maximum.
@@ -142,6 +142,8 @@ def report_generation(rows: Dataset) -> dict[str, Any]:
         reasons = Counter(reason for reason in columns[error] if reason is not None)
         summary |= _SUMMARIES[step](columns)
         summary |= {f"rows_without_{step}": reasons.total(), f"no_{step}_because": dict(reasons.most_common(10))}
+    if not len(rows):
+        raise ValueError("There is no row to report on. Where a map dropped them all, drop=False keeps them with the reasons.")
     if len(summary) == 1:
         raise ValueError(
             "report_generation reads query_error, answer_error or pair_error, which GenerateQueries, GenerateAnswers and "
@@ -152,7 +154,7 @@ def report_generation(rows: Dataset) -> dict[str, Any]:
 
 def _queries(columns: dict[str, list[Any]]) -> dict[str, Any]:
     found = {"queries": sum(error is None for error in columns["query_error"])}
-    return found | ({"passages_cut": sum(columns["passage_cut"])} if "passage_cut" in columns else {})
+    return found | ({"rows_with_cut_passage": sum(map(bool, columns["passage_cut"]))} if "passage_cut" in columns else {})
 
 
 def _answers(columns: dict[str, list[Any]]) -> dict[str, Any]:

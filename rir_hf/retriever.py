@@ -83,6 +83,7 @@ class Retriever:
         if max_length < 1 or batch_size < 1:
             raise ValueError(f"max_length and batch_size must be at least 1, got {max_length} and {batch_size}.")
         self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
+        require_place(self.model)
         self.query_prompt = query_prompt
         self.passage_prompt = passage_prompt
         self.max_length = max_length
@@ -178,6 +179,12 @@ def as_encoder(retriever: Encoder | SentenceTransformer | str | os.PathLike[str]
         f"A retriever is a Retriever, a SentenceTransformer, a model name or an object with encode_queries and encode_corpus, "
         f"got {type(retriever).__name__}."
     )
+
+
+def require_place(model: Any) -> None:
+    """Raise `FileNotFoundError` for a path, as opposed to a Hub name, at which nothing is."""
+    if isinstance(model, str) and not Path(model).exists() and (Path(model).is_absolute() or model.startswith(("./", "../", "~"))):
+        raise FileNotFoundError(f"There is no model at {model}.")
 
 
 def model_identity(model: Any) -> str:

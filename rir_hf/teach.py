@@ -329,7 +329,7 @@ class ScorePassages(BatchTransform):
             logger.warning(
                 "ScorePassages: %d of %d rows failed, most often: %s", reasons.total(), len(rows), reasons.most_common(1)[0][0]
             )
-        raise_if_hopeless(self, "teacher", [row.error for row in asked])
+        raise_if_hopeless(self, "teacher", [*(row.error for row in asked), *(None for row in rows if row.is_kept)])
 
     def _columns(self, rows: list[_Row]) -> dict[str, Column]:
         found = [row.columns() for row in rows]

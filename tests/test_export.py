@@ -1,174 +1,224 @@
-"""Preference pairs in the formats of trainers, read by the trainers themselves where they install."""
+"""Rows in the formats of retrievers' trainers, each taken by the real trainer, with no row lost without a count."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset
 
-from rir_hf import to_llamafactory, to_trl, trl_lengths
+from rir_hf import from_flagembedding, to_flagembedding, to_sentence_transformers
+from rir_hf.export import rescaled
+
+SHAPES = ["triplet", "n-tuple", "labeled-pair", "labeled-list"]
+BI_ENCODER = {
+    "triplet": "TripletLoss",
+    "n-tuple": "MultipleNegativesRankingLoss",
+    "labeled-pair": "CoSENTLoss",
+    "DistillKLDivLoss": "DistillKLDivLoss",
+    "MarginMSELoss": "MarginMSELoss",
+    "CachedMultipleNegativesRankingLoss": "CachedMultipleNegativesRankingLoss",
+    "OnlineContrastiveLoss": "OnlineContrastiveLoss",
+}
+CROSS_ENCODER = ["LambdaLoss", "ListNetLoss", "ListMLELoss", "PListMLELoss", "RankNetLoss", "ADRMSELoss", "BinaryCrossEntropyLoss"]
 
 
 @pytest.fixture
-def pairs() -> Dataset:
-    """Three pairs, the last of them long, and a row without one."""
-    rows = [
-        ("What is a truss?", "A frame of triangles.", "A cat.", 0.7, None),
-        ("What is a slab?", None, None, None, "no gain"),
-        ("What is\na beam?", "A beam carries loads.", "Beams of light.", 0.6, None),
-        ("What is a wall? " * 20, "A wall stands.", "A wall is a wall. " * 20, 0.5, None),
-    ]
-    names = ("prompt", "chosen", "rejected", "chosen_score", "pair_error")
-    found = {name: [row[place] for row in rows] for place, name in enumerate(names)}
-    return Dataset.from_dict({"query_id": ["1", "2", "3", "4"], "messages": ["m"] * 4, "rejected_score": [0.1] * 4, **found})
+def rows() -> Dataset:
+    """Scored rows: two whole ones, one with two positives, a short one, and four that some format cannot hold."""
+    return Dataset.from_dict(
+        {
+            "query_id": [str(place) for place in range(8)],
+            "query": [f"query {place}" for place in range(8)],
+            "pos": [["p0"], ["p1"], ["p2", "q2"], ["p3"], ["p4"], ["p5"], [], ["p7"]],
+            "neg": [["a0", "b0"], ["a1", "b1"], ["a2", "b2"], ["a3"], [], ["a5", "b5"], ["a6", "b6"], ["a7", "b7"]],
+            "pos_scores": [[2.0], [0.5], [3.0, 1.0], [1.0], [1.0], None, [], [1.0]],
+            "neg_scores": [[1.0, 0.0], [1.5, -0.5], [2.0, 0.0], [0.0], [], None, [1.0, 0.0], [0.5]],
+            "answer": ["answer"] * 8,
+            "neg_answer": [["n"]] * 8,
+            "embedding": [[1.0]] * 8,
+        }
+    )
 
 
-def test_rows_are_conversations_with_nothing_that_the_trainer_does_not_know(
-    pairs: Dataset, caplog: pytest.LogCaptureFixture
-) -> None:
-    rows = to_trl(pairs)
-    assert sorted(rows.column_names) == ["chosen", "chosen_score", "prompt", "rejected", "rejected_score"]
-    assert rows[1] == {
-        "prompt": [{"role": "user", "content": "What is\na beam?"}],
-        "chosen": [{"role": "assistant", "content": "A beam carries loads."}],
-        "rejected": [{"role": "assistant", "content": "Beams of light."}],
-        "chosen_score": 0.6,
-        "rejected_score": 0.1,
-    }
-    assert "1 of 4 rows are left out, since they have no pair: {'no gain': 1}" in caplog.text
-    assert to_trl(rows).to_list() == rows.to_list()
-    assert to_trl(DatasetDict(train=pairs))["train"].to_list() == rows.to_list()
+def test_tuples_have_the_columns_in_order_and_a_row_for_each_positive(rows: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    tuples = to_sentence_transformers(rows, loss="n-tuple")
+    assert tuples.column_names == ["query", "positive", "negative_1", "negative_2"]
+    assert tuples["positive"][:] == ["p0", "p1", "p2", "q2", "p5", "p7"]
+    assert "2 of 8 rows are left out: {'no negative': 1, 'no positive': 1}" in caplog.text
+    assert "1 of 6 rows are left out: {'too few negatives': 1}" in caplog.text
+    one = to_sentence_transformers(rows, loss="MultipleNegativesRankingLoss", num_negatives=1)
+    assert one.column_names == ["query", "positive", "negative_1"]
+    assert one["positive"][:] == ["p0", "p1", "p2", "q2", "p3", "p5", "p7"]
 
 
-def test_plain_rows_join_with_one_space(pairs: Dataset) -> None:
-    ending = pairs.map(lambda row: {"prompt": row["prompt"] + "\n"})
-    assert to_trl(pairs, conversational=False)[0]["chosen"] == " A frame of triangles."
-    assert to_trl(ending, conversational=False)[0]["chosen"] == "A frame of triangles."
-    spaced = to_trl(pairs.map(lambda row: {"prompt": row["prompt"] + "  "}), conversational=False)
-    assert spaced.to_list() == to_trl(pairs.map(lambda row: {"prompt": row["prompt"].rstrip()}), conversational=False).to_list()
-    with pytest.raises(ValueError, match="conversational=False needs plain texts, but 'prompt' holds messages"):
-        to_trl(to_trl(pairs), conversational=False)
+def test_distillation_keeps_scores_with_their_passages(rows: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    found = to_sentence_transformers(rows, loss="DistillKLDivLoss")
+    assert found.column_names == ["query", "positive", "negative_1", "negative_2", "label"]
+    assert found["label"][:] == [[2.0, 1.0, 0.0], [0.5, 1.5, -0.5], [3.0, 2.0, 0.0], [1.0, 2.0, 0.0]]
+    assert "'no scores': 2" in caplog.text
+    assert to_sentence_transformers(rows, loss="MarginMSELoss").to_list() == found.to_list()
+    one = to_sentence_transformers(rows, loss="DistillKLDivLoss", num_negatives=1, rescale="minmax")
+    assert one["label"][:3] == [[1.0, 0.5], [0.5, 1.0], [1.0, pytest.approx(2 / 3)]]
 
 
-def test_what_cannot_be_exported_is_told(pairs: Dataset) -> None:
-    with pytest.raises(ValueError, match="needs the column 'rejected'"):
-        to_trl(pairs.remove_columns("rejected"))
-    with pytest.raises(ValueError, match="None of the 1 rows has a pair: report_generation says why"):
-        to_trl(pairs.select([1]))
-    with pytest.raises(TypeError, match="got IterableDataset"):
-        to_llamafactory(pairs.to_iterable_dataset(), "nowhere")
-    with pytest.raises(ValueError, match="template_arguments go with conversational=True"):
-        to_trl(pairs, conversational=False, template_arguments={"enable_thinking": False})
+def test_triplets_pairs_and_lists(rows: Dataset) -> None:
+    triplets = to_sentence_transformers(rows.select([2]), loss="triplet")
+    assert [list(row.values()) for row in triplets] == [["query 2", p, n] for p in ("p2", "q2") for n in ("a2", "b2")]
+    pairs = to_sentence_transformers(rows.select([2]), loss="labeled-pair", num_negatives=1)
+    assert [list(row.values()) for row in pairs] == [["query 2", "p2", 1.0], ["query 2", "q2", 1.0], ["query 2", "a2", 0.0]]
+    lists = to_sentence_transformers(rows.select([2]), loss="labeled-list")
+    assert lists[0] == {"query": "query 2", "docs": ["p2", "q2", "a2", "b2"], "labels": [1.0, 1.0, 0.0, 0.0]}
+    scored = to_sentence_transformers(rows.select([2]), loss="ListNetLoss")
+    assert scored[0]["labels"] == [3.0, 1.0, 2.0, 0.0]
+    unscored = to_sentence_transformers(rows.remove_columns(["pos_scores", "neg_scores"]).select([2]), loss="ListNetLoss")
+    assert unscored[0]["labels"] == [1.0, 1.0, 0.0, 0.0]
 
 
-def trainer_of(rows: Dataset, model: str, folder: Path, max_length: int) -> Any:
-    """A DPOTrainer that has tokenized the rows."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
+def test_scores_are_rescaled_row_by_row() -> None:
+    scores = np.array([3.0, 1.0, 2.0])
+    assert rescaled(scores, ("none", 1.0)).tolist() == [3.0, 1.0, 2.0]
+    assert rescaled(scores, ("minmax", 1.0)).tolist() == [1.0, 0.0, 0.5]
+    assert rescaled(np.array([2.0, 2.0]), ("minmax", 1.0)).tolist() == [0.0, 0.0]
+    assert rescaled(scores, ("zscore", 1.0)) == pytest.approx([math.sqrt(1.5), -math.sqrt(1.5), 0])
+    weights = [math.exp(score / 2) for score in scores]
+    assert rescaled(scores, ("softmax", 2.0)) == pytest.approx([weight / sum(weights) for weight in weights])
+    assert rescaled(np.array([1e4, 0.0]), ("softmax", 1.0)).tolist() == [1.0, 0.0]
 
-    settings = DPOConfig(
-        output_dir=str(folder), per_device_train_batch_size=1, max_steps=2, max_length=max_length, bf16=False, use_cpu=True,
-        report_to="none", save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
+
+def real_rows(faq_pairs: Dataset) -> Dataset:
+    """Scored rows of real text."""
+    texts = faq_pairs["passage"][:24]
+    return Dataset.from_dict(
+        {
+            "query": faq_pairs["query"][:8],
+            "pos": [[text] for text in texts[:8]],
+            "neg": [texts[8 + place : 11 + place] for place in range(8)],
+            "pos_scores": [[0.9]] * 8,
+            "neg_scores": [[0.4, 0.2, 0.1]] * 8,
+            "id": list(range(8)),
+        }
+    )
+
+
+@pytest.mark.parametrize("name", BI_ENCODER)
+def test_the_sentence_transformer_trainer_takes_two_steps(name: str, faq_pairs: Dataset, minilm: str, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer import losses
+
+    model = SentenceTransformer(minilm, device="cpu")
+    model.max_seq_length = 32
+    settings = SentenceTransformerTrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, report_to="none", save_strategy="no", logging_steps=1,
+        use_cpu=True, disable_tqdm=True,
     )  # fmt: skip
-    loaded = AutoModelForCausalLM.from_pretrained(model)
-    return DPOTrainer(model=loaded, args=settings, train_dataset=rows, processing_class=AutoTokenizer.from_pretrained(model))
+    data = to_sentence_transformers(real_rows(faq_pairs), loss=name)
+    trainer = SentenceTransformerTrainer(
+        model=model, args=settings, train_dataset=data, loss=getattr(losses, BI_ENCODER[name])(model)
+    )
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert all(math.isfinite(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
 
 
-@pytest.mark.parametrize("conversational", [True, False])
-def test_the_trainer_takes_the_rows_and_cuts_what_the_report_says(
-    conversational: bool, pairs: Dataset, tiny_lm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("name", CROSS_ENCODER)
+def test_the_cross_encoder_trainer_takes_two_steps(name: str, faq_pairs: Dataset, minilm: str, tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder import losses
+
+    model = CrossEncoder(minilm, num_labels=1, max_length=32, device="cpu")
+    settings = CrossEncoderTrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, report_to="none", save_strategy="no", logging_steps=1,
+        use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    data = to_sentence_transformers(real_rows(faq_pairs), loss=name)
+    trainer = CrossEncoderTrainer(model=model, args=settings, train_dataset=data, loss=getattr(losses, name)(model))
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert all(math.isfinite(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_flagembedding_lines_go_out_and_come_back(rows: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = to_flagembedding(rows, tmp_path / "deep" / "train.jsonl", prompt="Find: ", type="normal")
+    lines = read_lines(path)
+    assert "'no negative': 1" in caplog.text
+    assert "'no scores': 2" in caplog.text
+    assert list(lines[0]) == ["query", "pos", "neg", "pos_scores", "neg_scores", "answer", "neg_answer", "prompt", "type"]
+    assert lines[1] == {
+        "query": "query 1", "pos": ["p1"], "neg": ["a1", "b1"], "pos_scores": [0.5], "neg_scores": [1.5, -0.5], "answer": "answer",
+        "neg_answer": ["n"], "prompt": "Find: ", "type": "normal",
+    }  # fmt: skip
+    back = from_flagembedding(path)
+    assert back.to_list() == lines
+    again = to_flagembedding(back, tmp_path / "again.jsonl")
+    assert again.read_text() == path.read_text()
+    assert [file.name for file in path.parent.iterdir()] == ["train.jsonl"]
+    unscored = read_lines(to_flagembedding(rows, tmp_path / "unscored.jsonl", scores=False))
+    assert len(unscored) == 6
+    assert "pos_scores" not in unscored[0]
+
+
+def test_negatives_in_the_teachers_order(rows: Dataset, tmp_path: Path) -> None:
+    lines = read_lines(to_flagembedding(rows.select([1, 2]), tmp_path / "a.jsonl", order="teacher", rescale="minmax"))
+    assert [row["neg"] for row in lines] == [["a1", "b1"], ["a2", "b2"]]
+    turned = rows.select([1]).map(lambda row: {"neg_scores": row["neg_scores"][::-1]})
+    lines = read_lines(to_flagembedding(turned, tmp_path / "b.jsonl", order="teacher"))
+    assert (lines[0]["neg"], lines[0]["neg_scores"]) == (["b1", "a1"], [1.5, -0.5])
+    with pytest.raises(ValueError, match='order="teacher" needs the scores'):
+        to_flagembedding(rows.remove_columns(["pos_scores"]), tmp_path / "c.jsonl", order="teacher")
+
+
+@pytest.mark.slow
+def test_flagembeddings_own_dataset_reads_the_lines(faq_pairs: Dataset, minilm: str, tmp_path: Path) -> None:
+    pytest.importorskip("FlagEmbedding", reason="pip install --no-deps FlagEmbedding==1.4.2")
+    from FlagEmbedding.abc.finetune.embedder import AbsEmbedderCollator, AbsEmbedderDataArguments, AbsEmbedderTrainDataset
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
-    for max_length in (20, 40, 100, 1000):
-        rows = to_trl(pairs, conversational=conversational)
-        found = trl_lengths(rows, tokenizer, max_length)
-        assert ("leaves out" in caplog.text) == (found["rows_left_out"] + found["chosen_cut"] + found["rejected_cut"] > 0)
-        caplog.clear()
-        trainer = trainer_of(rows, tiny_lm, tmp_path, max_length)
-        tokenized = trainer.train_dataset
-        assert found["rows"] - found["rows_left_out"] == len(tokenized)
-        for name in ("chosen", "rejected"):
-            lengths = [len(row["prompt_ids"]) + len(row[f"{name}_ids"]) for row in tokenized]
-            assert found[f"{name}_cut"] == sum(length > max_length for length in lengths)
-        assert found["boundary_moved"] == 0
-        assert not [record for record in caplog.records if record.name.startswith("trl") and record.levelname == "WARNING"]
-        if max_length == 1000:
-            assert found["longest"] == max(len(row["prompt_ids"]) + len(row["rejected_ids"]) for row in tokenized)
-            assert trainer.train().training_loss < 1
-        caplog.clear()
+    path = to_flagembedding(real_rows(faq_pairs), tmp_path / "train.jsonl", prompt="Find: ")
+    settings = AbsEmbedderDataArguments(
+        train_data=[str(path)], cache_path=str(tmp_path), train_group_size=4, knowledge_distillation=True,
+        query_instruction_for_retrieval="", query_instruction_format="{}{}",
+    )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    read = AbsEmbedderTrainDataset(settings, tokenizer)
+    assert len(read) == 8
+    query, passages, scores = read[0]
+    row = real_rows(faq_pairs)[0]
+    assert query == f"Find: {row['query']}"
+    assert passages[0] == row["pos"][0]
+    assert sorted(passages[1:]) == sorted(row["neg"])
+    assert dict(zip(passages, scores, strict=True)) == dict(
+        zip([*row["pos"], *row["neg"]], [*row["pos_scores"], *row["neg_scores"]], strict=True)
+    )
+    batch = AbsEmbedderCollator(tokenizer)([read[0], read[1]])
+    assert batch["passages"]["input_ids"].shape[0] == 8
+    assert len(batch["teacher_scores"]) == 8
 
 
-def test_template_arguments_reach_the_template_and_the_lengths(pairs: Dataset, tiny_lm: str) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
-    tokenizer.chat_template = "{% if loud %}" + "LOUD " * 40 + "{% endif %}" + tokenizer.chat_template
-    quiet = trl_lengths(to_trl(pairs), tokenizer)
-    rows = to_trl(pairs, template_arguments={"loud": True}, tokenizer=tokenizer)
-    assert rows["chat_template_kwargs"][:] == [{"loud": True}] * 3
-    assert trl_lengths(rows, tokenizer)["longest"] > quiet["longest"] + 40
-
-
-def test_a_template_that_renders_the_prompt_otherwise_is_told(
-    pairs: Dataset, tiny_lm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
-    assert trl_lengths(to_trl(pairs), tokenizer)["boundary_moved"] == 0
-    tokenizer.chat_template = tokenizer.chat_template.replace("<|assistant|>{% endif", "<|assistant|>think{% endif")
-    caplog.clear()
-    assert trl_lengths(to_trl(pairs), tokenizer)["boundary_moved"] == 3
-    assert "In 3 of 3 pairs the prompt's last tokens change once an answer follows" in caplog.text
-
-
-def test_trls_own_script_takes_the_folder_without_a_warning_about_it(pairs: Dataset, tiny_lm: str, tmp_path: Path) -> None:
-    to_trl(pairs).to_parquet(tmp_path / "data" / "train.parquet")
-    command = [
-        sys.executable, "-m", "trl.cli.main", "dpo", "--dataset_name", str(tmp_path / "data"), "--model_name_or_path", tiny_lm,
-        "--output_dir", str(tmp_path / "out"), "--max_steps", "2", "--per_device_train_batch_size", "1", "--report_to", "none",
-        "--bf16", "False", "--use_cpu", "--use_peft", "--logging_steps", "1",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "HF_HOME": str(tmp_path)})
-    assert done.returncode == 0, done.stderr[-3000:]
-    said = done.stdout + done.stderr
-    assert "Training completed" in said
-    assert "not a prefix" not in said
-    warnings = [line for line in said.splitlines() if "Warning" in line or "warning" in line]
-    assert not [
-        line for line in warnings if any(word in line.lower() for word in ("column", "token", "dataset", "prompt", "truncat"))
-    ]
-    assert (tmp_path / "out" / "adapter_model.safetensors").exists()
-
-
-def test_llamafactory_finds_its_ranking_file(pairs: Dataset, tmp_path: Path) -> None:
-    (tmp_path / "dataset_info.json").write_text('{"mine": {"file_name": "mine.json"}}')
-    path = to_llamafactory(pairs, tmp_path, name="answers")
-    info = json.loads((tmp_path / "dataset_info.json").read_text())
-    assert info["mine"] == {"file_name": "mine.json"}
-    entry = info["answers"]
-    assert (entry["formatting"], entry["ranking"]) == ("sharegpt", True)
-    assert tmp_path / entry["file_name"] == path
-    rows = load_dataset("json", data_files=str(path), split="train")
-    columns = entry["columns"]
-    assert rows[0][columns["messages"]] == [{"from": "human", "value": "What is a truss?"}]
-    assert rows[0][columns["chosen"]] == {"from": "gpt", "value": "A frame of triangles."}
-    assert rows[0][columns["rejected"]] == {"from": "gpt", "value": "A cat."}
-    assert len(rows) == 3
-    assert to_llamafactory(to_trl(pairs), tmp_path, name="again").read_text() == path.read_text()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["again.jsonl", "answers.jsonl", "dataset_info.json"]
-
-
-def test_a_broken_dataset_info_is_left_alone(pairs: Dataset, tmp_path: Path) -> None:
-    (tmp_path / "dataset_info.json").write_text("{")
-    with pytest.raises(ValueError, match=r"dataset_info\.json is not JSON"):
-        to_llamafactory(pairs, tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["dataset_info.json"]
+def test_bad_input_is_told_by_its_name(rows: Dataset, tmp_path: Path) -> None:
+    for settings, message in (
+        ({"loss": "Softmax"}, "loss must be one of"),
+        ({"loss": "triplet", "num_negatives": 0}, "num_negatives must be at least 1"),
+        ({"loss": "DistillKLDivLoss", "rescale": "max"}, 'rescale must be "none"'),
+        ({"loss": "DistillKLDivLoss", "temperature": 2.0}, 'goes with rescale="softmax"'),
+        ({"loss": "triplet", "query": "question"}, "needs the column 'question'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            to_sentence_transformers(rows, **settings)
+    with pytest.raises(ValueError, match="None of the 2 rows can be exported"):
+        to_sentence_transformers(rows.select([4, 6]), loss="triplet")
+    with pytest.raises(ValueError, match="'pos' must hold a list of texts per row"):
+        to_flagembedding(Dataset.from_dict({"query": ["q"], "pos": ["text"], "neg": [["n"]]}), tmp_path / "x.jsonl")
+    (tmp_path / "string.jsonl").write_text('{"query": "q", "pos": "text", "neg": ["n"]}\n')
+    with pytest.raises(ValueError, match="'pos' must hold a list of texts per row"):
+        from_flagembedding(tmp_path / "string.jsonl")
+    with pytest.raises(TypeError, match="takes one Dataset, got IterableDataset"):
+        to_flagembedding(rows.to_iterable_dataset(), tmp_path / "x.jsonl")

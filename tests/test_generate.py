@@ -24,10 +24,11 @@ from rir_hf.generate import (
     NOTHING_WRITTEN,
     REJECTED,
     UNCLEAR,
+    _reading,
     answer_prompt,
     clean_query,
 )
-from rir_hf.llm import LLMError
+from rir_hf.llm import LLMError, seed_of
 from rir_hf.prompts import TASKS, find_task
 from tests.openai_server import OpenAIServer, completion, failure, prompt_of, top
 
@@ -124,9 +125,11 @@ def test_a_task_may_be_described_in_a_sentence() -> None:
     assert len(writer._asked) == 4
     assert pairs["query_error"][:] != [None, None]  # this writer knows only what follows "Question:"
     assert answer_prompt(task).format(query="why?").endswith("Query: why?")
-    with pytest.raises(ValueError, match="or a sentence that describes the task, got 'scifct'"):
-        GenerateQueries(Writer(), task="scifct")
-    assert find_task("SciFact") is TASKS["scifact"]
+    for wrong in ("scifct", "sci fct", "legal question answering"):
+        with pytest.raises(ValueError, match=f"or a sentence that describes the task, got '{wrong}'"):
+            GenerateQueries(Writer(), task=wrong)
+    for name, spelled in (("scifact", " SciFact"), ("trec-covid", "TREC COVID"), ("webis-touche2020", "webis_touche2020")):
+        assert find_task(spelled) is TASKS[name]
 
 
 def test_one_query_per_passage_keeps_the_rows_as_they_are() -> None:
@@ -253,10 +256,38 @@ def test_examples_are_shown_as_a_chat_or_as_text() -> None:
         ("<think>Hm.", ""),
         (" \n \n", ""),
         ("2020: what happened?", "2020: what happened?"),
+        ("2. Weltkrieg: wann begann er?", "2. Weltkrieg: wann begann er?"),
+        ("What are the steps:\n1. a\n2. b", "What are the steps:"),
+        ("Sure! Here is a question about roofs.\nWhat is a roof?", "What is a roof?"),
+        ("Question 1: What is it?", "What is it?"),
     ],
 )
 def test_the_query_is_found_in_what_a_model_writes(text: str, query: str) -> None:
     assert clean_query(text) == query
+
+
+def test_an_argument_keeps_its_paragraphs() -> None:
+    assert TASKS["arguana"].one_line is False
+    assert clean_query("Argument: First.\n\nSecond.", label="argument", one_line=False) == "First.\nSecond."
+
+
+@pytest.mark.parametrize(
+    ("answer", "reading"),
+    [
+        ("Yes.", True),
+        ("No", False),
+        ("**Yes**", True),
+        ("Yes, there is no better one.", True),
+        ("No, it is not.", False),
+        ("<think>No?</think> yes", True),
+        ("Not yes", "Not yes"),
+        ("Yes and no", "Yes and no"),
+        ("No doubt, yes.", "No doubt, yes."),
+        ("Perhaps.", "Perhaps."),
+    ],
+)
+def test_a_written_yes_or_no_is_read_only_where_it_is_clear(answer: str, reading: bool | str) -> None:
+    assert _reading(answer) == reading
 
 
 @pytest.mark.parametrize("step", [{"n": 2, "drop": True, "quality_check": False}, {"n": 1, "min_quality": -99}])
@@ -300,6 +331,68 @@ def test_a_generator_that_fails_on_everything_stops_the_run() -> None:
         rows.rename_column("text", "query").map(GenerateAnswers(Writer()))
 
 
+def test_a_generator_that_writes_nothing_stops_the_run_with_a_hint() -> None:
+    with pytest.raises(RuntimeError, match="a model that thinks first needs more max_tokens"):
+        queries_of(corpus_saying(*["say nothing"] * 9))
+    with pytest.raises(RuntimeError, match="no answer was written: {'empty': 1} of 1 texts"):
+        answers_to(["say nothing"] * 9)
+
+
+def test_rows_that_fail_again_and_again_stop_nothing() -> None:
+    rows = answers_to(["say a; b", "say fail", "say fail"], n=2)
+    again = rows.select([1, 2, 0]).map(GenerateAnswers(Writer(), n=2, keep_generated=True), batched=True, batch_size=2)
+    assert again["answers"][:] == [[], [], ["a", "b"]]
+    pairs = queries_of(corpus_saying("say good", "say fail", "say fail"))
+    again = pairs.select([1, 2, 0]).map(GenerateQueries(Writer(), keep_generated=True), batched=True, batch_size=2)
+    assert again["query"][:] == [None, None, "good"]
+
+
+class Drawer(Writer):
+    """A model whose every draw is another text, of which a share fails."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self._share = share
+
+    def generate(self, prompts: list[Any], *, n: int = 1, seed: int = 0, temperature: float = 0.0, **_: Any) -> list[Any]:
+        found = []
+        for prompt in prompts:
+            draws = [seed_of(seed, prompt, number) for number in range(n)]
+            self._asked += draws
+            found.append([f"good {draw}" for draw in draws if draw % 100 >= 100 * self._share] or LLMError("out of order"))
+        return found
+
+
+def test_later_draws_are_new_ones() -> None:
+    queries = [f"query {place}" for place in range(30)]
+    rows = answers_to(queries, Drawer(0), n=2)
+    for n in (4, 6, 8):
+        rows = rows.map(GenerateAnswers(Drawer(0), n=n, keep_generated=True), batched=True)
+        assert [len(answers) for answers in rows["answers"]] == [n] * 30
+    rows = answers_to(queries, Drawer(0.5), n=4)
+    for share in (0.5, 0.5, 0.5, 0):
+        before = rows["answers"][:]
+        rows = rows.map(GenerateAnswers(Drawer(share), n=4, keep_generated=True), batched=True, batch_size=7)
+        assert all(new[: len(old)] == old for old, new in zip(before, rows["answers"], strict=True))
+    assert [len(set(answers)) for answers in rows["answers"]] == [4] * 30
+    assert max(rows["answers_asked"]) > 8
+
+
+def test_a_query_asked_for_again_is_compared_with_those_of_its_passage() -> None:
+    corpus = corpus_saying("say good a; fail; good a", "say good a; good b; fail")
+    rows = queries_of(corpus, n=3)
+    assert rows["query"][:] == ["good a", None, None, "good a", "good b", None]
+    again = rows.map(GenerateQueries(Writer(), keep_generated=True), batched=True)
+    assert again["query_error"][:] == [None, DUPLICATE, DUPLICATE, None, None, DUPLICATE]
+
+
+def test_more_queries_than_an_earlier_run_are_not_promised(caplog: pytest.LogCaptureFixture) -> None:
+    rows = queries_of(corpus_saying("say good", "say fail"))
+    again = rows.map(GenerateQueries(Writer(), n=3, keep_generated=True), batched=True)
+    assert len(again) == 2
+    assert "keep_generated=True adds no queries: n=3" in caplog.text
+
+
 def test_the_hash_knows_what_decides_the_texts_and_nothing_else(tiny_lm: str) -> None:
     llm = ChatLLM(tiny_lm)
     functions = [GenerateQueries(llm), GenerateAnswers(llm)]
@@ -325,7 +418,8 @@ def test_the_hash_knows_what_decides_the_texts_and_nothing_else(tiny_lm: str) ->
         ({"top_p": 0}, r"top_p in \(0, 1\]"),
         ({"max_chars": 0}, "max_chars must be at least 1"),
         ({"quality_check": "maybe"}, "quality_check must be"),
-        ({"examples": [{"passage": "a"}]}, "must have passage and query"),
+        ({"examples": [{"passage": "a"}]}, "must have the texts passage and query"),
+        ({"examples": [{"passage": None, "query": "a"}]}, "must have the texts passage and query"),
         ({"prompt": "Write."}, "prompt must have the fields"),
     ],
 )

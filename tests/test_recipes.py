@@ -214,8 +214,12 @@ def test_from_a_corpus_to_pairs_that_trl_takes(collection: Path, server: OpenAIS
     passages = [prompt.splitlines()[1] for prompt in server.asked() if prompt.startswith("Passage:")]
     assert not any(passage in prompt for prompt in server.asked() if prompt.endswith("?") for passage in passages)
     asked = sum(server.asked().values())
-    generate(collection, server, *corpus, home=tmp_path)
+    with pytest.raises(AssertionError, match="--retry to ask again where the generator failed, --overwrite to begin anew"):
+        generate(collection, server, *corpus, home=tmp_path)
+    generate(collection, server, *corpus, "--overwrite", home=tmp_path)
+    assert load_from_disk(tmp_path / "made" / "rows").to_list() == rows.to_list()
     assert sum(server.asked().values()) == asked
+    assert "HTTP Request" not in said
 
     said = run(
         "preferences.py", "--rows", tmp_path / "made" / "rows", "--model", minilm, "--output", tmp_path / "pref", "--llamafactory",

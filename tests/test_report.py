@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value, load_from_disk
 
-from rir_hf import MineNegatives, attach_index, plot_report, report, report_teacher
+from rir_hf import MineNegatives, attach_index, plot_report, report, report_generation, report_teacher
 from rir_hf.report import as_table
 
 RULES = ["positive", "margin", "abs_margin", "max_score", "duplicate", "empty", "skip_ranks"]
@@ -280,3 +280,14 @@ def test_the_teacher_is_reported_with_and_without_mining() -> None:
         report_teacher(scored.remove_columns("teacher_error"))
     with pytest.raises(TypeError, match="name the split"):
         report_teacher(DatasetDict(train=scored))
+
+
+def test_a_report_on_generation_needs_its_rows(mined: Dataset) -> None:
+    with pytest.raises(ValueError, match="reads query_error, answer_error or pair_error"):
+        report_generation(mined)
+    with pytest.raises(ValueError, match="There is no row to report on"):
+        report_generation(mined.select([]))
+    with pytest.raises(TypeError, match="made of one Dataset, got IterableDataset"):
+        report_generation(mined.to_iterable_dataset())
+    rows = Dataset.from_dict({"query_error": [None, "why"], "passage_cut": [True, None]})
+    assert report_generation(rows)["rows_with_cut_passage"] == 1

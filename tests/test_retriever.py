@@ -130,3 +130,8 @@ def test_a_loaded_model_is_identified_by_its_weights(minilm: str) -> None:
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0 and 64"):
         Retriever("any", max_length=0)
+
+
+def test_a_path_with_nothing_there_is_told_at_once() -> None:
+    with pytest.raises(FileNotFoundError, match="There is no model at /nowhere"):
+        Retriever("/nowhere")
