@@ -16,14 +16,18 @@ import logging
 from pathlib import Path
 
 import torch
-from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import DPOConfig, DPOTrainer
 
 from rir_hf import load_rows, to_trl, trl_lengths
 from rir_hf.llm import unpacked_gguf
 
 from _options import log_plainly
+
+try:
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+except ImportError as error:
+    raise SystemExit(f'Training needs TRL and peft ({error}): pip install "rir-hf[train]"') from error
 
 
 def arguments() -> argparse.Namespace:

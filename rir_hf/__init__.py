@@ -32,6 +32,8 @@ _MODULES = {
     "to_sentence_transformers": "export",
     "to_flagembedding": "export",
     "from_flagembedding": "export",
+    "to_pylate": "export",
+    "to_tevatron": "export",
     "to_trl": "export_preferences",
     "trl_lengths": "export_preferences",
     "to_llamafactory": "export_preferences",
@@ -75,7 +77,7 @@ if TYPE_CHECKING:
         write_qrels,
         write_run,
     )
-    from rir_hf.export import from_flagembedding, to_flagembedding, to_sentence_transformers
+    from rir_hf.export import from_flagembedding, to_flagembedding, to_pylate, to_sentence_transformers, to_tevatron
     from rir_hf.export_preferences import to_llamafactory, to_trl, trl_lengths
     from rir_hf.generate import GenerateAnswers, GenerateQueries
     from rir_hf.index import attach_index, load_index, save_index

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow.compute as pc
-from datasets import Dataset, Features, List, Value, load_dataset
+import xxhash
+from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
 
 from rir_hf.teach import z_scores
 from rir_hf.transform import require_columns
@@ -166,6 +167,70 @@ def to_flagembedding(
     settings = {"rescale": check_rescale(rescale, temperature), "order": order, "scored": scored, "constants": constants}
     out = rows.select_columns(kept).map(_flag_row, fn_kwargs=settings, desc="to_flagembedding")
     return _write_lines(out.select_columns([name for name in names if name in out.column_names]), Path(path))
+
+
+def to_pylate(rows: Dataset, *, query: str = "query", rescale: Rescale = "none", temperature: float = 1.0) -> DatasetDict:
+    """Scored rows as PyLate's knowledge distillation takes them: `queries`, `documents` and `train`, by ids.
+
+    `KDProcessing(queries=found["queries"], documents=found["documents"])` joins them; it keeps the first `n_ways` passages, and the
+    positives come first. Ids are those of the rows (`query_id`, `pos_ids`, `neg_ids`); where they have none, a digest of the text.
+
+    Args:
+        rows: with `query`, `pos`, `neg`, `pos_scores`, `neg_scores`.
+        query: the query's column.
+        rescale, temperature: as in `to_sentence_transformers`.
+
+    Raises:
+        ValueError: a missing column, no row with scores, or one id for two texts.
+
+    Example:
+        >>> rows = Dataset.from_dict({"query": ["q"], "pos": [["a"]], "neg": [["b"]], "pos_ids": [["1"]], "neg_ids": [["2"]]})
+        >>> rows = rows.add_column("pos_scores", [[2.0]]).add_column("neg_scores", [[1.0]]).add_column("query_id", ["7"])
+        >>> found = to_pylate(rows)
+        >>> found["train"][0]
+        {'query_id': '7', 'document_ids': ['1', '2'], 'scores': [2.0, 1.0]}
+        >>> found["documents"][0]
+        {'document_id': '1', 'text': 'a'}
+    """
+    how = check_rescale(rescale, temperature)
+    rows = _usable(rows, query, scored=True, who="to_pylate")
+    queries: dict[str, str] = {}
+    documents: dict[str, str] = {}
+    train = []
+    for row in rows:
+        ids, scores = _passage_ids(row), rescaled(np.array([*row["pos_scores"], *row["neg_scores"]], np.float64), how)
+        for known, pairs in ((queries, [(_query_id(row, query), row[query])]), (documents, zip(ids, _passages(row), strict=True))):
+            for name, text in pairs:
+                if known.setdefault(name, text) != text:
+                    raise ValueError(f"The id {name!r} stands for two texts: {known[name]!r:.60} and {text!r:.60}.")
+        train.append({"query_id": _query_id(row, query), "document_ids": ids, "scores": scores.tolist()})
+    return DatasetDict(
+        queries=Dataset.from_dict({"query_id": list(queries), "text": list(queries.values())}),
+        documents=Dataset.from_dict({"document_id": list(documents), "text": list(documents.values())}),
+        train=Dataset.from_list(train),
+    )
+
+
+def to_tevatron(rows: Dataset, path: str | os.PathLike[str], *, query: str = "query") -> Path:
+    """Rows as JSON lines that Tevatron trains on: `query_id, query, positive_passages, negative_passages`.
+
+    A passage has `docid`, `title` (empty), `text` and, where the row has scores, `score`. Ids are as in `to_pylate`.
+
+    Args:
+        rows: with `query`, `pos`, `neg`.
+        path: the file to write, at once when it is complete.
+        query: the query's column.
+
+    Raises:
+        ValueError: a missing column, or no row with a positive and a negative.
+
+    Example:
+        >>> rows = Dataset.from_dict({"query": ["q"], "pos": [["a"]], "neg": [["b"]], "pos_ids": [["1"]], "neg_ids": [["2"]]})
+        >>> to_tevatron(rows, "train.jsonl")                                                     # doctest: +SKIP
+    """
+    rows = _usable(rows, query, scored=False, who="to_tevatron")
+    out = rows.map(_tevatron_row, fn_kwargs={"query": query}, remove_columns=rows.column_names, desc="to_tevatron")
+    return _write_lines(out, Path(path))
 
 
 def from_flagembedding(path: str | os.PathLike[str]) -> Dataset:
@@ -323,6 +388,38 @@ def _flag_row(
             best = sorted(range(len(row["neg"])), key=lambda place: -out["neg_scores"][place])
             out |= {"neg": [row["neg"][place] for place in best], "neg_scores": [out["neg_scores"][place] for place in best]}
     return out
+
+
+def _tevatron_row(row: Mapping[str, Any], query: str) -> dict[str, Any]:
+    passages = [{"docid": name, "title": "", "text": text} for name, text in zip(_passage_ids(row), _passages(row), strict=True)]
+    scores = [*(row.get("pos_scores") or []), *(row.get("neg_scores") or [])]
+    if len(scores) == len(passages):
+        passages = [{**passage, "score": score} for passage, score in zip(passages, scores, strict=True)]
+    border = len(row["pos"])
+    found = {"positive_passages": passages[:border], "negative_passages": passages[border:]}
+    return {"query_id": _query_id(row, query), "query": row[query], **found}
+
+
+def _passages(row: Mapping[str, Any]) -> list[str]:
+    return [*row["pos"], *row["neg"]]
+
+
+def _passage_ids(row: Mapping[str, Any]) -> list[str]:
+    """The ids of the row's passages, the positives' first; a digest of the text for one without."""
+    ids = []
+    for name in ("pos", "neg"):
+        given = row.get(f"{name}_ids") or []
+        given = given if len(given) == len(row[name]) else [None] * len(row[name])
+        ids += [own if own is not None else _text_id(text) for own, text in zip(given, row[name], strict=True)]
+    return ids
+
+
+def _query_id(row: Mapping[str, Any], query: str) -> str:
+    return str(row["query_id"]) if row.get("query_id") is not None else _text_id(row[query])
+
+
+def _text_id(text: str) -> str:
+    return xxhash.xxh3_64_hexdigest(text.encode())
 
 
 def _write_lines(rows: Dataset, path: Path) -> Path:

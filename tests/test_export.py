@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, load_dataset
 
-from rir_hf import from_flagembedding, to_flagembedding, to_sentence_transformers
+from rir_hf import from_flagembedding, to_flagembedding, to_pylate, to_sentence_transformers, to_tevatron
 from rir_hf.export import rescaled
 
 SHAPES = ["triplet", "n-tuple", "labeled-pair", "labeled-list"]
@@ -201,6 +202,62 @@ def test_flagembeddings_own_dataset_reads_the_lines(faq_pairs: Dataset, minilm: 
     batch = AbsEmbedderCollator(tokenizer)([read[0], read[1]])
     assert batch["passages"]["input_ids"].shape[0] == 8
     assert len(batch["teacher_scores"]) == 8
+
+
+def with_ids(rows: Dataset) -> Dataset:
+    """The same rows with ids that tell their texts apart."""
+    return rows.map(lambda row: {f"{name}_ids": [f"d-{text}" for text in row[name]] for name in ("pos", "neg")})
+
+
+def from_wheel(package: str, file: str) -> Any:
+    """A module of a package that does not import beside this one's dependencies, from its own file."""
+    found = importlib.util.find_spec(package)
+    if found is None:
+        pytest.skip(f"pip install --no-deps {package}")
+    spec = importlib.util.spec_from_file_location(f"{package}_alone", Path(found.submodule_search_locations[0], file))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_pylate_finds_its_texts_by_id(has_ids: bool, rows: Dataset) -> None:
+    rows = with_ids(rows) if has_ids else rows.remove_columns("query_id")
+    found = to_pylate(rows)
+    queries = dict(zip(found["queries"]["query_id"], found["queries"]["text"], strict=True))
+    documents = dict(zip(found["documents"]["document_id"], found["documents"]["text"], strict=True))
+    assert len(found["train"]) == 4
+    for row, original in zip(found["train"], [rows[0], rows[1], rows[2], rows[3]], strict=True):
+        assert queries[row["query_id"]] == original["query"]
+        assert [documents[name] for name in row["document_ids"]] == [*original["pos"], *original["neg"]]
+        assert row["scores"] == [*original["pos_scores"], *original["neg_scores"]]
+    with pytest.raises(ValueError, match="stands for two texts"):
+        to_pylate(rows.map(lambda _: {"query_id": "same"}))
+
+
+def test_tevatron_lines_hold_ids_texts_and_scores(rows: Dataset, tmp_path: Path) -> None:
+    lines = read_lines(to_tevatron(with_ids(rows), tmp_path / "train.jsonl"))
+    assert len(lines) == 6
+    assert lines[2]["query_id"] == "2"
+    assert lines[2]["positive_passages"][1] == {"docid": "d-q2", "title": "", "text": "q2", "score": 1.0}
+    assert [passage["text"] for passage in lines[2]["negative_passages"]] == ["a2", "b2"]
+
+
+@pytest.mark.slow
+def test_pylate_and_tevatron_read_what_is_theirs(faq_pairs: Dataset, minilm: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    rows = real_rows(faq_pairs)
+    found = to_pylate(rows)
+    joined = from_wheel("pylate", "utils/processing.py").KDProcessing(queries=found["queries"], documents=found["documents"])
+    train = found["train"].with_transform(joined.transform)
+    assert [row["query"] for row in train] == rows["query"][:]
+    assert [row["documents"] for row in train] == [[*row["pos"], *row["neg"]] for row in rows]
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    read = load_dataset("json", data_files=str(to_tevatron(rows, tmp_path / "train.jsonl")), split="train")
+    tokens = read.map(from_wheel("tevatron", "datasets/preprocessor.py").TrainPreProcessor(tokenizer), remove_columns=read.column_names)
+    assert tokenizer.decode(tokens[0]["query"]) == tokenizer.decode(tokenizer.encode(rows[0]["query"], add_special_tokens=False))
+    assert [len(row["negatives"]) for row in tokens] == [3] * 8
 
 
 def test_bad_input_is_told_by_its_name(rows: Dataset, tmp_path: Path) -> None:

@@ -250,3 +250,19 @@ def test_a_gguf_file_is_unpacked_once_and_talks(smollm: tuple[Path, str], tmp_pa
     unpacked = list((tmp_path / "rir_hf" / "gguf").iterdir())
     assert len(unpacked) == 1
     assert "quantization_config" not in (unpacked[0] / "config.json").read_text()
+
+
+def test_an_adapter_is_itself_and_its_base(tiny_lm: str, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    shutil.copytree(tiny_lm, tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    get_peft_model(base, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")).save_pretrained(tmp_path / "adapter")
+    AutoTokenizer.from_pretrained(tiny_lm).save_pretrained(tmp_path / "adapter")
+    llm = ChatLLM(tmp_path / "adapter")
+    before = Hasher.hash(llm)
+    assert llm.max_length == 512
+    assert llm.generate(["What is a truss?"], max_tokens=5) == ChatLLM(tiny_lm).generate(["What is a truss?"], max_tokens=5)
+    assert Hasher.hash(ChatLLM(tmp_path / "adapter")) == before
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"other weights")
+    assert Hasher.hash(ChatLLM(tmp_path / "adapter")) != before
