@@ -255,7 +255,9 @@ def test_pylate_and_tevatron_read_what_is_theirs(faq_pairs: Dataset, minilm: str
     assert [row["documents"] for row in train] == [[*row["pos"], *row["neg"]] for row in rows]
     tokenizer = AutoTokenizer.from_pretrained(minilm)
     read = load_dataset("json", data_files=str(to_tevatron(rows, tmp_path / "train.jsonl")), split="train")
-    tokens = read.map(from_wheel("tevatron", "datasets/preprocessor.py").TrainPreProcessor(tokenizer), remove_columns=read.column_names)
+    tokens = read.map(
+        from_wheel("tevatron", "datasets/preprocessor.py").TrainPreProcessor(tokenizer), remove_columns=read.column_names
+    )
     assert tokenizer.decode(tokens[0]["query"]) == tokenizer.decode(tokenizer.encode(rows[0]["query"], add_special_tokens=False))
     assert [len(row["negatives"]) for row in tokens] == [3] * 8
 

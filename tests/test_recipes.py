@@ -12,10 +12,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasets import load_dataset, load_from_disk
 
-from rir_hf import ChatLLM
+from rir_hf import ChatLLM, Retriever
 from tests.openai_server import OpenAIServer, Reply, completion, failure, late, prompt_of, top
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -272,3 +273,25 @@ def test_a_generator_is_trained_saved_merged_and_loaded_again(collection: Path, 
     assert adapter == pytest.approx(merged, abs=1e-3)
     assert adapter != pytest.approx(base, abs=1e-1)
     assert ChatLLM(str(tmp_path / "adapter")).generate(["What is a truss?"], max_tokens=4)[0][0]
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_retriever_is_trained_measured_and_saved(scored: bool, collection: Path, minilm: str, tmp_path: Path) -> None:
+    rows = read_lines(collection / "pairs.jsonl")
+    texts = [row["passage"] for row in rows]
+    scores = {"pos_scores": [-1.0], "neg_scores": [-2.0, -4.0]} if scored else {}
+    lines = [
+        {"query": row["query"], "pos": [row["passage"]], "neg": [texts[place - 1], texts[place - 2]], "id": place, **scores}
+        for place, row in enumerate(rows[:16])
+    ]
+    write_lines(tmp_path / "rows.jsonl", lines)
+    said = run(
+        "train_retriever.py", "--data", tmp_path / "rows.jsonl", "--model", minilm, "--output", tmp_path / "tuned",
+        "--batch_size", 8, "--max_length", 48, "--learning_rate", "1e-4", "--dev", collection, home=tmp_path,
+    )  # fmt: skip
+    assert ("DistillKLDivLoss on 16 rows: query, positive, negative_1, negative_2, label" in said) == scored
+    assert ("MultipleNegativesRankingLoss on 16 rows: query, positive, negative_1, negative_2" in said) != scored
+    metrics = json.loads((tmp_path / "tuned" / "metrics.json").read_text())["NDCG@10"]
+    assert metrics["after"] - metrics["before"] == pytest.approx(100 * metrics["difference"], abs=1e-3)
+    old, new = (Retriever(str(place)).encode_queries(["How is radon measured?"]) for place in (minilm, tmp_path / "tuned"))
+    assert not np.allclose(old, new, atol=1e-3)
