@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from rir_hf import ChatLLM, MineNegatives, OpenAIChat, ScorePassages
+from rir_hf import (
+    ChatLLM,
+    GenerateAnswers,
+    GenerateQueries,
+    MineNegatives,
+    OpenAIChat,
+    PreferencePairs,
+    Retriever,
+    ScorePassages,
+    report_generation,
+    to_trl,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -84,3 +95,19 @@ def test_the_server_writes_what_transformers_writes(here: ChatLLM, there: OpenAI
 def test_the_server_says_that_it_has_no_likelihoods(mined: Dataset, there: OpenAIChat) -> None:
     with pytest.raises(RuntimeError, match="gives no log-probabilities of its prompt"):
         mined.map(ScorePassages(there, method="query_likelihood"), batched=True)
+
+
+def test_the_server_generates_queries_and_answers_that_become_pairs(
+    mined: Dataset, there: OpenAIChat, retriever: Retriever
+) -> None:
+    corpus = Dataset.from_dict({"text": [passages[0] for passages in mined["pos"]]})
+    examples = [{"passage": mined[place]["neg"][0], "query": mined[place]["query"]} for place in (0, 1)]
+    write = GenerateQueries(there, examples=examples, min_quality=-20, max_tokens=32)
+    rows = corpus.map(write, batched=True).map(GenerateAnswers(there, n=3, words=20, max_tokens=32), batched=True)
+    assert rows["query_error"][:] == [None] * 8
+    assert all(np.isfinite(rows["query_quality"][:]))
+    again = corpus.map(GenerateQueries(there, examples=examples, min_quality=-20, max_tokens=32), batched=True)
+    assert sum(one == other for one, other in zip(rows["query"], again["query"], strict=True)) >= 6  # the server keeps its seeds
+    assert report_generation(rows)["answers"] > 16
+    pairs = to_trl(rows.map(PreferencePairs(retriever, require_gain=False, drop=False), batched=True))
+    assert len(pairs) >= 4
