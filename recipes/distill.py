@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from pathlib import Path
 
-from datasets import Dataset
-
 from rir_hf import ScorePassages, as_table, load_rows, report_teacher
+from rir_hf.export import write_lines
 
 from _options import add_llm, check_llm, load_llm, log_plainly
 
@@ -69,14 +67,6 @@ def find_datasets(path: Path, name: str | None) -> list[Path]:
     return found
 
 
-def write_at_once(rows: Dataset, path: Path) -> None:
-    """Write JSON lines under another name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    rows.to_json(part, force_ascii=False)
-    os.replace(part, path)
-
-
 def main() -> None:
     """Score each dataset."""
     options = arguments()
@@ -102,7 +92,7 @@ def main() -> None:
     for folder in find_datasets(options.dataset_path, options.dataset_name):
         scored = load_rows(folder / FILE).map(score, batched=True, batch_size=options.batch_size, desc=folder.name)
         target = (options.output_dir / folder.name if options.output_dir else folder) / FILE
-        write_at_once(scored, target)
+        write_lines(scored, target)
         logging.info("%s: %d rows in %s\n%s", folder.name, len(scored), target, as_table(report_teacher(scored)))
 
 

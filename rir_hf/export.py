@@ -166,7 +166,7 @@ def to_flagembedding(
     kept = [name for name in names if name in rows.column_names]
     settings = {"rescale": check_rescale(rescale, temperature), "order": order, "scored": scored, "constants": constants}
     out = rows.select_columns(kept).map(_flag_row, fn_kwargs=settings, desc="to_flagembedding")
-    return _write_lines(out.select_columns([name for name in names if name in out.column_names]), Path(path))
+    return write_lines(out.select_columns([name for name in names if name in out.column_names]), Path(path))
 
 
 def to_pylate(rows: Dataset, *, query: str = "query", rescale: Rescale = "none", temperature: float = 1.0) -> DatasetDict:
@@ -230,7 +230,7 @@ def to_tevatron(rows: Dataset, path: str | os.PathLike[str], *, query: str = "qu
     """
     rows = _usable(rows, query, scored=False, who="to_tevatron")
     out = rows.map(_tevatron_row, fn_kwargs={"query": query}, remove_columns=rows.column_names, desc="to_tevatron")
-    return _write_lines(out, Path(path))
+    return write_lines(out, Path(path))
 
 
 def from_flagembedding(path: str | os.PathLike[str]) -> Dataset:
@@ -422,8 +422,8 @@ def _text_id(text: str) -> str:
     return xxhash.xxh3_64_hexdigest(text.encode())
 
 
-def _write_lines(rows: Dataset, path: Path) -> Path:
-    """Write JSON lines under another name, then rename."""
+def write_lines(rows: Dataset, path: Path) -> Path:
+    """Write JSON lines under another name, then rename, so that a killed run leaves the file as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     rows.to_json(part, force_ascii=False)

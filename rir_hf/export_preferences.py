@@ -14,6 +14,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from datasets.utils import tqdm
 
+from rir_hf.export import write_lines
 from rir_hf.llm import as_messages
 from rir_hf.transform import require_columns
 
@@ -152,19 +153,15 @@ def to_llamafactory(pairs: Dataset, folder: str | os.PathLike[str], *, name: str
         raise ValueError(
             f"{info} must hold an object with an entry for each dataset, found {type(entries).__name__}: mend or move it."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.jsonl"
-    part = folder / f".{name}.part"
-    rows.select_columns(list(_TEXTS)).map(_as_sharegpt, remove_columns=list(_TEXTS), desc="to_llamafactory").select_columns(
-        ["conversations", "chosen", "rejected"]
-    ).to_json(part, force_ascii=False)
-    os.replace(part, path)
+    lines = rows.select_columns(list(_TEXTS)).map(_as_sharegpt, remove_columns=list(_TEXTS), desc="to_llamafactory")
+    path = write_lines(lines.select_columns(["conversations", "chosen", "rejected"]), folder / f"{name}.jsonl")
     entries[name] = {
         "file_name": path.name,
         "formatting": "sharegpt",
         "ranking": True,
         "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"},
     }
+    part = folder / f".{info.name}.part"
     part.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, info)
     return path
