@@ -23,7 +23,6 @@ from sentence_transformers.util import pairwise_cos_sim
 
 from rir_hf import (
     Embed,
-    Retriever,
     Search,
     attach_index,
     compare_runs,
@@ -36,7 +35,7 @@ from rir_hf import (
     to_sentence_transformers,
 )
 
-from _options import add_retriever, log_plainly, positive
+from _options import add_retriever, load_retriever, log_plainly, positive
 
 METRICS = ("ndcg", "recall", "mrr")
 
@@ -65,11 +64,9 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(model: str | SentenceTransformer, options: argparse.Namespace) -> Dataset:
+def measure(options: argparse.Namespace) -> Dataset:
     """A row per judged query, with its metrics."""
-    retriever = Retriever(
-        model, query_prompt=options.query_prompt, passage_prompt=options.passage_prompt, max_length=options.max_length
-    )
+    retriever = load_retriever(options)
     qrels = load_qrels(options.dev, options.dev_split)
     queries = load_queries(options.dev, options.dev_split).filter(lambda row: row["query_id"] in qrels)
     corpus = load_corpus(options.dev, options.dev_split)
@@ -124,13 +121,14 @@ def main() -> None:
     """Load, measure, train, measure, save."""
     options = arguments()
     log_plainly()
-    before = measure(options.model, options) if options.dev else None
+    before = measure(options) if options.dev else None
     model = SentenceTransformer(options.model, revision=options.revision)
     model.max_seq_length = min(options.max_length, model.max_seq_length or options.max_length)
     train(model, load_rows(options.data, options.split), options)
     model.save(str(options.output))
     if before is not None:
-        found = compare(before, measure(str(options.output), options))
+        tuned = {"model": str(options.output), "revision": None}
+        found = compare(before, measure(argparse.Namespace(**{**vars(options), **tuned})))
         (options.output / "metrics.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     logging.info("Written to %s", options.output)
 

@@ -19,7 +19,7 @@ import xxhash
 from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
 
 from rir_hf.teach import z_scores
-from rir_hf.transform import require_columns
+from rir_hf.transform import check_at_least, require_columns
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +101,7 @@ def to_sentence_transformers(
     """
     if loss not in _SHAPES:
         raise ValueError(f"loss must be one of {sorted(_SHAPES)}, got {loss!r}.")
-    if num_negatives is not None and num_negatives < 1:
-        raise ValueError(f"num_negatives must be at least 1, got {num_negatives}.")
+    check_at_least("num_negatives", num_negatives, 1)
     shape = _SHAPES[loss]
     scored = shape == "scored n-tuple" or (shape == "scored list" and set(_SCORES) <= set(rows.column_names))
     rows = _usable(rows, query, scored=scored, who=f"to_sentence_transformers(loss={loss!r})")

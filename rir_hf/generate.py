@@ -15,10 +15,20 @@ import pyarrow as pa
 import xxhash
 
 from rir_hf.embed import put_on_device_of_rank
-from rir_hf.llm import LLM, LLMError, Prompt, as_llm, ask_where_fitting, fit, raise_if_hopeless, seed_of
+from rir_hf.llm import LLM, LLMError, Prompt, as_llm, ask_where_fitting, check_sampling, fit, raise_if_hopeless, seed_of
 from rir_hf.prompts import GENERATION_PROMPTS, JUDGEMENTS, Task, check_fields, find_task
 from rir_hf.ranking import without_thinking
-from rir_hf.transform import TEXTS, BatchTransform, Column, read_column, read_lists, read_texts, require_columns, take_rows
+from rir_hf.transform import (
+    TEXTS,
+    BatchTransform,
+    Column,
+    check_at_least,
+    read_column,
+    read_lists,
+    read_texts,
+    require_columns,
+    take_rows,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +135,7 @@ class GenerateQueries(BatchTransform):
         words = find_task(task)
         _check_draws(n, temperature, top_p)
         for name, value in (("max_chars", max_chars), ("max_passage_tokens", max_passage_tokens), ("max_tokens", max_tokens)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+            check_at_least(name, value, 1)
         if quality_check not in _CHECKS:
             raise ValueError(f'quality_check must be True, False, "logprobs" or "text", got {quality_check!r}.')
         for example in examples:
@@ -161,7 +170,7 @@ class GenerateQueries(BatchTransform):
         """Return the columns named in the description of the class, `n` rows for each row."""
         put_on_device_of_rank(self.llm, rank)
         attempts = self._read(batch)
-        self._write([attempt for attempt in attempts if attempt.error is None and attempt.query is None])
+        self._write([attempt for attempt in attempts if attempt.query_error is None and attempt.query is None])
         _drop_duplicates(attempts)
         if self.quality_check is not None:
             self._check([attempt for attempt in attempts if attempt.query is not None and not attempt.is_kept])
@@ -250,14 +259,13 @@ class GenerateQueries(BatchTransform):
         return [texts if isinstance(texts, LLMError) else texts[0] for texts in found]
 
     def _tell(self, attempts: list[_Attempt]) -> None:
-        reasons = Counter(attempt.error for attempt in attempts if attempt.error is not None)
+        reasons = Counter(attempt.query_error for attempt in attempts if attempt.query_error is not None)
         good = len(attempts) - reasons.total()
         logger.info("GenerateQueries: %d queries for %d passages.", good, len({attempt.passage for attempt in attempts}))
         if reasons:
             logger.warning("GenerateQueries: %d rows without a query: %s", reasons.total(), dict(reasons.most_common(5)))
-        if not any(isinstance(attempt.row, str) for attempt in attempts):  # an earlier run has results, so there is hope
-            asked = [attempt for attempt in attempts if attempt.error != EMPTY_PASSAGE]
-            raise_if_hopeless(self, "generator", [attempt.error if attempt.has_failed else None for attempt in asked])
+        asked = [attempt for attempt in attempts if attempt.query_error != EMPTY_PASSAGE and not attempt.is_again]
+        raise_if_hopeless(self, "generator", [attempt.query_error if attempt.has_failed else None for attempt in asked])
 
 
 @dataclass
@@ -274,6 +282,7 @@ class _Attempt:
     query_quality: float | None = None
     passage_cut: bool = False
     is_kept: bool = False
+    is_again: bool = False
 
     def __post_init__(self) -> None:
         self.draw = self.draw or self.query_number
@@ -286,20 +295,15 @@ class _Attempt:
     ) -> _Attempt:
         """What an earlier run left; where the generator failed, to be asked again with another draw."""
         if error is not None and error.startswith(NOT_WRITTEN):
-            return cls(passage, passage, number, draw=_AGAIN + number)
+            return cls(passage, passage, number, draw=_AGAIN + number, is_again=True)
         if error is not None and error.startswith(NOT_CHECKED):
-            return cls(passage, passage, number, query=dropped, passage_cut=bool(cut))
-        return cls(passage, passage, number, 0, query, error, dropped, quality, bool(cut), is_kept=True)
-
-    @property
-    def error(self) -> str | None:
-        """Why there is no query."""
-        return self.query_error
+            return cls(passage, passage, number, query=dropped, passage_cut=bool(cut), is_again=True)
+        return cls(passage, passage, number, 0, query, error, dropped, quality, bool(cut), is_kept=True, is_again=True)
 
     @property
     def has_failed(self) -> bool:
         """Whether the generator failed, or wrote nothing."""
-        return (self.error or "").startswith((NOT_WRITTEN, NOT_CHECKED, NOTHING_WRITTEN))
+        return (self.query_error or "").startswith((NOT_WRITTEN, NOT_CHECKED, NOTHING_WRITTEN))
 
     def take(self, answer: str | LLMError, label: str, one_line: bool) -> None:
         """Take the query out of an answer, or why there is none."""
@@ -383,8 +387,8 @@ class GenerateAnswers(BatchTransform):
         seed: int = 0,
     ) -> None:
         _check_draws(n, temperature, top_p)
-        if max_tokens < 1 or words < 1:
-            raise ValueError(f"max_tokens and words must be at least 1, got {max_tokens} and {words}.")
+        check_at_least("max_tokens", max_tokens, 1)
+        check_at_least("words", words, 1)
         self.llm = as_llm(llm, "generate", "GenerateAnswers")
         self.n = n
         self.query = query
@@ -573,10 +577,8 @@ def _query_prompt(task: Task, prompt: str | None) -> str:
 
 
 def _check_draws(n: int, temperature: float, top_p: float) -> None:
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}.")
-    if temperature < 0 or not 0 < top_p <= 1:
-        raise ValueError(f"temperature must be at least 0 and top_p in (0, 1], got {temperature} and {top_p}.")
+    check_at_least("n", n, 1)
+    check_sampling(temperature, top_p)
     if n > 1 and temperature == 0:
         raise ValueError(f"n={n} texts at temperature 0 are all the same: raise the temperature.")
 

@@ -193,6 +193,12 @@ def cut_to_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_toke
     ]
 
 
+def check_sampling(temperature: float, top_p: float) -> None:
+    """Raise `ValueError` for settings that no draw can have."""
+    if temperature < 0 or not 0 < top_p <= 1:
+        raise ValueError(f"temperature must be at least 0 and top_p in (0, 1], got {temperature} and {top_p}.")
+
+
 def ask_where_fitting(prompts: list[Prompt | LLMError], ask: Callable[[list[Prompt], list[int]], list[Any]]) -> list[Any]:
     """For each prompt what `ask` finds, given the prompts that fit and their places; for the others why they do not."""
     places = [place for place, prompt in enumerate(prompts) if not isinstance(prompt, LLMError)]

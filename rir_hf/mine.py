@@ -19,7 +19,7 @@ from datasets import Dataset
 from rir_hf.index import CorpusIndex
 from rir_hf.positives import KnownPositives, Positives, Qrels, locate
 from rir_hf.search import Bounds, Candidates, read_nested, settle, similarities
-from rir_hf.transform import SCORES, TEXTS, BatchTransform, Column, read_column, read_vectors, require_columns
+from rir_hf.transform import SCORES, TEXTS, BatchTransform, Column, check_at_least, read_column, read_vectors, require_columns
 
 logger = logging.getLogger(__name__)
 
@@ -137,11 +137,11 @@ class MineNegatives(BatchTransform):
     ) -> None:
         _check_choice("strategy", strategy, ("top", "random", "stratified"))
         _check_choice("neg_type", neg_type, ("hard", "random", "mixed"))
-        _check_at_least("num_negatives", num_negatives, 1)
-        _check_at_least("skip_ranks", skip_ranks, 0)
-        _check_at_least("seed", seed, 0)
-        _check_at_least("margin", margin, 0)
-        _check_at_least("abs_margin", abs_margin, 0)
+        check_at_least("num_negatives", num_negatives, 1)
+        check_at_least("skip_ranks", skip_ranks, 0)
+        check_at_least("seed", seed, 0)
+        check_at_least("margin", margin, 0)
+        check_at_least("abs_margin", abs_margin, 0)
         if not 0 <= answer_weight <= 1:
             raise ValueError(f"answer_weight must be between 0 and 1, got {answer_weight}.")
         if pool is not None and (strategy == "top" or pool < num_negatives):
@@ -493,8 +493,3 @@ def _ids_of(positives: Positives, corpus: CorpusIndex) -> list[str | None]:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
-
-
-def _check_at_least(name: str, value: float | None, least: int) -> None:
-    if value is not None and value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}.")

@@ -14,7 +14,7 @@ import numpy as np
 from datasets import Dataset
 
 from rir_hf.index import CorpusIndex, is_on_gpu
-from rir_hf.transform import SCORES, TEXTS, BatchTransform, Column, read_vectors
+from rir_hf.transform import SCORES, TEXTS, BatchTransform, Column, check_at_least, read_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,7 @@ def search(queries_emb: np.ndarray, doc_emb: np.ndarray, topk: int = 100) -> tup
         raise ValueError(
             f"queries_emb and doc_emb must be (n, d) and (m, d) arrays with one d, got {queries.shape} and {passages.shape}."
         )
-    if topk < 1:
-        raise ValueError(f"topk must be at least 1, got {topk}.")
+    check_at_least("topk", topk, 1)
     if not np.isfinite(queries).all() or not np.isfinite(passages).all():
         raise ValueError("queries_emb and doc_emb must be finite, found NaN or infinity.")
     k = min(topk, len(passages))
@@ -84,8 +83,7 @@ class Search(BatchTransform):
     def __init__(
         self, corpus: Dataset, *, index: str = "embedding", query: str = "embedding", k: int = 100, id: str = "id"
     ) -> None:
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}.")
+        check_at_least("k", k, 1)
         self.corpus = CorpusIndex.shared(corpus, index, id, text=None)
         self.query = query
         self.k = k

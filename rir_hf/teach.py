@@ -15,7 +15,17 @@ import pyarrow as pa
 import xxhash
 
 from rir_hf.embed import put_on_device_of_rank
-from rir_hf.llm import LLM, Fitted, LLMError, as_llm, ask_where_fitting, cut_to_tokens, fit, raise_if_hopeless
+from rir_hf.llm import (
+    LLM,
+    Fitted,
+    LLMError,
+    as_llm,
+    ask_where_fitting,
+    check_sampling,
+    cut_to_tokens,
+    fit,
+    raise_if_hopeless,
+)
 from rir_hf.prompts import COMPLETION_CUES, JUDGEMENTS, TEACHER_PROMPTS, check_fields
 from rir_hf.ranking import REPAIRS, parse_ranking
 from rir_hf.retriever import model_identity
@@ -23,6 +33,7 @@ from rir_hf.transform import (
     SCORES,
     BatchTransform,
     Column,
+    check_at_least,
     describe,
     public_attributes,
     read_column,
@@ -135,10 +146,8 @@ class ScorePassages(BatchTransform):
         if not 1 <= step <= window or window < 2:
             raise ValueError(f"window must be at least 2 and step between 1 and window, got {window} and {step}.")
         for name, value in (("shuffles", shuffles), ("max_passage_tokens", max_passage_tokens), ("max_tokens", max_tokens)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
-        if temperature < 0 or not 0 < top_p <= 1:
-            raise ValueError(f"temperature must be at least 0 and top_p in (0, 1], got {temperature} and {top_p}.")
+            check_at_least(name, value, 1)
+        check_sampling(temperature, top_p)
         if prompt is not None:
             if method == "cross_encoder":
                 raise ValueError("A cross-encoder takes no prompt.")

@@ -183,6 +183,12 @@ def limit_threads_in_forked_process() -> None:
             getattr(sys.modules[module], setter)(1)
 
 
+def check_at_least(name: str, value: float | None, least: int) -> None:
+    """Raise `ValueError` for a parameter below its least value; None is no value."""
+    if value is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
 def require_columns(batch: Mapping[str, Any], names: list[str], who: str) -> None:
     """Raise `ValueError` when a column is missing, naming those that are there."""
     missing = [name for name in names if name not in batch]
