@@ -101,7 +101,8 @@ def to_sentence_transformers(
     """
     if loss not in _SHAPES:
         raise ValueError(f"loss must be one of {sorted(_SHAPES)}, got {loss!r}.")
-    check_at_least("num_negatives", num_negatives, 1)
+    if num_negatives is not None:
+        check_at_least("num_negatives", num_negatives, 1)
     shape = _SHAPES[loss]
     scored = shape == "scored n-tuple" or (shape == "scored list" and set(_SCORES) <= set(rows.column_names))
     rows = _usable(rows, query, scored=scored, who=f"to_sentence_transformers(loss={loss!r})")

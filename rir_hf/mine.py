@@ -140,8 +140,9 @@ class MineNegatives(BatchTransform):
         check_at_least("num_negatives", num_negatives, 1)
         check_at_least("skip_ranks", skip_ranks, 0)
         check_at_least("seed", seed, 0)
-        check_at_least("margin", margin, 0)
-        check_at_least("abs_margin", abs_margin, 0)
+        for name, value in (("margin", margin), ("abs_margin", abs_margin)):
+            if value is not None:
+                check_at_least(name, value, 0)
         if not 0 <= answer_weight <= 1:
             raise ValueError(f"answer_weight must be between 0 and 1, got {answer_weight}.")
         if pool is not None and (strategy == "top" or pool < num_negatives):

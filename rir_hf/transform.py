@@ -183,9 +183,9 @@ def limit_threads_in_forked_process() -> None:
             getattr(sys.modules[module], setter)(1)
 
 
-def check_at_least(name: str, value: float | None, least: int) -> None:
-    """Raise `ValueError` for a parameter below its least value; None is no value."""
-    if value is not None and value < least:
+def check_at_least(name: str, value: float, least: int) -> None:
+    """Raise `ValueError` for a parameter below its least value."""
+    if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
