@@ -305,10 +305,11 @@ class MineNegatives(BatchTransform):
         own = [row.positives for row in rows]
         columns = {}
         if self.texts and "pos" not in batch:
-            own = [_with_texts(positives, self.corpus) for positives in own]
-            columns["pos"] = Column([positives.texts for positives in own], TEXTS)
+            texts = [positives.texts for positives in own]
+            columns["pos"] = Column(_completed(texts, own, self.corpus, self.corpus.text), TEXTS)
         if "pos" in columns or "pos_ids" not in batch:
-            columns["pos_ids"] = Column([_ids_of(positives, self.corpus) for positives in own], TEXTS)
+            ids = [positives.ids for positives in own]
+            columns["pos_ids"] = Column(_completed(ids, own, self.corpus, self.corpus.id), TEXTS)
         sims = [[row.scores.get(place) for place in positives.places] for row, positives in zip(rows, own, strict=True)]
         columns[f"{prefix}pos_sims"] = Column(sims, SCORES)
         ranks = [len(self.corpus) if row.rank is None else row.rank for row in rows]
@@ -475,20 +476,12 @@ def _score_positives(corpus: CorpusIndex, queries: np.ndarray, rows: list[_Row])
         row.scores = {place: next(scores) for place in row.positives.known}
 
 
-def _with_texts(positives: Positives, corpus: CorpusIndex) -> Positives:
-    """The same positives with texts from the corpus, where they are in it."""
-    places = [place for text, place in zip(positives.texts, positives.places, strict=True) if not text and place is not None]
-    looked_up = iter(corpus.values([corpus.text or ""], np.array(places, np.int64))[0])
-    texts = [
-        text or (None if place is None else next(looked_up)) for text, place in zip(positives.texts, positives.places, strict=True)
-    ]
-    return positives._replace(texts=texts)
-
-
-def _ids_of(positives: Positives, corpus: CorpusIndex) -> list[str | None]:
-    found = iter(corpus.values([corpus.id], np.array([place for place in positives.places if place is not None], np.int64))[0])
-    by_place = [None if place is None else next(found) for place in positives.places]
-    return [passage or other for passage, other in zip(positives.ids, by_place, strict=True)]
+def _completed(own: list[list[str | None]], positives: list[Positives], corpus: CorpusIndex, column: str) -> list[list[str | None]]:
+    """The positives' own values, and from the corpus those they lack; null for one that is not in it."""
+    pairs = [list(zip(values, row.places, strict=True)) for values, row in zip(own, positives, strict=True)]
+    wanted = [place for row in pairs for value, place in row if not value and place is not None]
+    found = iter(corpus.values([column], np.array(wanted, np.int64))[0])
+    return [[value or (None if place is None else next(found)) for value, place in row] for row in pairs]
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import xxhash
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset
 
 from rir_hf.evaluate import evaluate as _evaluate
 from rir_hf.evaluate import evaluate_better as _evaluate_better
@@ -94,11 +95,18 @@ def generate_bge_train_data(
     passages works; a negative is never the positive, nor the same text twice.
 
     Example:
+        >>> import numpy as np
         >>> from rir_hf.reinforced_ir import generate_bge_train_data
+        >>> class Letters:  # in place of a FlagModel or a Retriever
+        ...     def encode_queries(self, texts, batch_size=512, max_length=512):
+        ...         counts = np.array([[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts])
+        ...         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+        ...     encode_corpus = encode_queries
         >>> rows = [{"query": "what do cats say", "answer": "they meow", "passage": "cats meow"}]
         >>> corpus = ["cats meow", "dogs bark", "cows moo"]
-        >>> generate_bge_train_data(model, queries_corpus=rows, corpus=corpus)[0]["neg"]         # doctest: +SKIP
-        ['dogs bark', 'cows moo']
+        >>> generate_bge_train_data(Letters(), queries_corpus=rows, corpus=corpus)  # doctest: +NORMALIZE_WHITESPACE
+        [{'query': 'what do cats say', 'answer': 'they meow', 'pos': ['cats meow'], 'neg': ['dogs bark', 'cows moo'],
+          'neg_answer': ['cows moo', 'dogs bark']}]
     """
     rows = _rows_of(queries_corpus, "queries_corpus", ["query", "answer", *([dtype] if corpus is None else [])])
     passages = [row[dtype] for row in rows] if corpus is None else list(corpus)
@@ -159,12 +167,20 @@ def generate_llm_dpo_train_data(
     zero or below; equal or empty formulations give no pair.
 
     Example:
+        >>> import numpy as np
         >>> from rir_hf.reinforced_ir import generate_llm_dpo_train_data
+        >>> class Letters:  # in place of a FlagModel or a Retriever
+        ...     def encode_queries(self, texts, batch_size=512, max_length=1024):
+        ...         counts = np.array([[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts])
+        ...         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+        ...     encode_corpus = encode_queries
         >>> first = [{"query": "what do cats say", "answer": "cats say meow", "passage": "cats meow"}]
         >>> second = [{"query": "what do cats say", "answer": "dogs bark", "passage": "cats meow"}]
-        >>> pairs = generate_llm_dpo_train_data([first, second], retrieval_model=model)          # doctest: +SKIP
-        >>> pairs[0]["chosen"], pairs[0]["rejected"]                                             # doctest: +SKIP
-        ('cats say meow', 'dogs bark')
+        >>> pair = generate_llm_dpo_train_data([first, second], retrieval_model=Letters())[0]
+        >>> pair["prompt"], pair["chosen"], pair["rejected"]
+        ('what do cats say', 'cats say meow', 'dogs bark')
+        >>> round(pair["chosen_score"], 3), round(pair["rejected_score"], 3)
+        (0.772, 0.665)
     """
     if not queries_corpus_list:
         raise ValueError("queries_corpus_list must hold a list of rows for each formulation, got none.")
@@ -227,8 +243,11 @@ def get_distill_data(
 
     Example:
         >>> from rir_hf.reinforced_ir import get_distill_data
+        >>> class Ranker:  # in place of a ChatLLM
+        ...     def generate(self, prompts, temperature=0.0, top_p=1.0, max_tokens=1024):
+        ...         return ["[2] > [1] > [3]" for prompt in prompts]
         >>> rows = [{"query": "q", "pos": ["a"], "neg": ["b", "c"]}]
-        >>> get_distill_data(llm, train_data=rows, prompts=["Rank [1] a [2] b [3] c"])           # doctest: +SKIP
+        >>> get_distill_data(Ranker(), train_data=rows, prompts=["Rank [1] a [2] b [3] c"])
         [{'query': 'q', 'pos': ['a'], 'neg': ['b', 'c'], 'pos_scores': [0.5], 'neg_scores': [1.0, 0.3333333333333333]}]
     """
     rows = _rows_of(train_data, "train_data", ["pos", "neg"])
@@ -383,12 +402,14 @@ def _by_text(encode: Any, texts: list[str], how: dict[str, int]) -> dict[str, np
     return dict(zip(distinct, _encoded(encode, distinct, how).astype(np.float64), strict=True))
 
 
-def _as_dataset(columns: dict[str, Any]) -> Dataset:
-    kinds = {
-        name: List(Value("float32"), length=values.shape[1]) if isinstance(values, np.ndarray) else Value("string")
+def _as_dataset(columns: dict[str, list[str] | np.ndarray]) -> Dataset:
+    arrays = {
+        name: pa.FixedSizeListArray.from_arrays(values.ravel(), values.shape[1])
+        if isinstance(values, np.ndarray)
+        else pa.array(values, pa.string())
         for name, values in columns.items()
     }
-    return Dataset.from_dict(columns, features=Features(kinds))
+    return Dataset(pa.table(arrays))
 
 
 def _reciprocal_ranks(answer: str | list[str] | LLMError, positives: int, negatives: int) -> dict[str, list[float] | None]:
