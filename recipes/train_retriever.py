@@ -60,6 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--learning_rate", type=float, default=2e-5, help="peak (default: %(default)s)")
     parser.add_argument("--warmup_steps", type=int, default=0, help="steps until the peak (default: %(default)s)")
     parser.add_argument("--batch_size", type=positive, default=16, help="rows per device and step (default: %(default)s)")
+    parser.add_argument("--train_length", type=positive, help="tokens of a text in training (default: --max_length)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of the rows (default: %(default)s)")
     return parser.parse_args()
 
@@ -123,8 +124,10 @@ def main() -> None:
     log_plainly()
     before = measure(options) if options.dev else None
     model = SentenceTransformer(options.model, revision=options.revision)
-    model.max_seq_length = min(options.max_length, model.max_seq_length or options.max_length)
+    length = min(options.max_length, model.max_seq_length or options.max_length)
+    model.max_seq_length = min(options.train_length or length, length)
     train(model, load_rows(options.data, options.split), options)
+    model.max_seq_length = length
     model.save(str(options.output))
     if before is not None:
         tuned = {"model": str(options.output), "revision": None}
