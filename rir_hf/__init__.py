@@ -58,6 +58,9 @@ _MODULES = {
     "report_generation": "report",
     "as_table": "report",
     "plot_report": "report",
+    "push": "hub",
+    "pull": "hub",
+    "provenance": "provenance",
 }
 __all__ = ["__version__", *_MODULES]
 
@@ -80,12 +83,14 @@ if TYPE_CHECKING:
     from rir_hf.export import from_flagembedding, to_flagembedding, to_pylate, to_sentence_transformers, to_tevatron
     from rir_hf.export_preferences import to_llamafactory, to_trl, trl_lengths
     from rir_hf.generate import GenerateAnswers, GenerateQueries
+    from rir_hf.hub import pull, push
     from rir_hf.index import attach_index, load_index, save_index
     from rir_hf.llm import ChatLLM, CompletionLLM
     from rir_hf.load import load_corpus, load_pairs, load_qrels, load_queries, load_rows
     from rir_hf.mine import MineNegatives
     from rir_hf.openai_chat import OpenAIChat
     from rir_hf.prefer import PreferencePairs
+    from rir_hf.provenance import provenance
     from rir_hf.ranking import parse_ranking
     from rir_hf.relabel import RelabelFalseNegatives
     from rir_hf.report import as_table, plot_report, report, report_generation, report_teacher

@@ -23,6 +23,7 @@ from datasets.features import List
 from datasets.fingerprint import Hasher
 from datasets.search import FaissIndex
 
+from rir_hf.provenance import provenance
 from rir_hf.transform import describe, digest_of_files, hash_by_identity, public_attributes, vectors_from_arrow
 
 if TYPE_CHECKING:
@@ -189,6 +190,11 @@ class CorpusIndex:
         """Fingerprint of the corpus, identity of the index and its search settings (`nprobe`, `efSearch`)."""
         described = describe(self, corpus=self.corpus._fingerprint, file=self.file.identity)
         return {**described, **search_settings(self.index)}
+
+    def record(self) -> dict[str, Any]:
+        """What provenance says of a searched corpus: its size, the kind of index and what made its rows."""
+        kind = {"index": type(self.index).__name__, **search_settings(self.index)}
+        return {"rows": len(self), **kind, "made_by": provenance(self.corpus)}
 
     @property
     def index(self) -> faiss.Index:
@@ -533,6 +539,28 @@ def _to_device(index: faiss.Index, device: int | list[int] | None) -> faiss.Inde
 def search_settings(index: faiss.Index) -> dict[str, int]:
     """How widely an index looks, where that can be set after it is built: `nprobe`, `efSearch`. An index file does not keep it."""
     return {name: int(getattr(owner, name)) for owner, name in _adjustable(index)}
+
+
+def set_search_settings(index: faiss.Index, settings: dict[str, int]) -> None:
+    """The counterpart of `search_settings`."""
+    for owner, name in _adjustable(index):
+        if name in settings:
+            setattr(owner, name, settings[name])
+
+
+def index_identity(corpus: Dataset, name: str) -> dict[str, Any]:
+    """What an attached index is, for a person and for a check: its name, kind, metric, rows, dimension and search settings."""
+    import faiss
+
+    index = corpus.get_index(name).faiss_index
+    return {
+        "name": name,
+        "index": type(index).__name__,
+        "metric": "inner_product" if index.metric_type == faiss.METRIC_INNER_PRODUCT else "l2",
+        "rows": index.ntotal,
+        "dimension": index.d,
+        "settings": search_settings(index),
+    }
 
 
 def _adjustable(index: faiss.Index) -> list[tuple[Any, str]]:

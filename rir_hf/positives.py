@@ -59,6 +59,10 @@ class KnownPositives:
             self._digest = Hasher.hash(sorted((str(query), sorted(docs.items())) for query, docs in self.qrels.items()))
         return self._digest
 
+    def record(self) -> dict[str, int]:
+        """What provenance says of the judgements: their number, or that of the queries."""
+        return {"rows" if isinstance(self.qrels, Dataset) else "queries": len(self.qrels)}
+
     def of(self, query_id: str) -> tuple[list[str], list[str]]:
         """Texts and ids of the passages that are right for a query."""
         if "_by_query" not in self.__dict__:

@@ -152,6 +152,18 @@ def report_generation(rows: Dataset) -> dict[str, Any]:
     return summary
 
 
+def summary_of(rows: Dataset) -> dict[str, Any] | None:
+    """The report that fits the rows: on mining, on the teacher, on generation; None where they carry nothing to report on."""
+    has = set(rows.column_names).issuperset
+    if not len(rows):
+        return None
+    if has({"pos_sims", "pos_rank", "neg_sims", "neg_note", "neg_skipped"}):
+        return report(rows)
+    if has(_TEACHER[:4]):
+        return report_teacher(rows)
+    return report_generation(rows) if set(_GENERATION) & set(rows.column_names) & set(_ERRORS) else None
+
+
 def _queries(columns: dict[str, list[Any]]) -> dict[str, Any]:
     found = {"queries": sum(error is None for error in columns["query_error"])}
     return found | ({"rows_with_cut_passage": sum(map(bool, columns["passage_cut"]))} if "passage_cut" in columns else {})
@@ -179,6 +191,7 @@ _GENERATION = [
     "query_error", "passage_cut", "answers", "answers_dropped", "answer_error", "pair_error", "chosen_score", "rejected_score",
     "query_score",
 ]  # fmt: skip
+_ERRORS = ("query_error", "answer_error", "pair_error")
 _SUMMARIES = {"query": _queries, "answer": _answers, "pair": _pairs}
 
 

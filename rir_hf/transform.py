@@ -21,6 +21,8 @@ from datasets.fingerprint import Hasher
 from datasets.formatting.formatting import LazyRow
 from datasets.utils._dill import pklregister
 
+from rir_hf.provenance import record_of
+
 _parent_process = os.getpid()
 
 
@@ -83,6 +85,10 @@ class BatchTransform(ABC):
     def identity(self) -> dict[str, Any]:
         """What the cache key is made of: class, version and settings, never a path, a device or a loaded model."""
         return {"version": self.version, **describe(self)}
+
+    def record(self) -> dict[str, Any]:
+        """What the provenance of the rows says of this step: its name and settings."""
+        return {"step": type(self).__name__, **record_of(public_attributes(self))}
 
 
 class Column(list[Any]):

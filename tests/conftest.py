@@ -1,16 +1,21 @@
-"""Shared fixtures: everything is offline and writes below a temporary folder, never into the caches of the user."""
+"""Shared fixtures: nothing leaves this machine, whose Hub is a server of its own, and all is written below a temporary folder."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from tests.hub_server import TOKEN, HubServer
+
 _cache = tempfile.TemporaryDirectory(prefix="rir-hf-tests-")
+_hub = HubServer()
 os.environ.update(
     HF_HOME=_cache.name,
-    HF_HUB_OFFLINE="1",
+    HF_ENDPOINT=_hub.url,
+    HF_HUB_DISABLE_XET="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_DATASETS_DISABLE_PROGRESS_BARS="1",
     TOKENIZERS_PARALLELISM="false",
@@ -25,6 +30,15 @@ from rir_hf import Embed, Retriever, attach_index  # noqa: E402
 # The same examples in every run. For others: pytest --hypothesis-profile=default.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """An empty Hub on this machine, and a token for it."""
+    _hub.reset()
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    yield _hub
+    _hub.reset()
 
 
 @pytest.fixture(scope="session")

