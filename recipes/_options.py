@@ -1,11 +1,15 @@
-"""Options that several recipes share: a retriever, and a language model."""
+"""Options that several recipes share: a retriever, a language model, and where on the Hub the result goes."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
 
-from rir_hf import ChatLLM, CompletionLLM, OpenAIChat, Retriever
+from datasets import Dataset
+from huggingface_hub import HfApi
+
+from rir_hf import ChatLLM, CompletionLLM, OpenAIChat, Retriever, push
 
 
 def log_plainly() -> None:
@@ -91,3 +95,33 @@ def load_llm(options: argparse.Namespace) -> ChatLLM | OpenAIChat:
         max_length=options.max_length,
         template_arguments=thinking,
     )
+
+
+def add_push(parser: argparse.ArgumentParser, config: str | None = None) -> None:
+    """Options that send the result to the Hub; without a config it is a model."""
+    group = parser.add_argument_group("Hub")
+    group.add_argument(
+        "--push_to_hub", metavar="REPO", help="send the result there; the token is that of hf auth login, or HF_TOKEN"
+    )
+    group.add_argument("--private", action="store_true", help="make a new repository private")
+    if config is not None:
+        group.add_argument("--hub_config", default=config, help="name of the config in the repository (default: %(default)s)")
+        group.add_argument("--license", help="of the rows, for the card, cc-by-4.0 say")
+        group.add_argument("--language", help="of the rows, for the card, en say")
+
+
+def push_rows(rows: Dataset, options: argparse.Namespace, config: str | None = None, *, corpus: Dataset | None = None) -> None:
+    """Send rows to the Hub, if asked."""
+    if options.push_to_hub:
+        where = {"private": options.private or None, "license": options.license, "language": options.language, "corpus": corpus}
+        done = push(rows, options.push_to_hub, config or options.hub_config, **where)
+        logging.info("Pushed to %s: %s", options.push_to_hub, done.commit_url)
+
+
+def push_model(folder: Path, options: argparse.Namespace) -> None:
+    """Send a folder with a model to the Hub, if asked."""
+    if options.push_to_hub:
+        api = HfApi()
+        repo_id = api.create_repo(options.push_to_hub, private=options.private or None, exist_ok=True).repo_id
+        done = api.upload_folder(folder_path=folder, repo_id=repo_id, ignore_patterns=["checkpoint-*"])
+        logging.info("Pushed to %s: %s", repo_id, done.commit_url)

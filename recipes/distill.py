@@ -17,7 +17,7 @@ from pathlib import Path
 from rir_hf import ScorePassages, as_table, load_rows, report_teacher
 from rir_hf.export import write_lines
 
-from _options import add_llm, check_llm, load_llm, log_plainly
+from _options import add_llm, add_push, check_llm, load_llm, log_plainly, push_rows
 
 FILE = "train.jsonl"
 
@@ -46,6 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of orders and draws (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=256, help="rows per batch (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="ask again for what this teacher has scored")
+    add_push(parser, "scored")
     options = parser.parse_args()
     check_llm(parser, options)
     if not 1 <= (options.step or 1) <= options.window:
@@ -89,10 +90,12 @@ def main() -> None:
         keep_scored=not options.overwrite,
         **{name: getattr(options, name) for name in settings},
     )
-    for folder in find_datasets(options.dataset_path, options.dataset_name):
+    folders = find_datasets(options.dataset_path, options.dataset_name)
+    for folder in folders:
         scored = load_rows(folder / FILE).map(score, batched=True, batch_size=options.batch_size, desc=folder.name)
         target = (options.output_dir / folder.name if options.output_dir else folder) / FILE
         write_lines(scored, target)
+        push_rows(scored, options, options.hub_config if len(folders) == 1 else f"{options.hub_config}-{folder.name}")
         logging.info("%s: %d rows in %s\n%s", folder.name, len(scored), target, as_table(report_teacher(scored)))
 
 

@@ -30,7 +30,7 @@ from rir_hf import (
     write_run,
 )
 
-from _options import add_retriever, load_retriever, log_plainly
+from _options import add_push, add_retriever, load_retriever, log_plainly, push_rows
 
 
 def arguments() -> argparse.Namespace:
@@ -47,6 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="write the ranking to this TREC run file")
     parser.add_argument("--baseline", type=Path, help="compare with this TREC run file, query by query")
     parser.add_argument("--json", type=Path, help="write the metrics to this file")
+    add_push(parser, "run")
     options = parser.parse_args()
     if not options.data and not (options.corpus and options.queries and options.qrels):
         parser.error("give --data, or all of --corpus, --queries and --qrels")
@@ -81,6 +82,7 @@ def main() -> None:
         print(line)
     if options.run:
         write_run(run, options.run)
+    push_rows(run.remove_columns("embedding"), options)
     if options.json:
         options.json.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 

@@ -32,7 +32,7 @@ from rir_hf import (
     report_generation,
 )
 
-from _options import add_llm, check_llm, load_llm, log_plainly, positive
+from _options import add_llm, add_push, check_llm, load_llm, log_plainly, positive, push_rows
 
 
 def arguments() -> argparse.Namespace:
@@ -67,6 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max_tokens", type=int, default=256, help="longest answer (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of sample and draws (default: %(default)s)")
     parser.add_argument("--batch_size", type=positive, default=64, help="rows per batch (default: %(default)s)")
+    add_push(parser, "generated")
     options = parser.parse_args()
     check_llm(parser, options)
     has_rows = (options.output / "rows").exists()
@@ -150,6 +151,7 @@ def main() -> None:
     summary = report_generation(rows)
     save(rows, options.output)
     (options.output / "report.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    push_rows(rows, options)
     logging.info("%s\nWritten to %s: rows/, rows.jsonl, report.json", as_table(summary), options.output)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rir_hf import Embed, MineNegatives, attach_index, load_corpus, load_pairs, plot_report, report
 
-from _options import add_retriever, load_retriever, log_plainly
+from _options import add_push, add_retriever, load_retriever, log_plainly, push_rows
 
 
 def arguments() -> argparse.Namespace:
@@ -51,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="for all that is random (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=512, help="rows per batch (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the dataset, mined.jsonl and report.png")
+    add_push(parser, "mined")
     options = parser.parse_args()
     if options.pool is not None and options.strategy == "top":
         parser.error("--pool goes with --strategy random or stratified")
@@ -95,6 +96,7 @@ def main() -> None:
     mined.save_to_disk(options.output)
     mined.to_json(options.output / "mined.jsonl", force_ascii=False)
     plot_report(mined, options.output / "report.png")
+    push_rows(mined, options, corpus=corpus)
     logging.info('Written to %s: load_from_disk("%s"), mined.jsonl, report.png', options.output, options.output)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rir_hf import PreferencePairs, as_table, load_rows, report_generation, to_llamafactory, to_trl
 
-from _options import add_retriever, load_retriever, log_plainly
+from _options import add_push, add_retriever, load_retriever, log_plainly, push_rows
 
 
 def arguments() -> argparse.Namespace:
@@ -42,6 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dpo_max_length", type=int, default=1024, help="tokens of a pair in DPO (default: %(default)s)")
     parser.add_argument("--llamafactory", action="store_true", help="write OUTPUT/llamafactory too")
     parser.add_argument("--batch_size", type=int, default=256, help="rows per batch (default: %(default)s)")
+    add_push(parser, "preferences")
     options = parser.parse_args()
     if options.plain and options.no_thinking:
         parser.error("--no_thinking is told to a chat template, which --plain leaves out")
@@ -83,6 +84,7 @@ def main() -> None:
         template_arguments={"enable_thinking": False} if options.no_thinking else None,
     )
     pairs.to_parquet(options.output / "trl" / "train.parquet")
+    push_rows(pairs, options)
     if options.llamafactory:
         to_llamafactory(rows, options.output / "llamafactory")
     logging.info("Written to %s: trl/, rows/, report.json", options.output)

@@ -39,7 +39,7 @@ from rir_hf import (
     to_trl,
 )
 
-from _options import log_plainly
+from _options import add_push, log_plainly, push_rows
 
 METRICS = ["ndcg", "recall", "mrr"]
 TAUGHT_ROWS, TAUGHT_NEGATIVES = 24, 4
@@ -103,6 +103,8 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("outputs/quickstart"), help="where the results go (default: %(default)s)"
     )
+    add_push(parser, "mined")
+    parser.set_defaults(license="cc-by-4.0", language="en")
     options = parser.parse_args()
     log_plainly()
 
@@ -132,13 +134,17 @@ def main() -> None:
 
     llm = load_smollm()
     if llm is not None:
-        teach(mined, llm).to_json(options.output / "scored.jsonl", force_ascii=False)
+        scored = teach(mined, llm)
+        scored.to_json(options.output / "scored.jsonl", force_ascii=False)
         pairs = prefer(mined, llm, retriever)
         to_trl(pairs).to_parquet(options.output / "preferences" / "train.parquet")
     mined.save_to_disk(options.output / "mined")
     mined.to_json(options.output / "mined.jsonl", force_ascii=False)
     plot_report(mined, options.output / "report.png")
+    push_rows(mined, options, corpus=corpus)
     if llm is not None:
+        push_rows(scored, options, "scored")
+        push_rows(to_trl(pairs), options, "preferences")
         for row in sorted(pairs, key=lambda row: row["query_score"] - row["chosen_score"])[:3]:
             show_pair(row)
     print(f"\nWritten to {options.output}: report.png, mined.jsonl, scored.jsonl, mined/ (load_from_disk), preferences/ (trl dpo)")

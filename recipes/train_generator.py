@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rir_hf import load_rows, to_trl, trl_lengths
 from rir_hf.llm import unpacked_gguf
 
-from _options import log_plainly
+from _options import add_push, log_plainly, push_model
 
 try:
     from peft import LoraConfig
@@ -55,6 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--gradient_checkpointing", action="store_true", help="less memory, a third more time")
     parser.add_argument("--logging_steps", type=int, default=10, help="steps between two lines of metrics (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of LoRA's weights and the order of pairs (default: %(default)s)")
+    add_push(parser)
     options = parser.parse_args()
     if options.full and options.merged_output:
         parser.error("--merged_output goes with LoRA; --full writes the whole model to --output")
@@ -127,6 +128,7 @@ def main() -> None:
         if options.merged_output:
             trainer.accelerator.unwrap_model(trainer.model).merge_and_unload().save_pretrained(options.merged_output)
             tokenizer.save_pretrained(options.merged_output)
+        push_model(options.output, options)
     logging.info("Written to %s%s", options.output, f" and {options.merged_output}" if options.merged_output else "")
 
 

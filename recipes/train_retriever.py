@@ -35,7 +35,7 @@ from rir_hf import (
     to_sentence_transformers,
 )
 
-from _options import add_retriever, load_retriever, log_plainly, positive
+from _options import add_push, add_retriever, load_retriever, log_plainly, positive, push_model
 
 METRICS = ("ndcg", "recall", "mrr")
 
@@ -62,6 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=positive, default=16, help="rows per device and step (default: %(default)s)")
     parser.add_argument("--train_length", type=positive, help="tokens of a text in training (default: --max_length)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of the rows (default: %(default)s)")
+    add_push(parser)
     return parser.parse_args()
 
 
@@ -133,6 +134,7 @@ def main() -> None:
         tuned = {"model": str(options.output), "revision": None}
         found = compare(before, measure(argparse.Namespace(**{**vars(options), **tuned})))
         (options.output / "metrics.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    push_model(options.output, options)
     logging.info("Written to %s", options.output)
 
 

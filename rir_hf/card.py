@@ -243,8 +243,8 @@ def _steps_list(steps: list[dict[str, Any]]) -> str:
 def _step_words(step: Mapping[str, Any]) -> str:
     """A step as a line: its name, the models in it, its short settings; a searched corpus indented below."""
     nested = {name: value for name, value in step.items() if isinstance(value, Mapping) and value}
-    plain = {name: value for name, value in step.items() if name not in nested and name not in ("step", "made_by")}
-    words = f"**{step['step']}**" if "step" in step else ""
+    plain = {name: value for name, value in step.items() if name not in nested and name not in ("map", "made_by")}
+    words = f"**{step['map']}**" if "map" in step else ""
     words += "".join(_nested_words(name, value) for name, value in nested.items() if "made_by" not in value)
     shown = ", ".join(f"`{name}={_short(value)}`" for name, value in plain.items() if value is not None)
     words += f" ({shown})" if shown else ""

@@ -121,7 +121,7 @@ def push(
 
 def pull(
     repo_id: str,
-    config_name: str = "default",
+    config_name: str | None = None,
     *,
     revision: str | None = None,
     split: str | None = None,
@@ -131,7 +131,8 @@ def pull(
     """Rows from the Hub, with the provenance and the index that `push` put beside them.
 
     Args:
-        repo_id, config_name: where they are.
+        repo_id: `"user/name"`.
+        config_name: which config. Default: the only one, or `default`.
         revision: branch, tag or commit. Everything comes from one commit, whatever is pushed meanwhile.
         split: one split. Default: all, or the one where there is only one.
         streaming: read rows as they are needed; without an index.
@@ -155,14 +156,14 @@ def pull(
         commit = _trying(lambda: _head(api, repo_id, revision))
         builder = _trying(lambda: _builder(repo_id, config_name, commit, token))
         found = _trying(lambda: _read(builder, split, streaming))
-        note = _trying(lambda: _read_note(api, repo_id, config_name, commit))
+        note = _trying(lambda: _read_note(api, repo_id, builder.config.name, commit))
         if isinstance(found, Mapping) and len(found) == 1:
             found = next(iter(found.values()))
         for part in found.values() if isinstance(found, Mapping) else [found]:
             with_provenance(part, note.get("steps", []))
         if note.get("index") and isinstance(found, Dataset) and split in (None, note["split"]):
             path = _trying(lambda: api.hf_hub_download(repo_id, note["index"]["file"], repo_type="dataset", revision=commit))
-            return _with_index(found, Path(path), note["index"], f"{repo_id} ({config_name})")
+            return _with_index(found, Path(path), note["index"], f"{repo_id} ({builder.config.name})")
         return found
     except (HfHubHTTPError, HTTPError) as error:
         raise _explained(error, repo_id) from error
@@ -354,7 +355,7 @@ def _rows_in(data: Any) -> int:
     return sum(split.get("num_examples", 0) for config in known for split in config.get("splits", []))
 
 
-def _builder(repo_id: str, config: str, commit: str | None, token: str | None) -> DatasetBuilder:
+def _builder(repo_id: str, config: str | None, commit: str | None, token: str | None) -> DatasetBuilder:
     """What reads the config at this commit, and no other.
 
     Where the Hub does not answer, `datasets` takes the newest copy it has, of whatever revision.

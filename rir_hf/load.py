@@ -14,6 +14,7 @@ import datasets
 from datasets import Dataset, DatasetDict, Features, Value
 
 from rir_hf.evaluate import read_qrels
+from rir_hf.hub import pull
 
 _READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 _IDS = ("id", "_id", "docid", "passage_id")
@@ -52,7 +53,7 @@ def load_rows(source: str | os.PathLike[str], split: str = "train", *, revision:
     if path.suffix in _READERS or path.is_absolute():
         raise FileNotFoundError(f"{path} does not exist.")
     name, _, config = str(source).partition(":")
-    return _choose_split(datasets.load_dataset(name, config or None, revision=revision), split, str(source))
+    return _choose_split(pull(name, config or None, revision=revision), split, str(source))
 
 
 def load_corpus(source: str | os.PathLike[str], split: str = "train") -> Dataset:

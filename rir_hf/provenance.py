@@ -23,14 +23,14 @@ from datasets import Dataset, DatasetDict, IterableDataset
 AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
 _HEADING = "Made with rir_hf, first step to last:"
-_LINE = '{"step": '
+_LINE = '{"map": '
 _SHOWN = ("rir-hf", "datasets", "transformers", "sentence-transformers", "torch", "faiss-cpu", "faiss-gpu", "numpy")
 
 
 def provenance(ds: Dataset | IterableDataset | DatasetDict) -> list[dict[str, Any]]:
     """The records of the map functions that made a dataset, first to last.
 
-    Each is a dict with `step`, the name of the map function, and its settings; a corpus that it searched is shown with its own
+    Each is a dict with `map`, the name of the map function, and its settings; a corpus that it searched is shown with its own
     records. For a `DatasetDict` those of all splits, and for concatenated datasets those of all parts, each once.
 
     Example:
@@ -40,7 +40,7 @@ def provenance(ds: Dataset | IterableDataset | DatasetDict) -> list[dict[str, An
         ...     "query": ["q"], "pos": [["a"]], "neg": [["b"]], "pos_scores": [[0.5]], "neg_scores": [[0.9]],
         ... })
         >>> provenance(rows.map(RelabelFalseNegatives(margin=0.1), batched=True))
-        [{'step': 'RelabelFalseNegatives', 'margin': 0.1, 'action': 'move'}]
+        [{'map': 'RelabelFalseNegatives', 'margin': 0.1, 'action': 'move'}]
     """
     parts = ds.values() if isinstance(ds, Mapping) else [ds]
     lines = [line for part in parts for line in (part.info.description or "").splitlines() if line.startswith(_LINE)]
@@ -50,7 +50,7 @@ def provenance(ds: Dataset | IterableDataset | DatasetDict) -> list[dict[str, An
 def with_provenance(ds: AnyDataset, steps: list[dict[str, Any]]) -> AnyDataset:
     """The dataset, its records replaced by these."""
     text = [line for line in (ds.info.description or "").splitlines() if line != _HEADING and not line.startswith(_LINE)]
-    lines = [json.dumps({"step": step["step"], **step}, ensure_ascii=False) for step in steps]
+    lines = [json.dumps({"map": step["map"], **step}, ensure_ascii=False) for step in steps]
     info = ds.info.copy()
     info.description = "\n".join([*text, *([_HEADING] if lines else []), *lines])
     ds._info = info

@@ -88,7 +88,7 @@ class BatchTransform(ABC):
 
     def record(self) -> dict[str, Any]:
         """What the provenance of the rows says of this step: its name and settings."""
-        return {"step": type(self).__name__, **record_of(public_attributes(self))}
+        return {"map": type(self).__name__, **record_of(public_attributes(self))}
 
 
 class Column(list[Any]):

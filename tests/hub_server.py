@@ -1,4 +1,4 @@
-"""A Hub for datasets on this machine: the routes that `huggingface_hub` and `datasets` use, in memory, with faults to order."""
+"""A Hub on this machine: the routes that `huggingface_hub` and `datasets` use, in memory, with faults to order."""
 
 from __future__ import annotations
 
@@ -104,20 +104,20 @@ class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
     routes = (
-        ("GET", rf"/api/datasets/{REPO}(?:/revision/(?P<revision>.+))?", "info"),
-        ("GET", rf"/api/datasets/{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<path>.*))?", "tree"),
-        ("POST", rf"/api/datasets/{REPO}/paths-info/(?P<revision>.+)", "paths"),
-        ("GET", rf"/api/datasets/{REPO}/refs", "refs"),
+        ("GET", rf"/api/(?:datasets|models)/{REPO}(?:/revision/(?P<revision>.+))?", "info"),
+        ("GET", rf"/api/(?:datasets|models)/{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<path>.*))?", "tree"),
+        ("POST", rf"/api/(?:datasets|models)/{REPO}/paths-info/(?P<revision>.+)", "paths"),
+        ("GET", rf"/api/(?:datasets|models)/{REPO}/refs", "refs"),
         ("POST", r"/api/repos/create", "create"),
         ("DELETE", r"/api/repos/delete", "delete"),
-        ("POST", rf"/api/datasets/{REPO}/preupload/(?P<revision>.+)", "preupload"),
-        ("POST", rf"/datasets/{REPO}\.git/info/lfs/objects/batch", "lfs"),
+        ("POST", rf"/api/(?:datasets|models)/{REPO}/preupload/(?P<revision>.+)", "preupload"),
+        ("POST", rf"(?:/datasets)?/{REPO}\.git/info/lfs/objects/batch", "lfs"),
         ("PUT", r"/lfs/(?P<oid>\w+)", "upload"),
-        ("POST", rf"/api/datasets/{REPO}/commit/(?P<revision>.+)", "commit"),
-        ("POST", rf"/api/datasets/{REPO}/branch/(?P<revision>.+)", "branch"),
-        ("POST", rf"/api/datasets/{REPO}/tag/(?P<revision>.+)", "tag"),
+        ("POST", rf"/api/(?:datasets|models)/{REPO}/commit/(?P<revision>.+)", "commit"),
+        ("POST", rf"/api/(?:datasets|models)/{REPO}/branch/(?P<revision>.+)", "branch"),
+        ("POST", rf"/api/(?:datasets|models)/{REPO}/tag/(?P<revision>.+)", "tag"),
         ("POST", r"/api/validate-yaml", "yaml"),
-        ("GET", rf"/datasets/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
+        ("GET", rf"(?:/datasets)?/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
     )
 
     def handle_any(self) -> None:

