@@ -14,6 +14,8 @@ from typing import Any
 from datasets import Features
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from rir_hf.report import as_table
+
 _SETTINGS_SHOWN = 60
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _MORE = "n>10M"
@@ -86,6 +88,7 @@ _ENDINGS = {
     "_note": "why there are fewer in `{0}` than asked; empty where there are not",
     "_skipped": "how many better-ranked passages each rule left out of `{0}`",
 }
+_DIGEST = re.compile(r"\b(content|weights):(\w{12})\w+")
 _METRIC = re.compile(r"[A-Za-z]+@\d+")
 
 _TRAIN = {
@@ -100,11 +103,13 @@ SentenceTransformerTrainer(model=model, train_dataset=data, loss=MultipleNegativ
     "scored": """\
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss
+from sentence_transformers.util import pairwise_cos_sim
 from rir_hf import to_sentence_transformers
 
 model = SentenceTransformer("sentence-transformers/all-MiniLM-L6-v2")  # the one to train
 data = to_sentence_transformers(rows, loss="DistillKLDivLoss", rescale="zscore")
-SentenceTransformerTrainer(model=model, train_dataset=data, loss=DistillKLDivLoss(model)).train()""",
+loss = DistillKLDivLoss(model, lambda *texts: 20 * pairwise_cos_sim(*texts))
+SentenceTransformerTrainer(model=model, train_dataset=data, loss=loss).train()""",
     "preferences": """\
 from trl import DPOTrainer
 from rir_hf import to_trl
@@ -115,10 +120,11 @@ from trl import DPOTrainer
 
 DPOTrainer(model="Qwen/Qwen3-0.6B", train_dataset=rows).train()  # the model to train""",
     "corpus": """\
-from rir_hf import Embed, MineNegatives, attach_index  # Embed the pairs with the retriever of the vectors
+from rir_hf import Embed, MineNegatives, attach_index
 
-rows = attach_index(rows)  # not needed where an index came with it
-mined = pairs.map(MineNegatives(rows), batched=True)""",
+corpus = rows if rows.list_indexes() else attach_index(rows)
+pairs = pairs.map(Embed(retriever, "query", role="query"), batched=True)  # pairs of query and passage; the corpus's retriever
+mined = pairs.map(MineNegatives(corpus), batched=True)""",
     "run": """\
 from rir_hf import evaluate_better
 
@@ -147,7 +153,7 @@ def write_section(
     steps: list[dict[str, Any]],
     *,
     versions: Mapping[str, str],
-    counts: str,
+    summary: Mapping[str, Any] | None,
     plot: str | None,
     index: Mapping[str, Any] | None,
 ) -> str:
@@ -159,12 +165,12 @@ def write_section(
         rows: number of rows of each split.
         steps: its provenance.
         versions: of the packages it was made with.
-        counts: the report on it as lines of text; `""` for none.
+        summary: the report on it, if there is one.
         plot: path of the report's picture in the repository.
         index: identity of the index beside it.
     """
     kind = kind_of(list(features))
-    sizes = ", ".join(f"{number:,} rows in `{split}`" for split, number in rows.items())
+    sizes = ", ".join(f"{number:,} {'row' if number == 1 else 'rows'} in `{split}`" for split, number in rows.items())
     parts = [f"## {config}", f"{KINDS[kind]}: {sizes}.", _columns_table(features)]
     split = next(iter(rows)) if len(rows) == 1 else None
     parts += ["### Load", _code(_load(repo_id, config, split), "python")]
@@ -177,8 +183,8 @@ def write_section(
     if steps:
         made = ", ".join(f"{name} {number}" for name, number in versions.items())
         parts += ["### How it was made", _steps_list(steps), f"Packages: {made}.", _folded(steps)]
-    if counts:
-        parts += ["### Counts", _code(counts, "text")]
+    if summary:
+        parts += ["### Counts", *_counts(summary)]
     if plot:
         parts.append(f"![Similarities and ranks]({plot})")
     return "\n\n".join(parts)
@@ -229,7 +235,7 @@ def _meaning(name: str) -> str:
 
 def _index_words(index: Mapping[str, Any]) -> str:
     retriever = index.get("retriever") or {}
-    vectors = f"vectors of `{index['name']}`" + (f" by `{retriever['model']}`" if "model" in retriever else "")
+    vectors = f"vectors of `{index['name']}`" + (f" by `{_short(retriever['model'])}`" if "model" in retriever else "")
     return (
         f"`{index['file']}`: a FAISS `{index['index']}` over the {vectors}, {index['rows']:,} x {index['dimension']}, "
         f"{index['metric'].replace('_', ' ')}. `pull` attaches it, memory-mapped, after a check that it belongs to these rows."
@@ -264,13 +270,27 @@ def _nested_words(name: str, value: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = " ".join(text.replace("`", "'").split())
+    text = _DIGEST.sub(r"\1:\2", " ".join(text.replace("`", "'").split()))
     return text if len(text) <= _SETTINGS_SHOWN else text[: _SETTINGS_SHOWN - 3] + "..."
 
 
 def _folded(steps: list[dict[str, Any]]) -> str:
     lines = json.dumps(steps, indent=1, ensure_ascii=False)
     return f"<details><summary>All settings</summary>\n\n{_code(lines, 'json')}\n\n</details>"
+
+
+def _counts(summary: Mapping[str, Any]) -> list[str]:
+    """Figures as lines of text, distributions as a table."""
+    spread = {name: value for name, value in summary.items() if isinstance(value, Mapping) and "median" in value}
+    parts = [_code(as_table({name: value for name, value in summary.items() if name not in spread}), "text")]
+    if spread:
+        names = list(next(iter(spread.values())))
+        lines = [f"| | {' | '.join(names)} |", "| --- " * (len(names) + 1) + "|"]
+        for name, values in spread.items():
+            cells = ["" if values[key] is None else f"{values[key]:.3f}" for key in names]
+            lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return parts
 
 
 def _code(text: str, language: str) -> str:

@@ -34,7 +34,7 @@ from huggingface_hub.errors import (
 from rir_hf.card import describe_kind, kind_of, read_card, with_section, write_section
 from rir_hf.index import index_identity, load_index, save_index, set_search_settings, without_indexes
 from rir_hf.provenance import package_versions, provenance, with_provenance
-from rir_hf.report import as_table, plot_report, summary_of
+from rir_hf.report import plot_report, summary_of
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class _Part(NamedTuple):
     files: dict[str, Path]
     info: DatasetInfo
     note: dict[str, Any]
-    counts: str
+    summary: dict[str, Any] | None
     plot: str | None
 
 
@@ -219,11 +219,11 @@ def _prepare(config: str, splits: dict[str, Dataset], folder: Path, max_shard_si
     info = DatasetInfo(features=features, splits=infos, **sizes, dataset_size=sum(split.num_bytes for split in infos.values()))
     note: dict[str, Any] = {"steps": provenance(DatasetDict(splits)), "versions": package_versions()}
     note |= _prepare_index(config, splits, folder, files)
-    counts, plot = _prepare_report(config, splits, folder, files)
+    summary, plot = _prepare_report(config, splits, folder, files)
     path = folder / f"{config}-provenance.json"
     path.write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     files[_note_path(config)] = path
-    return _Part(config, data, files, info, note, counts, plot)
+    return _Part(config, data, files, info, note, summary, plot)
 
 
 def _shards(rows: Dataset, split: str, max_shard_size: int | str) -> Iterator[tuple[str, Dataset]]:
@@ -250,21 +250,22 @@ def _prepare_index(config: str, splits: dict[str, Dataset], folder: Path, files:
     return {"split": split, "index": identity}
 
 
-def _prepare_report(config: str, splits: dict[str, Dataset], folder: Path, files: dict[str, Path]) -> tuple[str, str | None]:
-    """The report's lines and the path of its picture, for the first split."""
+def _prepare_report(
+    config: str, splits: dict[str, Dataset], folder: Path, files: dict[str, Path]
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The report and the path of its picture, for the first split."""
     rows = next(iter(splits.values()))
     summary = summary_of(rows)
-    counts = "" if summary is None else as_table(summary)
     if "difference" not in (summary or {}):
-        return counts, None
+        return summary, None
     path = f"{_OWN}/{config}/report.png"
     try:
         plot_report(rows, folder / f"{config}-report.png")
     except ImportError as error:
         logger.info("The card gets no plot: %s", error)
-        return counts, None
+        return summary, None
     files[path] = folder / f"{config}-report.png"
-    return counts, path
+    return summary, path
 
 
 def _note_path(config: str) -> str:
@@ -339,7 +340,7 @@ def _updated_card(text: str, repo_id: str, parts: list[_Part], given: Mapping[st
             {name: split.num_examples for name, split in part.info.splits.items()},
             part.note["steps"],
             versions=part.note["versions"],
-            counts=part.counts,
+            summary=part.summary,
             plot=part.plot,
             index=part.note.get("index"),
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,8 @@ AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
 _HEADING = "Made with rir_hf, first step to last:"
 _LINE = '{"map": '
+_SECRET = re.compile(r"(?:^|[_-])(?:(?:api)?key|token|secret|password|authorization)$", re.IGNORECASE)
+_HIDDEN = "(not shown)"
 _SHOWN = ("rir-hf", "datasets", "transformers", "sentence-transformers", "torch", "faiss-cpu", "faiss-gpu", "numpy")
 
 
@@ -64,7 +67,7 @@ def record_of(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [record_of(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): record_of(item) for key, item in value.items()}
+        return {str(key): _HIDDEN if _SECRET.search(str(key)) else record_of(item) for key, item in value.items()}
     if hasattr(value, "record"):
         return value.record()
     if not hasattr(value, "identity"):
@@ -72,14 +75,17 @@ def record_of(value: Any) -> Any:
     identity = value.identity()
     if not isinstance(identity, dict):
         return {"class": type(value).__name__, "identity": identity}
-    return {"class": type(value).__name__, **identity.get("settings", {}), **_name_of_folder(value, identity)}
+    settings = {name: record_of(getattr(value, name, setting)) for name, setting in identity.get("settings", {}).items()}
+    return {"class": type(value).__name__, **settings, **_name_of_model(value, identity)}
 
 
-def _name_of_folder(value: Any, identity: dict[str, Any]) -> dict[str, str]:
-    """The model with the last part of its path, where it is a folder: a digest alone says nothing to a person."""
+def _name_of_model(value: Any, identity: dict[str, Any]) -> dict[str, str]:
+    """The model's name, or for a folder the last part of its path with its digest, which alone says nothing to a person."""
     model = getattr(value, "model", None)
-    if not isinstance(model, str) or not Path(model).exists():
+    if model is None:
         return {}
+    if not isinstance(model, str) or not Path(model).exists():
+        return {"model": identity["settings"]["model"]}
     file = getattr(value, "gguf_file", None) or Path(model).name
     return {"model": f"{file} ({identity['settings']['model']})"}
 

@@ -97,8 +97,10 @@ def test_a_second_run_says_the_same_whatever_the_cache_did(retriever: Retriever,
 
 
 def test_a_record_holds_no_path_and_no_key(retriever: Retriever, minilm: str) -> None:
-    teacher = OpenAIChat("gpt-4.1-mini", base_url="http://127.0.0.1:9/v1", api_key=KEY)
+    extra = {"chat_template_kwargs": {"enable_thinking": False}, "gateway_key": KEY}
+    teacher = OpenAIChat("gpt-4.1-mini", base_url="http://127.0.0.1:9/v1", api_key=KEY, extra_body=extra)
     said = json.dumps([ScorePassages(teacher).record(), *provenance(chain(retriever))])
     assert '"model": "gpt-4.1-mini"' in said
+    assert '"enable_thinking": false' in said
     for secret in (KEY, "127.0.0.1", str(Path(minilm).parent), "/tmp"):  # noqa: S108
         assert secret not in said
