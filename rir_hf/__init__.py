@@ -61,6 +61,7 @@ _MODULES = {
     "push": "hub",
     "pull": "hub",
     "provenance": "provenance",
+    "map_in_shards": "resume",
 }
 __all__ = ["__version__", *_MODULES]
 
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from rir_hf.ranking import parse_ranking
     from rir_hf.relabel import RelabelFalseNegatives
     from rir_hf.report import as_table, plot_report, report, report_generation, report_teacher
+    from rir_hf.resume import map_in_shards
     from rir_hf.retriever import Retriever
     from rir_hf.search import Search, search
     from rir_hf.teach import ScorePassages

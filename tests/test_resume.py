@@ -1,0 +1,273 @@
+"""Maps in shards: equal to plain ones, and kept whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from datasets import Dataset, load_from_disk
+
+from rir_hf import Embed, MineNegatives, Retriever, map_in_shards, provenance
+
+SEEN: list[int] = []
+
+
+def rows_on_disk(folder: Path, number: int = 100) -> Dataset:
+    """Numbered rows."""
+    Dataset.from_dict({"number": list(range(number)), "text": [f"text {place}" for place in range(number)]}).save_to_disk(folder)
+    return load_from_disk(folder)
+
+
+def double(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Twice the number."""
+    SEEN.extend(batch["number"])
+    return {"double": [2 * number for number in batch["number"]]}
+
+
+def null_at_first(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Null for the first thirty, whose type the others tell."""
+    return {"late": [number if number >= 30 else None for number in batch["number"]]}
+
+
+def odd_rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Drop the even ones, and the first thirty."""
+    kept = [place for place, number in enumerate(batch["number"]) if number % 2 and number >= 30]
+    return {"odd": [batch["number"][place] for place in kept]}
+
+
+def place_and_rank(batch: dict[str, list[Any]], places: list[int], rank: int | None) -> dict[str, list[Any]]:
+    """Where the rows are, and whether there is a worker."""
+    return {"place": places, "ranked": [rank in (0, 1)] * len(places)}
+
+
+def shift(row: dict[str, Any], place: int) -> dict[str, int]:
+    """For one row at a time."""
+    return {"shifted": row["number"] + place}
+
+
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "batches": (double, {"batched": True, "batch_size": 7}),
+    "dropped rows": (odd_rows, {"batched": True, "batch_size": 10, "remove_columns": ["number", "text"]}),
+    "indices and rank": (place_and_rank, {"batched": True, "with_indices": True, "with_rank": True}),
+    "one by one": (shift, {"with_indices": True}),
+    "one column": (lambda number: {"more": number + 1}, {"input_columns": "number"}),
+    "arguments": (lambda row, plus: {"more": row["number"] + plus}, {"fn_kwargs": {"plus": 3}}),
+}
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_rows_and_types_are_those_of_a_plain_map(case: str, num_proc: int | None, tmp_path: Path) -> None:
+    ds = rows_on_disk(tmp_path / "rows")
+    function, kwargs = CASES[case]
+    mapped = map_in_shards(ds, function, rows_per_shard=30, num_proc=num_proc, **kwargs)
+    plain = ds.map(function, **kwargs, load_from_cache_file=False)
+    if case == "indices and rank":
+        plain = plain.remove_columns("ranked").add_column("ranked", [True] * 100)
+    assert mapped.to_list() == plain.to_list()
+    assert mapped.features == plain.features
+
+
+def test_a_shard_of_nulls_takes_the_type_of_the_others(tmp_path: Path) -> None:
+    mapped = map_in_shards(rows_on_disk(tmp_path / "rows"), null_at_first, rows_per_shard=30, batched=True)
+    assert mapped.features["late"] == datasets.Value("int64")
+    assert mapped["late"][:] == [None] * 30 + list(range(30, 100))
+
+
+def test_a_second_run_computes_nothing_and_more_rows_only_the_new_ones(tmp_path: Path) -> None:
+    ds = rows_on_disk(tmp_path / "rows")
+    SEEN.clear()
+    first = map_in_shards(ds, double, rows_per_shard=30, batched=True)
+    assert list(range(100)) == SEEN
+    again = map_in_shards(ds, double, rows_per_shard=30, batched=True, num_proc=2, desc="another name")
+    assert list(range(100)) == SEEN
+    assert again._fingerprint == first._fingerprint
+    assert again.map(double, batched=True)._fingerprint == first.map(double, batched=True)._fingerprint
+    assert len(SEEN) == 200
+    SEEN.clear()
+    map_in_shards(ds, double, rows_per_shard=30, batched=True, batch_size=5)
+    assert len(SEEN) == 100
+    map_in_shards(ds, double, rows_per_shard=30, batched=True, load_from_cache_file=False)
+    assert len(SEEN) == 200
+
+
+def test_rows_in_memory_are_put_on_disk_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    ds = Dataset.from_dict({"number": list(range(100))})
+    SEEN.clear()
+    first = map_in_shards(ds, double, rows_per_shard=40, batched=True)
+    again = map_in_shards(Dataset.from_dict({"number": list(range(100))}), double, rows_per_shard=40, batched=True)
+    assert again.to_list() == first.to_list() == ds.map(double, batched=True).to_list()
+    assert [*range(100), *range(100)] == SEEN  # the first sharded run, and the plain one
+    assert again.cache_files
+
+
+class LoadsLate:
+    """Counts the batches that it has seen since it was loaded."""
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[int]]:
+        self._batches = self.__dict__.get("_batches", 0) + 1
+        return {"batches": [self._batches] * len(batch["number"])}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_a_process_loads_its_model_once(num_proc: int, tmp_path: Path) -> None:
+    ds = rows_on_disk(tmp_path / "rows")
+    mapped = map_in_shards(ds, LoadsLate(), rows_per_shard=5, batched=True, num_proc=num_proc)
+    assert max(mapped["batches"]) >= 20 / num_proc
+
+
+def test_shuffled_and_selected_rows_keep_their_order(tmp_path: Path) -> None:
+    ds = rows_on_disk(tmp_path / "rows").shuffle(seed=1).select(range(10, 90))
+    kwargs = {"batched": True, "with_indices": True, "with_rank": True}
+    mapped = map_in_shards(ds, place_and_rank, rows_per_shard=32, **kwargs)
+    assert mapped["number"][:] == ds["number"][:]
+    assert mapped["place"][:] == list(range(80))
+
+
+def test_our_maps_and_their_provenance(faq_pairs: Dataset, faq_corpus: Dataset, retriever: Retriever) -> None:
+    embedded = map_in_shards(
+        faq_pairs.remove_columns("embedding"), Embed(retriever, "query", role="query"), rows_per_shard=50, batched=True
+    )
+    mine = MineNegatives(faq_corpus, num_negatives=3)
+    mined = map_in_shards(embedded, mine, rows_per_shard=50, batched=True, num_proc=2)
+    plain = faq_pairs.map(mine, batched=True)
+    assert mined.select_columns(["neg_ids", "pos_rank"]).to_list() == plain.select_columns(["neg_ids", "pos_rank"]).to_list()
+    assert mined.features == plain.features
+    assert [step["map"] for step in provenance(mined)][-2:] == ["Embed", "MineNegatives"]
+    assert provenance(mined)[-1] == provenance(plain)[-1]
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    ds = rows_on_disk(tmp_path / "rows")
+    with pytest.raises(ValueError, match="rows_per_shard must be at least 1"):
+        map_in_shards(ds, double, rows_per_shard=0)
+    with pytest.raises(ValueError, match="takes no cache_file_name"):
+        map_in_shards(ds, double, rows_per_shard=10, cache_file_name="here.arrow")
+    assert len(map_in_shards(ds.select([]), double, rows_per_shard=10, batched=True)) == 0
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of this size."""
+    folder.mkdir()
+    if subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["/bin/umount", "-l", str(folder)], check=True)
+
+
+def long_texts(batch: dict[str, list[Any]]) -> dict[str, list[str]]:
+    """Ten kilobytes for each row."""
+    SEEN.extend(batch["number"])
+    return {"long": [f"{number:05}" * 2000 for number in batch["number"]]}
+
+
+def test_a_full_disk_keeps_the_finished_shards(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "2600k") as folder:
+        ds = rows_on_disk(folder / "rows", 400)
+        SEEN.clear()
+        with pytest.raises(OSError, match=r"rows is full: map_in_shards .* run it again") as error:
+            map_in_shards(ds, long_texts, rows_per_shard=40, batched=True)
+        assert str(folder) in str(error.value)
+        finished = len(list((folder / "rows").glob("cache-*.arrow")))
+        assert 2 <= finished < 10
+        subprocess.run(["/bin/mount", "-o", "remount,size=20m", str(folder)], check=True)
+        SEEN.clear()
+        mapped = map_in_shards(ds, long_texts, rows_per_shard=40, batched=True)
+        assert list(range(40 * finished, 400)) == SEEN
+        assert mapped["long"][399] == "00399" * 2000
+        del mapped
+
+
+def test_a_read_only_cache_is_named_and_what_is_there_is_read(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "20m") as folder:
+        ds = rows_on_disk(folder / "rows")
+        first = map_in_shards(ds, double, rows_per_shard=40, batched=True)
+        subprocess.run(["/bin/mount", "-o", "remount,ro", str(folder)], check=True)
+        with pytest.raises(OSError, match="is read-only: map_in_shards"):
+            map_in_shards(ds, long_texts, rows_per_shard=40, batched=True)
+        assert map_in_shards(ds, double, rows_per_shard=40, batched=True).to_list() == first.to_list()
+
+
+RUN = """
+import json, sys, time
+from pathlib import Path
+from datasets import load_from_disk
+from rir_hf import ChatLLM, Embed, Retriever, ScorePassages, map_in_shards
+
+kind, folder, model, log = sys.argv[1:]
+
+
+class Counted:
+    def __init__(self, function):
+        self.function = function
+
+    def __reduce__(self):  # the same key whatever is counted
+        return Counted, (self.function,)
+
+    def __call__(self, batch):
+        found = self.function(batch)
+        with open(log, "a") as file:
+            file.write(json.dumps([row for row in batch["number"]]) + chr(10))
+        return found
+
+
+function = Embed(Retriever(model)) if kind == "embed" else ScorePassages(
+    ChatLLM(model), method="query_likelihood", max_passage_tokens=40
+)
+mapped = map_in_shards(load_from_disk(folder), Counted(function), rows_per_shard=16, batched=True, batch_size=8)
+mapped.to_json(folder + ".jsonl")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["embed", "teach"])
+def test_a_killed_run_repeats_one_shard_at_most(kind: str, faq_file: Path, minilm: str, tiny_lm: str, tmp_path: Path) -> None:
+    faq = [json.loads(line) for line in faq_file.read_text(encoding="utf-8").splitlines()][:160]
+    texts = [row["a"] for row in faq]
+    rows = [
+        {"number": place, "text": row["a"], "query": row["q"], "pos": [row["a"]], "neg": texts[place - 3 : place] or texts[5:8]}
+        for place, row in enumerate(faq)
+    ]
+    model = minilm if kind == "embed" else tiny_lm
+    results = {}
+    for name, kills in (("undisturbed", 0), ("killed", 5)):
+        folder, log = tmp_path / name, tmp_path / f"{name}.log"
+        Dataset.from_list(rows).save_to_disk(folder)
+        log.touch()
+        command = [sys.executable, "-c", RUN, kind, str(folder), model, str(log)]
+        generator, shards_before = random.Random(7), 0
+        for _ in range(kills):
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            lines = len(log.read_text().splitlines())
+            wanted = lines + generator.randint(1, 4)
+            while len(log.read_text().splitlines()) < wanted and process.poll() is None:
+                time.sleep(0.005)
+            time.sleep(generator.random() * 0.05)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            shards = len(list(folder.glob("cache-*.arrow")))
+            assert shards >= shards_before
+            shards_before = shards
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        results[name] = (folder.with_suffix(".jsonl")).read_bytes()
+        batches = [json.loads(line) for line in log.read_text().splitlines()]
+        repeated = sum(map(len, batches)) - 160
+        assert repeated <= 16 * kills
+    assert results["killed"] == results["undisturbed"]
