@@ -1,15 +1,19 @@
-"""Options that several recipes share: a retriever, a language model, and where on the Hub the result goes."""
+"""Options that several recipes share: a retriever, a language model, how maps are run, and where on the Hub the result goes."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 from pathlib import Path
+from typing import TypeVar
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from huggingface_hub import HfApi
 
-from rir_hf import ChatLLM, CompletionLLM, OpenAIChat, Retriever, push
+from rir_hf import ChatLLM, CompletionLLM, OpenAIChat, Retriever, map_in_shards, push, ray_map
+from rir_hf.transform import BatchTransform
+
+Rows = TypeVar("Rows", Dataset, IterableDataset)
 
 
 def log_plainly() -> None:
@@ -46,6 +50,29 @@ def load_retriever(options: argparse.Namespace) -> Retriever:
         passage_prompt=options.passage_prompt,
         max_length=options.max_length,
     )
+
+
+def add_engine(parser: argparse.ArgumentParser, rows_per_shard: int) -> None:
+    """Options that say how long maps are run."""
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--engine", default="datasets", choices=["datasets", "ray"], help="what runs the maps (default: %(default)s)"
+    )
+    group.add_argument(
+        "--rows_per_shard", type=positive, default=rows_per_shard,
+        help="a killed run goes on where it was, but for so many rows (default: %(default)s; with datasets)",
+    )  # fmt: skip
+    group.add_argument("--actors", type=positive, default=1, help="processes, each with a model (default: %(default)s; with ray)")
+    group.add_argument("--gpus_per_actor", type=float, help="GPUs of each (default: none; with ray)")
+
+
+def run_map(rows: Rows, function: BatchTransform, options: argparse.Namespace, batch_size: int, desc: str | None = None) -> Rows:
+    """Map the rows with the engine that the options name; a stream is mapped as it is read."""
+    if isinstance(rows, IterableDataset):
+        return rows.map(function, batched=True, batch_size=batch_size)
+    if options.engine == "ray":
+        return ray_map(rows, function, batch_size=batch_size, concurrency=options.actors, num_gpus=options.gpus_per_actor)
+    return map_in_shards(rows, function, rows_per_shard=options.rows_per_shard, batched=True, batch_size=batch_size, desc=desc)
 
 
 def add_llm(parser: argparse.ArgumentParser, role: str) -> None:

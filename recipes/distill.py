@@ -17,7 +17,7 @@ from pathlib import Path
 from rir_hf import ScorePassages, as_table, load_rows, report_teacher
 from rir_hf.export import write_lines
 
-from _options import add_llm, add_push, check_llm, load_llm, log_plainly, push_rows
+from _options import add_engine, add_llm, add_push, check_llm, load_llm, log_plainly, push_rows, run_map
 
 FILE = "train.jsonl"
 
@@ -46,6 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of orders and draws (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=256, help="rows per batch (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="ask again for what this teacher has scored")
+    add_engine(parser, 1000)
     add_push(parser, "scored")
     options = parser.parse_args()
     check_llm(parser, options)
@@ -92,7 +93,7 @@ def main() -> None:
     )
     folders = find_datasets(options.dataset_path, options.dataset_name)
     for folder in folders:
-        scored = load_rows(folder / FILE).map(score, batched=True, batch_size=options.batch_size, desc=folder.name)
+        scored = run_map(load_rows(folder / FILE), score, options, options.batch_size, folder.name)
         target = (options.output_dir / folder.name if options.output_dir else folder) / FILE
         write_lines(scored, target)
         push_rows(scored, options, options.hub_config if len(folders) == 1 else f"{options.hub_config}-{folder.name}")

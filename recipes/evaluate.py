@@ -30,7 +30,7 @@ from rir_hf import (
     write_run,
 )
 
-from _options import add_push, add_retriever, load_retriever, log_plainly, push_rows
+from _options import add_engine, add_push, add_retriever, load_retriever, log_plainly, push_rows, run_map
 
 
 def arguments() -> argparse.Namespace:
@@ -47,6 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="write the ranking to this TREC run file")
     parser.add_argument("--baseline", type=Path, help="compare with this TREC run file, query by query")
     parser.add_argument("--json", type=Path, help="write the metrics to this file")
+    add_engine(parser, 10_000)
     add_push(parser, "run")
     options = parser.parse_args()
     if not options.data and not (options.corpus and options.queries and options.qrels):
@@ -64,8 +65,8 @@ def main() -> None:
     queries = load_queries(options.queries or options.data, options.split).filter(lambda row: row["query_id"] in qrels)
     before = read_run(options.baseline) if options.baseline else None
 
-    corpus = attach_index(corpus.map(Embed(retriever), batched=True, batch_size=512))
-    queries = queries.map(Embed(retriever, "query", role="query"), batched=True, batch_size=512)
+    corpus = attach_index(run_map(corpus, Embed(retriever), options, 512))
+    queries = run_map(queries, Embed(retriever, "query", role="query"), options, 512)
     run = queries.map(Search(corpus, k=max(options.k)), batched=True, batch_size=512)
 
     metrics = evaluate_better(options.metrics, options.k, qrels, run)

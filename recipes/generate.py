@@ -32,7 +32,7 @@ from rir_hf import (
     report_generation,
 )
 
-from _options import add_llm, add_push, check_llm, load_llm, log_plainly, positive, push_rows
+from _options import add_engine, add_llm, add_push, check_llm, load_llm, log_plainly, positive, push_rows, run_map
 
 
 def arguments() -> argparse.Namespace:
@@ -67,6 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max_tokens", type=int, default=256, help="longest answer (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of sample and draws (default: %(default)s)")
     parser.add_argument("--batch_size", type=positive, default=64, help="rows per batch (default: %(default)s)")
+    add_engine(parser, 1000)
     add_push(parser, "generated")
     options = parser.parse_args()
     check_llm(parser, options)
@@ -105,7 +106,7 @@ def write_queries(rows: Dataset, llm: ChatLLM | OpenAIChat, options: argparse.Na
         keep_generated=options.retry,
         seed=options.seed,
     )
-    return rows.map(function, batched=True, batch_size=options.batch_size, desc="queries")
+    return run_map(rows, function, options, options.batch_size, "queries")
 
 
 def write_answers(rows: Dataset, llm: ChatLLM | OpenAIChat, options: argparse.Namespace) -> Dataset:
@@ -121,7 +122,7 @@ def write_answers(rows: Dataset, llm: ChatLLM | OpenAIChat, options: argparse.Na
         keep_generated=options.retry,
         seed=options.seed,
     )
-    return rows.map(function, batched=True, batch_size=options.batch_size, desc="answers")
+    return run_map(rows, function, options, options.batch_size, "answers")
 
 
 def save(rows: Dataset, folder: Path) -> None:

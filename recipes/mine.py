@@ -4,18 +4,35 @@
 
 Corpus and pairs may be a file (.jsonl, .json, .parquet, .csv, .tsv), a folder, a Hub name ("name" or "name:config"), or a folder in
 BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), which holds both: give it twice. Where rows have a column "answer",
---answers mines negatives for it too (neg_answer).
+--answers mines negatives for it too (neg_answer). A killed run goes on where it was; --engine ray runs on a Ray cluster;
+--streaming holds none of the pairs in memory (each query's positives must then be in one row).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import os
+from collections import Counter
 from pathlib import Path
 
-from rir_hf import Embed, MineNegatives, attach_index, load_corpus, load_pairs, plot_report, report
+from datasets import Dataset, IterableDataset
+from tqdm.auto import tqdm
 
-from _options import add_push, add_retriever, load_retriever, log_plainly, push_rows
+from rir_hf import (
+    Embed,
+    MineNegatives,
+    Retriever,
+    attach_index,
+    load_corpus,
+    load_pairs,
+    plot_report,
+    report,
+    stream_pairs,
+)
+
+from _options import Rows, add_engine, add_push, add_retriever, load_retriever, log_plainly, push_rows, run_map
 
 
 def arguments() -> argparse.Namespace:
@@ -51,48 +68,82 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="for all that is random (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=512, help="rows per batch (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the dataset, mined.jsonl and report.png")
+    parser.add_argument(
+        "--streaming",
+        action="store_true",
+        help="read the pairs as they are needed and write mined.jsonl alone: for millions of them",
+    )
+    add_engine(parser, 10_000)
     add_push(parser, "mined")
     options = parser.parse_args()
+    if options.streaming and (options.push_to_hub or options.engine == "ray"):
+        parser.error("--streaming goes with neither --push_to_hub nor --engine ray")
     if options.pool is not None and options.strategy == "top":
         parser.error("--pool goes with --strategy random or stratified")
     return options
+
+
+def embed_corpus(retriever: Retriever, options: argparse.Namespace) -> Dataset:
+    """The corpus with vectors and index."""
+    corpus = run_map(load_corpus(options.corpus, options.split), Embed(retriever), options, options.batch_size)
+    corpus = attach_index(corpus, factory=options.factory)
+    index = corpus.get_index("embedding").faiss_index
+    if hasattr(index, "nprobe"):
+        index.nprobe = options.nprobe
+    return corpus
+
+
+def mine(pairs: Rows, corpus: Dataset, known: Dataset | None, retriever: Retriever, options: argparse.Namespace) -> Rows:
+    """The chain over the pairs, a dataset or a stream; without their vectors in the end."""
+    size = options.batch_size
+    rules = {name: getattr(options, name) for name in ("num_negatives", "margin", "max_score", "min_score", "skip_ranks", "seed")}
+    rules |= {name: getattr(options, name) for name in ("strategy", "pool", "neg_type")}
+    vectors = ["embedding"]
+    mined = run_map(pairs, Embed(retriever, "query", role="query"), options, size)
+    if options.answers or options.answer_weight:
+        vectors.append("answer_embedding")
+        mined = run_map(mined, Embed(retriever, "answer", role="query", output="answer_embedding"), options, size)
+    mined = run_map(mined, MineNegatives(corpus, qrels=known, answer_weight=options.answer_weight, **rules), options, size)
+    if options.answers:
+        of_answer = MineNegatives(corpus, query="answer_embedding", output="neg_answer", qrels=known, **rules)
+        mined = run_map(mined, of_answer, options, size)
+    if options.max_rank is not None:
+        mined = mined.filter(lambda ranks: [rank < options.max_rank for rank in ranks], batched=True, input_columns="pos_rank")
+    return mined.remove_columns(vectors)
+
+
+def write_stream(mined: IterableDataset, path: Path) -> None:
+    """Write rows as they come, renamed when complete, and count those with fewer negatives than asked."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    notes: Counter[str] = Counter()
+    with part.open("w", encoding="utf-8") as file:
+        for row in tqdm(mined, unit=" rows"):
+            notes[row["neg_note"]] += 1
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    os.replace(part, path)
+    short = {note: number for note, number in notes.items() if note}
+    logging.info("Written to %s: %d rows; notes: %s", path, notes.total(), short)
 
 
 def main() -> None:
     """Load, embed, index, mine, report, save."""
     options = arguments()
     log_plainly()
-    batches = {"batched": True, "batch_size": options.batch_size}
     retriever = load_retriever(options)
-    corpus = load_corpus(options.corpus, options.split)
-    pairs = load_pairs(options.pairs, options.split)
-    if (options.answers or options.answer_weight) and "answer" not in pairs.column_names:
-        raise SystemExit(f"--answers and --answer_weight need a column answer, the pairs have {pairs.column_names}")
-
-    corpus = attach_index(corpus.map(Embed(retriever), **batches), factory=options.factory)
-    index = corpus.get_index("embedding").faiss_index
-    if hasattr(index, "nprobe"):
-        index.nprobe = options.nprobe
-    known = pairs if "query_id" in pairs.column_names else None
-    vectors = ["embedding"]
-    mined = pairs.map(Embed(retriever, "query", role="query"), **batches)
-    if options.answers or options.answer_weight:
-        vectors.append("answer_embedding")
-        mined = mined.map(Embed(retriever, "answer", role="query", output="answer_embedding"), **batches)
-    rules = {name: getattr(options, name) for name in ("num_negatives", "margin", "max_score", "min_score", "skip_ranks", "seed")}
-    rules |= {name: getattr(options, name) for name in ("strategy", "pool", "neg_type")}
-    mined = mined.map(MineNegatives(corpus, qrels=known, answer_weight=options.answer_weight, **rules), **batches)
-    if options.answers:
-        mined = mined.map(MineNegatives(corpus, query="answer_embedding", output="neg_answer", qrels=known, **rules), **batches)
-
+    pairs = stream_pairs(options.pairs, options.split) if options.streaming else load_pairs(options.pairs, options.split)
+    columns = list(next(iter(pairs), {}))
+    if (options.answers or options.answer_weight) and "answer" not in columns:
+        raise SystemExit(f"--answers and --answer_weight need a column answer, the pairs have {columns}")
+    corpus = embed_corpus(retriever, options)
+    if options.streaming:
+        write_stream(mine(pairs, corpus, None, retriever, options), options.output / "mined.jsonl")
+        return
+    mined = mine(pairs, corpus, pairs if "query_id" in columns else None, retriever, options)
+    logging.info("%d rows of %d pairs.", len(mined), len(pairs))
     report(mined)
     if options.answers:
         report(mined, output="neg_answer")
-    if options.max_rank is not None:
-        found = mined.filter(lambda ranks: [rank < options.max_rank for rank in ranks], batched=True, input_columns="pos_rank")
-        logging.info("%d of %d rows have a positive in the first %d.", len(found), len(mined), options.max_rank)
-        mined = found
-    mined = mined.remove_columns(vectors)
     mined.save_to_disk(options.output)
     mined.to_json(options.output / "mined.jsonl", force_ascii=False)
     plot_report(mined, options.output / "report.png")

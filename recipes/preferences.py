@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rir_hf import PreferencePairs, as_table, load_rows, report_generation, to_llamafactory, to_trl
 
-from _options import add_push, add_retriever, load_retriever, log_plainly, push_rows
+from _options import add_engine, add_push, add_retriever, load_retriever, log_plainly, push_rows, run_map
 
 
 def arguments() -> argparse.Namespace:
@@ -42,6 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dpo_max_length", type=int, default=1024, help="tokens of a pair in DPO (default: %(default)s)")
     parser.add_argument("--llamafactory", action="store_true", help="write OUTPUT/llamafactory too")
     parser.add_argument("--batch_size", type=int, default=256, help="rows per batch (default: %(default)s)")
+    add_engine(parser, 10_000)
     add_push(parser, "preferences")
     options = parser.parse_args()
     if options.plain and options.no_thinking:
@@ -63,7 +64,7 @@ def main() -> None:
         task=options.task,
         drop=False,
     )
-    rows = load_rows(options.rows, options.split).map(compare, batched=True, batch_size=options.batch_size)
+    rows = run_map(load_rows(options.rows, options.split), compare, options, options.batch_size)
     summary = report_generation(rows)
     logging.info("%s", as_table(summary))
     rows.save_to_disk(options.output / "rows")

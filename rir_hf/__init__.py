@@ -53,6 +53,7 @@ _MODULES = {
     "load_qrels": "load",
     "load_queries": "load",
     "load_rows": "load",
+    "stream_pairs": "load",
     "report": "report",
     "report_teacher": "report",
     "report_generation": "report",
@@ -62,10 +63,12 @@ _MODULES = {
     "pull": "hub",
     "provenance": "provenance",
     "map_in_shards": "resume",
+    "ray_map": "cluster",
 }
 __all__ = ["__version__", *_MODULES]
 
 if TYPE_CHECKING:
+    from rir_hf.cluster import ray_map
     from rir_hf.diagnose import recommend_margin
     from rir_hf.embed import Embed
     from rir_hf.evaluate import (
@@ -87,7 +90,7 @@ if TYPE_CHECKING:
     from rir_hf.hub import pull, push
     from rir_hf.index import attach_index, load_index, save_index
     from rir_hf.llm import ChatLLM, CompletionLLM
-    from rir_hf.load import load_corpus, load_pairs, load_qrels, load_queries, load_rows
+    from rir_hf.load import load_corpus, load_pairs, load_qrels, load_queries, load_rows, stream_pairs
     from rir_hf.mine import MineNegatives
     from rir_hf.openai_chat import OpenAIChat
     from rir_hf.prefer import PreferencePairs

@@ -12,6 +12,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,6 +27,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     HTTPError,
+    LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -106,17 +108,17 @@ def push(
     api = HfApi(token=token, library_name="rir_hf")
     given = {"license": license, "language": language, "tags": list(tags)}
     message = commit_message or f"Push {', '.join(configs)}"
-    with tempfile.TemporaryDirectory(prefix="rir-hf-push-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rir-hf-push-") as folder, _explaining(repo_id):
         parts = [_prepare(name, splits, Path(folder), max_shard_size) for name, splits in configs.items()]
         repo_id, is_new = _require_repository(api, repo_id, private)
         try:
-            if revision is not None:
+            if revision is not None and not revision.startswith("refs/"):
                 _trying(lambda: api.create_branch(repo_id, branch=revision, repo_type="dataset", exist_ok=True))
             return _trying(lambda: _commit(api, repo_id, revision, parts, given, message))
-        except BaseException as error:
+        except BaseException:
             if is_new:
                 _remove_again(api, repo_id)
-            raise _explained(error, repo_id) from error
+            raise
 
 
 def pull(
@@ -152,9 +154,10 @@ def pull(
         ['embedding']
     """
     api = HfApi(token=token, library_name="rir_hf")
-    try:
+    with _explaining(repo_id):
         commit = _trying(lambda: _head(api, repo_id, revision))
         builder = _trying(lambda: _builder(repo_id, config_name, commit, token))
+        commit = commit or builder.hash
         found = _trying(lambda: _read(builder, split, streaming))
         note = _trying(lambda: _read_note(api, repo_id, builder.config.name, commit))
         if isinstance(found, Mapping) and len(found) == 1:
@@ -165,8 +168,6 @@ def pull(
             path = _trying(lambda: api.hf_hub_download(repo_id, note["index"]["file"], repo_type="dataset", revision=commit))
             return _with_index(found, Path(path), note["index"], f"{repo_id} ({builder.config.name})")
         return found
-    except (HfHubHTTPError, HTTPError) as error:
-        raise _explained(error, repo_id) from error
 
 
 class _Part(NamedTuple):
@@ -277,10 +278,7 @@ def _require_repository(api: HfApi, repo_id: str, private: bool | None) -> tuple
     try:
         info = _trying(lambda: api.repo_info(repo_id, repo_type="dataset"))
     except RepositoryNotFoundError:
-        try:
-            url = _trying(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
-        except (HfHubHTTPError, OSError) as error:
-            raise _explained(error, repo_id) from error
+        url = _trying(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
         return url.repo_id, True
     if private and not info.private:
         raise ValueError(f"{repo_id} exists and is public, private=True was asked. Make it private first, or choose another name.")
@@ -448,14 +446,18 @@ def _remove_again(api: HfApi, repo_id: str) -> None:
         logger.warning("%s was created for this push and could not be removed again: %s", repo_id, _reason(error))
 
 
-def _explained(error: BaseException, repo_id: str) -> BaseException:
-    """The error, or a plainer one where the cause is known."""
-    if isinstance(error, RevisionNotFoundError):
-        return FileNotFoundError(f"{repo_id} has no such revision: {error}")
-    if isinstance(error, RepositoryNotFoundError):
-        return FileNotFoundError(
-            f"{repo_id} is not on the Hub, or it is private and the token does not reach it: hf auth login, HF_TOKEN, or token=..."
-        )
-    if _status(error) in (401, 403) or type(error).__name__ == "LocalTokenNotFoundError":
-        return PermissionError(f"A token with write access to {repo_id} is needed: hf auth login, HF_TOKEN, or token=... ({error})")
-    return error
+@contextmanager
+def _explaining(repo_id: str) -> Iterator[None]:
+    """Turn what the Hub refuses into plainer errors."""
+    remedy = "hf auth login, HF_TOKEN, or token=..."
+    try:
+        yield
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{repo_id} has no such revision: {error}") from error
+    except RepositoryNotFoundError as error:
+        text = f"{repo_id} is not on the Hub, or it is private and the token does not reach it: {remedy}"
+        raise FileNotFoundError(text) from error
+    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+        if _status(error) not in (None, 401, 403):
+            raise
+        raise PermissionError(f"A token with write access to {repo_id} is needed: {remedy} ({error})") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import Dataset, DatasetDict, Features, Value
+from datasets import Dataset, Features, IterableDataset, Value
 
 from rir_hf.evaluate import read_qrels
 from rir_hf.hub import pull
@@ -64,7 +64,7 @@ def load_corpus(source: str | os.PathLike[str], split: str = "train") -> Dataset
     """
     rows = load_rows(_beir_file(source, "corpus.jsonl") or source, split)
     names = {
-        "text": _first_of(rows, _TEXTS, "text of the passages", source),
+        "text": _first_of(rows.column_names, _TEXTS, "text of the passages", source),
         "id": next((name for name in _IDS if name in rows.column_names), None),
         "title": "title" if "title" in rows.column_names else None,
     }
@@ -85,9 +85,27 @@ def load_pairs(source: str | os.PathLike[str], split: str = "train") -> Dataset:
         rows = rows.map(_with_positives, fn_kwargs={"qrels": qrels}, batched=True)
         return rows.filter(_has_positives, batched=True, input_columns="pos_ids")
     rows = load_rows(source, split)
-    query = _first_of(rows, _QUERIES, "query", source)
-    positive = _first_of(rows, _POSITIVES, "positive passage", source)
-    renamed = {query: "query", positive: positive if positive in ("pos", "pos_ids") else "passage"}
+    renamed = _names_of_pairs(rows.column_names, source)
+    return rows.rename_columns({old: new for old, new in renamed.items() if old != new})
+
+
+def stream_pairs(source: str | os.PathLike[str], split: str = "train") -> IterableDataset:
+    """Pairs of query and positive as `load_pairs` gives them, read as they are needed: none of them is held in memory.
+
+    From a file, a folder or the Hub; a folder in BEIR layout is read at once, with `load_pairs`.
+    """
+    path = Path(source)
+    if _beir_file(source, "queries.jsonl") is not None:
+        raise ValueError(f"{source} is in BEIR layout, whose judgements are read at once: use load_pairs.")
+    if path.is_file() and path.suffix in _READERS and _READERS[path.suffix] != "csv":
+        rows = datasets.load_dataset(_READERS[path.suffix], data_files=str(path), split="train", streaming=True)
+    elif path.exists():
+        rows = load_rows(source, split).to_iterable_dataset()
+    else:
+        name, _, config = str(source).partition(":")
+        rows = _choose_split(pull(name, config or None, streaming=True), split, str(source))
+    names = list(next(iter(rows), {}))
+    renamed = _names_of_pairs(names, source)
     return rows.rename_columns({old: new for old, new in renamed.items() if old != new})
 
 
@@ -102,8 +120,8 @@ def load_queries(source: str | os.PathLike[str], split: str = "test") -> Dataset
     if beir and "metadata" in rows.column_names:  # often an empty struct, which parquet cannot hold
         rows = rows.remove_columns("metadata")
     renamed = {
-        _first_of(rows, _QUERY_IDS, "query ids", source): "query_id",
-        _first_of(rows, (*_QUERIES, "text"), "query", source): "query",
+        _first_of(rows.column_names, _QUERY_IDS, "query ids", source): "query_id",
+        _first_of(rows.column_names, (*_QUERIES, "text"), "query", source): "query",
     }
     rows = rows.rename_columns({old: new for old, new in renamed.items() if old != new})
     return rows.cast_column("query_id", Value("string"))
@@ -149,16 +167,22 @@ def _splits(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.tsv"))
 
 
-def _choose_split(found: Dataset | DatasetDict, split: str, source: str) -> Dataset:
-    if isinstance(found, Dataset):
+def _names_of_pairs(columns: list[str], source: str | os.PathLike[str]) -> dict[str, str]:
+    query = _first_of(columns, _QUERIES, "query", source)
+    positive = _first_of(columns, _POSITIVES, "positive passage", source)
+    return {query: "query", positive: positive if positive in ("pos", "pos_ids") else "passage"}
+
+
+def _choose_split(found: Any, split: str, source: str) -> Any:
+    if not isinstance(found, Mapping):
         return found
     if split not in found:
         raise ValueError(f"{source} has no split {split!r}, only {sorted(found)}.")
     return found[split]
 
 
-def _first_of(rows: Dataset, names: tuple[str, ...], what: str, source: str | os.PathLike[str]) -> str:
+def _first_of(columns: list[str], names: tuple[str, ...], what: str, source: str | os.PathLike[str]) -> str:
     for name in names:
-        if name in rows.column_names:
+        if name in columns:
             return name
-    raise ValueError(f"{source}: no column for the {what} (one of {names}) among {rows.column_names}. Rename yours.")
+    raise ValueError(f"{source}: no column for the {what} (one of {names}) among {columns}. Rename yours.")

@@ -32,6 +32,7 @@ BELOW_MIN_SCORE = "rest below min_score"
 POSITIVE_UNKNOWN = "positive not in corpus, ranks 30 to 200 exhausted"
 POSITIVE_MISSING = "positive not in corpus"
 
+_REMEMBERED = 50_000
 _RANKS_WITHOUT_POSITIVE = (30, 200)
 _SPARE_DEPTH = 64
 _DEFAULT_POOL = 100
@@ -202,6 +203,8 @@ class MineNegatives(BatchTransform):
         """Say so, once, when a query comes again in another batch with other positives."""
         earlier = self.__dict__.setdefault("_positives_of_query", {})
         for query, row in zip(query_ids, rows, strict=True):
+            if len(earlier) > _REMEMBERED:  # a stream may have no end
+                return
             known = hash(tuple(row.positives.known))
             if query is not None and earlier.setdefault(query, known) != known and not self.__dict__.get("_has_warned"):
                 self._has_warned = True

@@ -20,6 +20,7 @@ from datasets.fingerprint import Hasher
 from multiprocess import Pool, current_process
 from tqdm.auto import tqdm
 
+from rir_hf.index import without_indexes
 from rir_hf.provenance import provenance, with_provenance
 from rir_hf.transform import check_at_least
 
@@ -62,6 +63,7 @@ def map_in_shards(ds: Dataset, function: Callable[..., Any], *, rows_per_shard: 
     refused = [name for name in _NOT_OURS if map_kwargs.get(name)]
     if refused:
         raise ValueError(f"map_in_shards keeps each shard in the cache itself and takes no {refused[0]}: use ds.map for that.")
+    ds = without_indexes(ds)
     if len(ds) <= rows_per_shard and not map_kwargs.get("num_proc"):
         return (ds if ds.cache_files or not len(ds) else _on_disk(ds)).map(function, **map_kwargs)
     ds = ds if ds.cache_files else _on_disk(ds)

@@ -66,7 +66,7 @@ def test_mine_leaves_a_dataset_json_lines_and_a_plot(collection: Path, minilm: s
     lines = [json.loads(line) for line in (tmp_path / "out" / "mined.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["neg"] for row in lines] == mined["neg"][:]
     assert all(len(row["neg"]) == len(row["neg_answer"]) == 4 and row["pos_rank"] < 5 for row in lines)
-    assert f"{len(mined)} of 40 rows have a positive in the first 5" in said
+    assert f"{len(mined)} rows of 40 pairs" in said
     assert "rows_short" in said
     assert (tmp_path / "out" / "report.png").stat().st_size > 10_000
     assert "embedding" not in mined.column_names
@@ -351,3 +351,20 @@ def test_rows_from_the_hub_are_scored_trained_on_and_sent_back_without_a_key(
     for secret in ("sk-in-the-environment-0123456789", "sk-as-an-option-0123456789", TOKEN):
         assert not [content for content in written if secret.encode() in content]
         assert secret not in "".join(said)
+
+
+def test_a_stream_of_pairs_is_mined_as_the_pairs_are(collection: Path, minilm: str, tmp_path: Path) -> None:
+    command = ["mine.py", "--corpus", collection, "--pairs", collection / "pairs.jsonl", "--split", "test", "--model", minilm]
+    command += ["--num_negatives", 3, "--answers", "--rows_per_shard", 15, "--output"]
+    run(*command, tmp_path / "plain", home=tmp_path)
+    said = run(*command, tmp_path / "stream", "--streaming", home=tmp_path)
+    assert "40 rows" in said
+    assert [path.name for path in (tmp_path / "stream").iterdir()] == ["mined.jsonl"]
+    plain, stream = (read_lines(tmp_path / name / "mined.jsonl") for name in ("plain", "stream"))
+    for row, other in zip(plain, stream, strict=True):
+        assert (row["neg_ids"], row["neg_answer_ids"], row["pos_rank"]) == (
+            other["neg_ids"],
+            other["neg_answer_ids"],
+            other["pos_rank"],
+        )
+        assert set(row) == set(other)
