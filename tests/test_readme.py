@@ -32,7 +32,7 @@ def test_two_hundred_pairs_become_a_trained_model(
     faq_file: Path, minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faq = [json.loads(line) for line in faq_file.read_text(encoding="utf-8").splitlines()]
-    lines = {"corpus": [{"_id": row["id"], "text": row["a"][:200]} for row in faq]}
+    lines = {"corpus": [{"_id": row["id"], "text": row["a"][:100]} for row in faq]}
     lines["queries"] = [{"_id": row["id"], "text": row["q"]} for row in faq]
     (tmp_path / "scifact" / "qrels").mkdir(parents=True)
     for name, rows in lines.items():
@@ -41,7 +41,7 @@ def test_two_hundred_pairs_become_a_trained_model(
     (tmp_path / "scifact" / "qrels" / "train.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
     monkeypatch.chdir(tmp_path)
     rows = run_session(tmp_path, minilm)
-    assert [(row["query"], row["pos"]) for row in rows] == [(row["q"], [row["a"][:200]]) for row in faq[:200]]
+    assert [(row["query"], row["pos"]) for row in rows] == [(row["q"], [row["a"][:100]]) for row in faq[:200]]
     assert {len(row[name]) for row in rows for name in ("neg", "neg_answer")} == {15}
 
 
