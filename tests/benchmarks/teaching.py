@@ -151,7 +151,7 @@ def main() -> None:
     teacher = load_teacher()
     teacher.generate(["Warm up."], max_tokens=1)
     if options.quick:
-        compare_speed("FAQ", faq_candidates(20, 7), teacher, sample=24)
+        compare_speed("FAQ", faq_candidates(10, 5), teacher, sample=12)
         return
     compare_speed("FAQ, 100 rows of 16 passages", faq_candidates(100, 15), teacher, sample=100)
     rows, qrels = scifact_candidates()
