@@ -1,6 +1,6 @@
 """Time and memory of mining against what it cannot avoid and against what people use today.
 
-    python tests/benchmarks/mining.py            # the table of the README, about ten minutes on 2 cores
+    python tests/benchmarks/mining.py            # the table of the README, about five minutes on 2 cores
     python tests/benchmarks/mining.py --quick    # a tenth of the rows, for a look
 
 Synthetic clustered unit vectors; each row has a query and an answer vector, both near its positive. Every entry does the work for
@@ -251,7 +251,7 @@ def main() -> None:
         first = 100_000 // shrink
         write_inputs(root / str(first), first, rows)
         compare(root / str(first), rows, first, options.repeat)
-        growth(root, [size // shrink for size in (100_000, 250_000, 500_000, 1_000_000)], rows, options.repeat)
+        growth(root, [size // shrink for size in (50_000, 100_000, 200_000, 400_000)], rows, options.repeat)
 
 
 if __name__ == "__main__":
