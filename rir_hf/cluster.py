@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +13,7 @@ from datasets.fingerprint import Hasher
 
 from rir_hf.index import without_indexes
 from rir_hf.provenance import provenance, with_provenance
+from rir_hf.resume import complete_folder
 from rir_hf.transform import check_at_least
 
 if TYPE_CHECKING:
@@ -77,7 +75,8 @@ def ray_map(
         ray.data.DataContext.get_current().execution_options.preserve_order = True
         rows = without_indexes(ds).with_format("arrow")
         blocks = ray.data.from_arrow([rows[start : start + batch_size] for start in range(0, len(rows), batch_size)])
-        _write(_mapped(blocks, function, batch_size, settings), folder)
+        with complete_folder(folder) as new:
+            _mapped(blocks, function, batch_size, settings).write_parquet(str(new))
     found = Dataset.from_parquet([str(path) for path in sorted(folder.glob("*.parquet"))])
     found._split = ds.split
     steps = [function.record()] if hasattr(function, "record") else []
@@ -104,15 +103,3 @@ class _Actor:
         batch = Dataset(table, fingerprint="batch")
         mapped = batch.map(self.function, batched=True, batch_size=None, keep_in_memory=True, new_fingerprint="mapped")
         return mapped.data.table.combine_chunks()
-
-
-def _write(rows: ray.data.Dataset, folder: Path) -> None:
-    """As parquet, complete or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = tempfile.mkdtemp(dir=folder.parent, prefix=".ray-")
-    try:
-        rows.write_parquet(new)
-        os.rename(new, folder)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise

@@ -199,16 +199,22 @@ def _on_disk(ds: Dataset) -> Dataset:
     """The same rows in the cache, where maps of them are kept."""
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "rir_hf" / f"rows-{ds._fingerprint}"
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".rows-"))
-        try:
+        with complete_folder(folder) as new:
             ds.save_to_disk(new)
-            os.rename(new, folder)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            if not folder.exists():
-                raise
     return load_from_disk(folder)
+
+
+@contextmanager
+def complete_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes its name when all is written; another process may have been first."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+    try:
+        yield new
+        if not folder.exists():
+            os.rename(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _quiet() -> bool:
