@@ -12,7 +12,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from rir_hf.index import without_indexes
-from rir_hf.provenance import provenance, with_provenance
+from rir_hf.provenance import provenance, with_provenance, with_record
 from rir_hf.resume import complete_folder
 from rir_hf.transform import check_at_least
 
@@ -79,8 +79,7 @@ def ray_map(
             _mapped(blocks, function, batch_size, settings).write_parquet(str(new))
     found = Dataset.from_parquet([str(path) for path in sorted(folder.glob("*.parquet"))])
     found._split = ds.split
-    steps = [function.record()] if hasattr(function, "record") else []
-    return with_provenance(found, [*provenance(ds), *steps])
+    return with_record(with_provenance(found, provenance(ds)), ds, function)
 
 
 def _mapped(rows: ray.data.Dataset, function: Callable[..., Any], batch_size: int, settings: dict[str, Any]) -> ray.data.Dataset:

@@ -440,8 +440,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _remove_again(api: HfApi, repo_id: str) -> None:
+    """Remove the repository, unless somebody has put something into it meanwhile."""
     try:
-        api.delete_repo(repo_id, repo_type="dataset", missing_ok=True)
+        if not set(api.list_repo_files(repo_id, repo_type="dataset")) - {".gitattributes"}:
+            api.delete_repo(repo_id, repo_type="dataset", missing_ok=True)
     except (HTTPError, OSError) as error:
         logger.warning("%s was created for this push and could not be removed again: %s", repo_id, _reason(error))
 

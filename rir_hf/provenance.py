@@ -60,6 +60,11 @@ def with_provenance(ds: AnyDataset, steps: list[dict[str, Any]]) -> AnyDataset:
     return ds
 
 
+def with_record(mapped: AnyDataset, before: Dataset | IterableDataset, function: Any) -> AnyDataset:
+    """What a map made of the rows `before`: their records, and that of the function if it has one."""
+    return with_provenance(mapped, [*provenance(before), function.record()]) if hasattr(function, "record") else mapped
+
+
 def record_of(value: Any) -> Any:
     """A setting as plain JSON: a model by its name or content, anything else that is not plain by its class."""
     if value is None or isinstance(value, (str, int, float, bool)):
@@ -106,10 +111,9 @@ def _recorded(map_rows: Any) -> Any:
     @functools.wraps(map_rows)
     def map_and_record(self: Any, function: Any = None, *args: Any, **kwargs: Any) -> Any:
         mapped = map_rows(self, function, *args, **kwargs)
-        if not hasattr(function, "record"):
-            return mapped
-        mapped = copy.copy(mapped) if mapped is self else mapped
-        return with_provenance(mapped, [*provenance(mapped), function.record()])
+        if mapped is self and hasattr(function, "record"):
+            mapped = copy.copy(mapped)
+        return with_record(mapped, mapped, function)
 
     return map_and_record
 

@@ -21,7 +21,7 @@ from multiprocess import Pool, current_process
 from tqdm.auto import tqdm
 
 from rir_hf.index import without_indexes
-from rir_hf.provenance import provenance, with_provenance
+from rir_hf.provenance import with_record
 from rir_hf.transform import check_at_least
 
 logger = logging.getLogger(__name__)
@@ -75,10 +75,7 @@ def map_in_shards(ds: Dataset, function: Callable[..., Any], *, rows_per_shard: 
     if todo:
         logger.info("map_in_shards: %d of %d shards are in the cache.", len(shards) - len(todo), len(shards))
         _map_all(ds, function, todo, len(shards), map_kwargs)
-    mapped = _joined([shard.read(ds) for shard in shards])
-    if hasattr(function, "record"):
-        mapped = with_provenance(mapped, [*provenance(ds), function.record()])
-    return mapped
+    return with_record(_joined([shard.read(ds) for shard in shards]), ds, function)
 
 
 @dataclass(frozen=True)
@@ -101,14 +98,6 @@ class _Shard:
         info = ds.info.copy()
         info.features = None
         return Dataset.from_file(str(self.path(ds)), info=info, split=ds.split)
-
-    def map(self, ds: Dataset, function: Callable[..., Any], map_kwargs: dict[str, Any]) -> int:
-        """Map it into the cache; return its number of rows."""
-        with_indices, with_rank = (bool(map_kwargs.get(name)) for name in ("with_indices", "with_rank"))
-        call = _Call(function, self.start, with_indices, with_rank) if with_indices or with_rank else function
-        kwargs = {**map_kwargs, "with_rank": False, "new_fingerprint": self.fingerprint, "load_from_cache_file": False}
-        ds.select(range(self.start, self.end)).map(call, **kwargs)
-        return self.end - self.start
 
 
 @dataclass(frozen=True)
@@ -151,9 +140,8 @@ def _map_all(ds: Dataset, function: Callable[..., Any], todo: list[_Shard], numb
     """Map the shards that are not in the cache, under one progress bar."""
     num_proc = map_kwargs.pop("num_proc", None) or 1
     done = len(ds) - sum(shard.end - shard.start for shard in todo)
-    bar = tqdm(
-        total=len(ds), initial=done, unit=" rows", desc=map_kwargs.pop("desc", None) or "Map", disable=_quiet(), dynamic_ncols=True
-    )
+    shown = {"unit": " rows", "desc": map_kwargs.pop("desc", None) or "Map", "dynamic_ncols": True}
+    bar = tqdm(total=len(ds), initial=done, disable=datasets.are_progress_bars_disabled(), **shown)
     job = partial(_map_one, ds, function, map_kwargs)
     with bar, _without_bars():
         if num_proc == 1:
@@ -167,7 +155,12 @@ def _map_all(ds: Dataset, function: Callable[..., Any], todo: list[_Shard], numb
 
 
 def _map_one(ds: Dataset, function: Callable[..., Any], map_kwargs: dict[str, Any], shard: _Shard) -> int:
-    return shard.map(ds, function, map_kwargs)
+    """Map a shard into the cache; return its number of rows."""
+    with_indices, with_rank = (bool(map_kwargs.get(name)) for name in ("with_indices", "with_rank"))
+    call = _Call(function, shard.start, with_indices, with_rank) if with_indices or with_rank else function
+    kwargs = {**map_kwargs, "with_rank": False, "new_fingerprint": shard.fingerprint, "load_from_cache_file": False}
+    ds.select(range(shard.start, shard.end)).map(call, **kwargs)
+    return shard.end - shard.start
 
 
 def _trying(ds: Dataset, shard: _Shard, number: int, job: Callable[[_Shard], int]) -> int:
@@ -217,14 +210,10 @@ def complete_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _quiet() -> bool:
-    return datasets.are_progress_bars_disabled()
-
-
 @contextmanager
 def _without_bars() -> Iterator[None]:
     """No bar for each shard beside the one for all."""
-    quiet = _quiet()
+    quiet = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield

@@ -282,6 +282,17 @@ def test_a_new_repository_does_not_stay_empty(hub: HubServer) -> None:
     assert not hub.repositories
 
 
+def test_a_new_repository_that_somebody_else_has_filled_is_not_removed(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_and_fail(*_: object) -> str:
+        HfApi().upload_file(path_or_fileobj=b"theirs", path_in_repo="theirs.md", repo_id=REPO, repo_type="dataset")
+        raise ValueError("broken")
+
+    monkeypatch.setattr(hub_module, "_updated_card", fill_and_fail)
+    with pytest.raises(ValueError, match="broken"):
+        push(rows_of("first"), REPO)
+    assert tree(hub)["theirs.md"] == b"theirs"
+
+
 def test_private_without_a_token_is_refused_in_words(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     push(rows_of("first"), REPO, private=True)
     assert pull(REPO, token=TOKEN)[0]["text"] == "first"
