@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import datasets
 import pytest
 from datasets import Dataset, load_from_disk
 
-from rir_hf import Embed, MineNegatives, Retriever, map_in_shards, provenance
+from rir_hf import Embed, MineNegatives, Retriever, map_in_shards, provenance, resume
 
 SEEN: list[int] = []
 
@@ -46,7 +47,7 @@ def odd_rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def place_and_rank(batch: dict[str, list[Any]], places: list[int], rank: int | None) -> dict[str, list[Any]]:
-    """Where the rows are, and whether there is a worker."""
+    """Where the rows are, and whether a worker process took them."""
     return {"place": places, "ranked": [rank in (0, 1)] * len(places)}
 
 
@@ -61,6 +62,8 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "indices and rank": (place_and_rank, {"batched": True, "with_indices": True, "with_rank": True}),
     "one by one": (shift, {"with_indices": True}),
     "one column": (lambda number: {"more": number + 1}, {"input_columns": "number"}),
+    "named columns": (lambda number: {"more": number}, {"input_columns": ["number"], "remove_columns": "text"}),
+    "nothing": (lambda row: None, {}),
     "arguments": (lambda row, plus: {"more": row["number"] + plus}, {"fn_kwargs": {"plus": 3}}),
 }
 
@@ -72,7 +75,7 @@ def test_rows_and_types_are_those_of_a_plain_map(case: str, num_proc: int | None
     function, kwargs = CASES[case]
     mapped = map_in_shards(ds, function, rows_per_shard=30, num_proc=num_proc, **kwargs)
     plain = ds.map(function, **kwargs, load_from_cache_file=False)
-    if case == "indices and rank":
+    if case == "indices and rank" and num_proc:
         plain = plain.remove_columns("ranked").add_column("ranked", [True] * 100)
     assert mapped.to_list() == plain.to_list()
     assert mapped.features == plain.features
@@ -138,6 +141,28 @@ def test_shuffled_and_selected_rows_keep_their_order(tmp_path: Path) -> None:
     assert mapped["place"][:] == list(range(80))
 
 
+@pytest.mark.parametrize("shown", [None, ["number"]])
+def test_formatted_rows_stay_formatted(shown: list[str] | None, tmp_path: Path) -> None:
+    ds = rows_on_disk(tmp_path / "rows").with_format("numpy", columns=shown, dtype="float32")
+    mapped = map_in_shards(ds, lambda row: {"half": row["number"] / 2}, rows_per_shard=30)
+    plain = ds.map(lambda row: {"half": row["number"] / 2})
+    assert {**mapped.format, "columns": sorted(mapped.format["columns"])} == {
+        **plain.format,
+        "columns": sorted(plain.format["columns"]),
+    }
+    assert type(mapped[3]["half"]) is type(plain[3]["half"])
+
+
+def test_the_bar_moves_inside_a_shard(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "are_progress_bars_disabled", lambda: False)
+    monkeypatch.setattr(datasets.config, "PBAR_REFRESH_TIME_INTERVAL", 0)
+    monkeypatch.setattr(resume, "tqdm", partial(resume.tqdm, mininterval=0))
+    map_in_shards(rows_on_disk(tmp_path / "rows"), double, rows_per_shard=60, batched=True, batch_size=20, desc="Twice")
+    shown = capfd.readouterr().err
+    assert all(f"{number}/100" in shown for number in (20, 40, 60, 80, 100))
+    assert "Twice" in shown
+
+
 def test_our_maps_and_their_provenance(faq_pairs: Dataset, faq_corpus: Dataset, retriever: Retriever) -> None:
     embedded = map_in_shards(
         faq_pairs.remove_columns("embedding"), Embed(retriever, "query", role="query"), rows_per_shard=50, batched=True
@@ -157,6 +182,10 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         map_in_shards(ds, double, rows_per_shard=0)
     with pytest.raises(ValueError, match="takes no cache_file_name"):
         map_in_shards(ds, double, rows_per_shard=10, cache_file_name="here.arrow")
+    with pytest.raises(ValueError, match=r"remove_columns names \['nubmer'\], not among the columns \['number', 'text'\]"):
+        map_in_shards(ds, double, rows_per_shard=10, remove_columns="nubmer")
+    with pytest.raises(ValueError, match="returned None for the rows 50 to 60, and rows for others"):
+        map_in_shards(ds, lambda row: None if row["number"] >= 50 else {"more": 1}, rows_per_shard=10)
     assert len(map_in_shards(ds.select([]), double, rows_per_shard=10, batched=True)) == 0
 
 
