@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from rir_hf.index import without_indexes
 from rir_hf.provenance import provenance, with_provenance, with_record
-from rir_hf.resume import complete_folder
+from rir_hf.resume import complete_folder, known_features
 from rir_hf.transform import check_at_least
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def ray_map(
 
     Raises:
         ImportError: Ray is not installed.
+        TypeError: `ds` is a stream or has several splits.
         ValueError: `batch_size` below 1.
 
     Example:
@@ -60,6 +62,10 @@ def ray_map(
     except ImportError as error:
         raise ImportError('ray_map runs on Ray: pip install "rir-hf[ray]".') from error
 
+    if not isinstance(ds, (Dataset, ray.data.Dataset)):
+        raise TypeError(
+            f"ray_map takes a Dataset of datasets or of Ray, found {type(ds).__name__}: map a DatasetDict split by split."
+        )
     check_at_least("batch_size", batch_size, 1)
     least, most = concurrency if isinstance(concurrency, tuple) else (concurrency or 1,) * 2
     actors = ray.data.ActorPoolStrategy(min_size=least, max_size=most)
@@ -67,7 +73,7 @@ def ray_map(
         ray.init(ignore_reinit_error=True)
         num_cpus = min(1.0, max(0.0, ray.cluster_resources().get("CPU", 1) - 1) / most)
     settings = {"compute": actors, "num_gpus": num_gpus, "num_cpus": num_cpus}
-    if not isinstance(ds, Dataset):
+    if isinstance(ds, ray.data.Dataset):
         return _mapped(ds, function, batch_size, settings)
     key = Hasher.hash([_VERSION, ds._fingerprint, function, batch_size])
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "rir_hf" / f"ray-{key}"
@@ -77,9 +83,17 @@ def ray_map(
         blocks = ray.data.from_arrow([rows[start : start + batch_size] for start in range(0, len(rows), batch_size)])
         with complete_folder(folder) as new:
             _mapped(blocks, function, batch_size, settings).write_parquet(str(new))
-    found = Dataset.from_parquet([str(path) for path in sorted(folder.glob("*.parquet"))])
+    found = _read(sorted(folder.glob("*.parquet")))
     found._split = ds.split
     return with_record(with_provenance(found, provenance(ds)), ds, function)
+
+
+def _read(files: list[Path]) -> Dataset:
+    """Parquet as one dataset: parts in which a map dropped every row are left out, columns of nulls take the others' type."""
+    parts = [pq.ParquetFile(file) for file in files]
+    filled = [part for part in parts if part.metadata.num_rows] or parts[:1]
+    features = known_features([part.schema_arrow for part in filled])
+    return Dataset.from_parquet([str(file) for file, part in zip(files, parts, strict=True) if part in filled], features=features)
 
 
 def _mapped(rows: ray.data.Dataset, function: Callable[..., Any], batch_size: int, settings: dict[str, Any]) -> ray.data.Dataset:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import Dataset, load_from_disk
+import pyarrow as pa
+from datasets import Dataset, Features, load_from_disk
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable, MemoryMappedTable, concat_tables, table_cast
 from multiprocess import Pool, current_process
@@ -55,6 +56,7 @@ def map_in_shards(ds: Dataset, function: Callable[..., Any], *, rows_per_shard: 
         map_kwargs: of `Dataset.map`. With `num_proc` the processes take shards in turn, and each loads its model once.
 
     Raises:
+        TypeError: `ds` is a stream or has several splits.
         ValueError: `rows_per_shard` below 1, an argument of `map` that says where its one result goes, an unknown column, or a
             function that returns rows for some shards and None for others.
         OSError: the cache is full or read-only; says where, and that finished shards are kept.
@@ -63,6 +65,10 @@ def map_in_shards(ds: Dataset, function: Callable[..., Any], *, rows_per_shard: 
         >>> from rir_hf import Embed, map_in_shards
         >>> corpus = map_in_shards(corpus, Embed(retriever), rows_per_shard=50_000, batched=True)       # doctest: +SKIP
     """
+    if not isinstance(ds, Dataset):
+        raise TypeError(
+            f"map_in_shards takes a Dataset, found {type(ds).__name__}: map a DatasetDict split by split, a stream with its map."
+        )
     check_at_least("rows_per_shard", rows_per_shard, 1)
     refused = [name for name in _NOT_OURS if map_kwargs.get(name)]
     if refused:
@@ -192,11 +198,18 @@ def _joined(ds: Dataset, shards: list[_Shard], key: str) -> Dataset:
         raise ValueError(f"The function returned None for the rows {missing.start} to {missing.end}, and rows for others.")
     tables = [MemoryMappedTable.from_file(str(shard.path)) for shard in shards]
     filled = [table for table in tables if len(table)] or tables[:1]
-    schema = next((table.schema for table in filled if "null" not in str(table.schema.types)), filled[0].schema)
+    schema = known_features([table.schema for table in filled]).arrow_schema
     info = ds.info.copy()
     info.features = None
     table = concat_tables([table if table.schema == schema else table_cast(table, schema) for table in filled])
     return _in_format_of(ds, Dataset(table, info=info, split=ds.split, fingerprint=key))
+
+
+def known_features(schemas: list[pa.Schema]) -> Features:
+    """The types of parts of one dataset: a column that is null in some parts has the type that another part knows."""
+    parts = [Features.from_arrow_schema(schema) for schema in dict.fromkeys(schemas)]
+    first = parts[0]
+    return Features({name: next((part[name] for part in parts if "'null'" not in str(part[name])), first[name]) for name in first})
 
 
 def _in_format_of(ds: Dataset, mapped: Dataset) -> Dataset:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
 
 from rir_hf import ChatLLM, Embed, MineNegatives, Retriever, ScorePassages, provenance, ray_map
 
@@ -79,6 +81,48 @@ def test_a_ray_dataset_gives_a_ray_dataset_that_datasets_reads_back(
     plain = faq_pairs.map(mine, batched=True)
     assert back.features == plain.features
     assert sorted(back.to_list(), key=str) == sorted(plain.to_list(), key=str)
+
+
+def nulls_in_turn(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """One column is null for the first thirty, the other for all after them: no batch knows both types."""
+    late = [number >= 30 for number in batch["number"]]
+    return {"late": [1 if is_late else None for is_late in late], "early": [None if is_late else ["a"] for is_late in late]}
+
+
+def late_odd_rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """No row of the first batches, then every other one, with a column more."""
+    kept = [place for place, number in enumerate(batch["number"]) if number % 2 and number >= 30]
+    return {name: [batch[name][place] for place in kept] for name in batch} | {"more": [0.5] * len(kept)}
+
+
+@pytest.mark.slow
+def test_batches_of_nulls_and_batches_without_rows(cluster: Any, tmp_path: Path) -> None:
+    Dataset.from_dict({"number": list(range(100)), "text": ["text"] * 100}).save_to_disk(tmp_path / "rows")
+    rows = load_from_disk(tmp_path / "rows")
+    mapped = ray_map(rows, nulls_in_turn, batch_size=10, concurrency=2)
+    assert mapped["late"][:] == [None] * 30 + [1] * 70
+    assert mapped["early"][:] == [["a"]] * 30 + [None] * 70
+    odd = ray_map(rows, late_odd_rows, batch_size=10, concurrency=2)
+    assert odd.to_list() == [{"number": number, "text": "text", "more": 0.5} for number in range(31, 100, 2)]
+
+
+@pytest.mark.slow
+def test_a_recipe_mines_on_ray_what_it_mines_without(faq_file: Path, minilm: str, tmp_path: Path) -> None:
+    faq = [json.loads(line) for line in faq_file.read_text(encoding="utf-8").splitlines()[:40]]
+    Dataset.from_list([{"id": row["id"], "text": row["a"]} for row in faq]).to_json(tmp_path / "corpus.jsonl")
+    Dataset.from_list([{"query": row["q"], "passage": row["a"]} for row in faq]).to_json(tmp_path / "pairs.jsonl")
+    recipe = Path(__file__).parents[1] / "recipes" / "mine.py"
+    files = ["--corpus", tmp_path / "corpus.jsonl", "--pairs", tmp_path / "pairs.jsonl", "--model", minilm, "--num_negatives", 4]
+    found = {}
+    for engine, arguments in (("datasets", []), ("ray", ["--actors", 2])):
+        command = [sys.executable, recipe, *files, "--engine", engine, *arguments, "--output", tmp_path / engine]
+        environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
+        done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[engine] = load_from_disk(tmp_path / engine)
+    assert found["ray"].features == found["datasets"].features
+    assert found["ray"]["neg_ids"][:] == found["datasets"]["neg_ids"][:]
+    assert provenance(found["ray"]) == provenance(found["datasets"])
 
 
 def test_a_batch_below_one_and_a_missing_ray_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

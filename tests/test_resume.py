@@ -35,9 +35,10 @@ def double(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return {"double": [2 * number for number in batch["number"]]}
 
 
-def null_at_first(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Null for the first thirty, whose type the others tell."""
-    return {"late": [number if number >= 30 else None for number in batch["number"]]}
+def nulls_in_turn(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """One column is null for the first thirty, the other for all after them: no shard knows both types."""
+    late = [number >= 30 for number in batch["number"]]
+    return {"late": [1 if is_late else None for is_late in late], "early": [None if is_late else ["a"] for is_late in late]}
 
 
 def odd_rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -82,9 +83,11 @@ def test_rows_and_types_are_those_of_a_plain_map(case: str, num_proc: int | None
 
 
 def test_a_shard_of_nulls_takes_the_type_of_the_others(tmp_path: Path) -> None:
-    mapped = map_in_shards(rows_on_disk(tmp_path / "rows"), null_at_first, rows_per_shard=30, batched=True)
+    mapped = map_in_shards(rows_on_disk(tmp_path / "rows"), nulls_in_turn, rows_per_shard=30, batched=True)
     assert mapped.features["late"] == datasets.Value("int64")
-    assert mapped["late"][:] == [None] * 30 + list(range(30, 100))
+    assert mapped.features["early"] == datasets.List(datasets.Value("string"))
+    assert mapped["late"][:] == [None] * 30 + [1] * 70
+    assert mapped["early"][:] == [["a"]] * 30 + [None] * 70
 
 
 def test_a_second_run_computes_nothing_and_more_rows_only_the_new_ones(tmp_path: Path) -> None:
@@ -178,6 +181,9 @@ def test_our_maps_and_their_provenance(faq_pairs: Dataset, faq_corpus: Dataset, 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     ds = rows_on_disk(tmp_path / "rows")
+    for other in (ds.to_iterable_dataset(), datasets.DatasetDict(train=ds)):
+        with pytest.raises(TypeError, match=f"takes a Dataset, found {type(other).__name__}"):
+            map_in_shards(other, double, rows_per_shard=10)
     with pytest.raises(ValueError, match="rows_per_shard must be at least 1"):
         map_in_shards(ds, double, rows_per_shard=0)
     with pytest.raises(ValueError, match="takes no cache_file_name"):

@@ -1,6 +1,6 @@
 """Time and memory of mining against what it cannot avoid and against what people use today.
 
-    python tests/benchmarks/mining.py            # the table of the README, about fifteen minutes on 2 cores
+    python tests/benchmarks/mining.py            # the table of the README, about seven minutes on 2 cores
     python tests/benchmarks/mining.py --quick    # a tenth of the rows, for a look
 
 Synthetic clustered unit vectors; each row has a query and an answer vector, both near its positive. Every entry does the work for
