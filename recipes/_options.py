@@ -59,9 +59,10 @@ def add_engine(parser: argparse.ArgumentParser, rows_per_shard: int) -> None:
         "--engine", default="datasets", choices=["datasets", "ray"], help="what runs the maps (default: %(default)s)"
     )
     group.add_argument(
-        "--rows_per_shard", type=positive, default=rows_per_shard,
-        help="a killed run goes on where it was, but for so many rows (default: %(default)s; with datasets)",
+        "--rows_per_shard", type=positive,
+        help=f"a killed run goes on where it was, but for so many rows (default: {rows_per_shard}; with ray: all)",
     )  # fmt: skip
+    parser.set_defaults(usual_shard=rows_per_shard)
     group.add_argument("--actors", type=positive, default=1, help="processes, each with a model (default: %(default)s; with ray)")
     group.add_argument("--gpus_per_actor", type=float, help="GPUs of each (default: none; with ray)")
 
@@ -71,8 +72,10 @@ def run_map(rows: Rows, function: BatchTransform, options: argparse.Namespace, b
     if isinstance(rows, IterableDataset):
         return rows.map(function, batched=True, batch_size=batch_size)
     if options.engine == "ray":
-        return ray_map(rows, function, batch_size=batch_size, concurrency=options.actors, num_gpus=options.gpus_per_actor)
-    return map_in_shards(rows, function, rows_per_shard=options.rows_per_shard, batched=True, batch_size=batch_size, desc=desc)
+        actors = {"concurrency": options.actors, "num_gpus": options.gpus_per_actor}
+        return ray_map(rows, function, batch_size=batch_size, rows_per_shard=options.rows_per_shard, **actors)
+    shard = options.rows_per_shard or options.usual_shard
+    return map_in_shards(rows, function, rows_per_shard=shard, batched=True, batch_size=batch_size, desc=desc)
 
 
 def add_llm(parser: argparse.ArgumentParser, role: str) -> None:

@@ -5,7 +5,7 @@
 Corpus and pairs may be a file (.jsonl, .json, .parquet, .csv, .tsv), a folder, a Hub name ("name" or "name:config"), or a folder in
 BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), which holds both: give it twice. Where rows have a column "answer",
 --answers mines negatives for it too (neg_answer). A killed run goes on where it was; --engine ray runs on a Ray cluster;
---streaming holds none of the pairs in memory (each query's positives must then be in one row).
+--streaming holds none of the pairs in memory (a query's positives in other rows are then known from --qrels alone).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rir_hf import (
     attach_index,
     load_corpus,
     load_pairs,
+    load_qrels,
     plot_report,
     report,
     stream_pairs,
@@ -45,6 +46,7 @@ def arguments() -> argparse.Namespace:
         "--pairs", required=True, help="rows with query and pos, passage or pos_ids; query_id where a query has several"
     )
     parser.add_argument("--split", default="train", help="split of pairs and corpus where there are several (default: %(default)s)")
+    parser.add_argument("--qrels", help="all known positives by query_id, TREC or BEIR file (default: those of the pairs)")
     add_retriever(parser)
     parser.add_argument("--factory", default="Flat", help="FAISS index, e.g. IVF4096,Flat (default: %(default)s, exact)")
     parser.add_argument("--nprobe", type=int, default=16, help="lists an IVF index looks into (default: %(default)s)")
@@ -93,7 +95,13 @@ def embed_corpus(retriever: Retriever, options: argparse.Namespace) -> Dataset:
     return corpus
 
 
-def mine(pairs: Rows, corpus: Dataset, known: Dataset | None, retriever: Retriever, options: argparse.Namespace) -> Rows:
+def mine(
+    pairs: Rows,
+    corpus: Dataset,
+    known: Dataset | dict[str, dict[str, int]] | None,
+    retriever: Retriever,
+    options: argparse.Namespace,
+) -> Rows:
     """The chain over the pairs, a dataset or a stream; without their vectors in the end."""
     size = options.batch_size
     rules = {name: getattr(options, name) for name in ("num_negatives", "margin", "max_score", "min_score", "skip_ranks", "seed")}
@@ -133,13 +141,16 @@ def main() -> None:
     retriever = load_retriever(options)
     pairs = stream_pairs(options.pairs, options.split) if options.streaming else load_pairs(options.pairs, options.split)
     columns = list(next(iter(pairs), {}))
+    if options.qrels and "query_id" not in columns:
+        raise SystemExit(f"--qrels needs a column query_id, the pairs have {columns}")
     if (options.answers or options.answer_weight) and "answer" not in columns:
         raise SystemExit(f"--answers and --answer_weight need a column answer, the pairs have {columns}")
+    known = load_qrels(options.qrels) if options.qrels else None
     corpus = embed_corpus(retriever, options)
     if options.streaming:
-        write_stream(mine(pairs, corpus, None, retriever, options), options.output / "mined.jsonl")
+        write_stream(mine(pairs, corpus, known, retriever, options), options.output / "mined.jsonl")
         return
-    mined = mine(pairs, corpus, pairs if "query_id" in columns else None, retriever, options)
+    mined = mine(pairs, corpus, known or (pairs if "query_id" in columns else None), retriever, options)
     logging.info("%d rows of %d pairs.", len(mined), len(pairs))
     report(mined)
     if options.answers:

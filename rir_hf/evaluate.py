@@ -13,11 +13,12 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,10 @@ METRICS = {
 
 _RESAMPLED_AT_ONCE = 1 << 22
 
+_OF_A_RUN = ("query_id", "hit_ids", "hit_scores")
+
 Qrels = Mapping[str, Mapping[str, int]]
-Run = Mapping[str, Mapping[str, float]] | Dataset
+Run = Mapping[str, Mapping[str, float]] | Dataset | IterableDataset
 
 
 def evaluate(
@@ -212,15 +215,15 @@ def compare_runs(
 
 
 def as_run(run: Run) -> dict[str, dict[str, float]]:
-    """A run as a dict, from a dict or from a dataset with `query_id`, `hit_ids` and `hit_scores`."""
-    if not isinstance(run, Dataset):
+    """A run as a dict, from a dict or from a dataset or stream with `query_id`, `hit_ids` and `hit_scores`."""
+    if isinstance(run, Mapping):
         return {str(query): {str(passage): float(score) for passage, score in hits.items()} for query, hits in run.items()}
-    missing = {"query_id", "hit_ids", "hit_scores"} - set(run.column_names)
+    missing = set(_OF_A_RUN) - set(run.column_names or _OF_A_RUN)
     if missing:
         raise ValueError(f"A run needs the columns query_id, hit_ids and hit_scores; {sorted(missing)} are missing.")
-    columns = (run[name][:] for name in ("query_id", "hit_ids", "hit_scores"))
+    rows = zip(*(run[name][:] for name in _OF_A_RUN), strict=True) if isinstance(run, Dataset) else map(itemgetter(*_OF_A_RUN), run)
     hits: dict[str, dict[str, float]] = {}
-    for query, ids, scores in zip(*columns, strict=True):
+    for query, ids, scores in rows:
         found = _best_of_repeats(ids, scores)
         if not _is_same(hits.setdefault(str(query), found), found):
             raise ValueError(f"The run has several rows with query_id {query!r} and different hits: keep one row per query.")

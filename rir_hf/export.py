@@ -19,7 +19,7 @@ import xxhash
 from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
 
 from rir_hf.teach import z_scores
-from rir_hf.transform import check_at_least, require_columns
+from rir_hf.transform import check_at_least, require_columns, require_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,7 @@ def to_flagembedding(
         >>> to_flagembedding(rows, "train.jsonl", prompt="Find it.").read_text()                 # doctest: +SKIP
         '{"query":"q","pos":["a"],"neg":["b"],"prompt":"Find it."}'
     """
+    require_dataset(rows, "to_flagembedding")
     has_scores = set(_SCORES) <= set(rows.column_names)
     scored = has_scores if scores is None else scores
     if order == "teacher" and not scored:
@@ -281,8 +282,7 @@ def check_rescale(rescale: str, temperature: float) -> tuple[str, float]:
 
 def _usable(rows: Dataset, query: str, *, scored: bool, who: str) -> Dataset:
     """The rows with a positive, a negative and, if needed, scores; the others are counted in the log."""
-    if not isinstance(rows, Dataset):
-        raise TypeError(f"{who} takes one Dataset, got {type(rows).__name__}: name the split, or load the stream.")
+    require_dataset(rows, who)
     require_columns(dict.fromkeys(rows.column_names), [query, "pos", "neg", *(_SCORES if scored else ())], who)
     for name in ("pos", "neg"):
         if not isinstance(rows.features[name], List):

@@ -16,7 +16,7 @@ from datasets.utils import tqdm
 
 from rir_hf.export import write_lines
 from rir_hf.llm import as_messages
-from rir_hf.transform import require_columns
+from rir_hf.transform import require_columns, require_dataset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -169,10 +169,7 @@ def to_llamafactory(pairs: Dataset, folder: str | os.PathLike[str], *, name: str
 
 def _with_pair(pairs: Dataset) -> Dataset:
     """The rows that have a pair, the others counted in the log."""
-    if not isinstance(pairs, Dataset):
-        raise TypeError(
-            f"Preference pairs are exported from a Dataset, got {type(pairs).__name__}: name the split, or load the stream."
-        )
+    require_dataset(pairs, "The export of preference pairs")
     if not len(pairs):
         raise ValueError(
             "There is no row to export. Where PreferencePairs dropped them all, drop=False keeps them with the reasons."

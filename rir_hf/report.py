@@ -15,6 +15,7 @@ import numpy as np
 from datasets import Dataset
 
 from rir_hf.mine import NO_VECTOR, POSITIVE_MISSING
+from rir_hf.transform import require_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +88,7 @@ def report_teacher(scored: Dataset) -> dict[str, Any]:
     Raises:
         ValueError: the rows do not come from `ScorePassages`.
     """
-    if not isinstance(scored, Dataset):
-        raise TypeError(f"A report is made of one Dataset, got {type(scored).__name__}: name the split, or load the stream.")
+    require_dataset(scored, "A report")
     names = [name for name in _TEACHER if name in scored.column_names]
     if not set(_TEACHER[:4]) <= set(names):
         raise ValueError(
@@ -131,8 +131,7 @@ def report_generation(rows: Dataset) -> dict[str, Any]:
     Raises:
         ValueError: the rows come from none of the three.
     """
-    if not isinstance(rows, Dataset):
-        raise TypeError(f"A report is made of one Dataset, got {type(rows).__name__}: name the split, or load the stream.")
+    require_dataset(rows, "A report")
     names = [name for name in _GENERATION if name in rows.column_names]
     columns = {name: rows.with_format(None)[name][:] for name in names}
     summary: dict[str, Any] = {"rows": len(rows)}
@@ -259,8 +258,7 @@ class _Columns(NamedTuple):
 
 def _read(mined: Dataset, output: str) -> _Columns:
     before = "" if output == "neg" else f"{output}_"
-    if not isinstance(mined, Dataset):
-        raise TypeError(f"A report is made of one Dataset, got {type(mined).__name__}: name the split, or load the stream.")
+    require_dataset(mined, "A report")
     names = [f"{output}_sims", f"{before}pos_sims", f"{before}pos_rank", f"{output}_note", f"{output}_skipped"]
     missing = [name for name in names if name not in mined.column_names]
     if missing:

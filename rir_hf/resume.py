@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import errno
+import inspect
 import logging
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +21,8 @@ import datasets
 import pyarrow as pa
 from datasets import Dataset, Features, load_from_disk
 from datasets.fingerprint import Hasher
-from datasets.table import InMemoryTable, MemoryMappedTable, concat_tables, table_cast
-from multiprocess import Pool, current_process
+from datasets.table import CastError, InMemoryTable, MemoryMappedTable, Table, concat_tables, table_cast
+from multiprocess import Pool, TimeoutError, current_process
 from tqdm.auto import tqdm
 
 from rir_hf.index import without_indexes
@@ -33,6 +35,7 @@ _VERSION = 2
 _NOT_OURS = ("cache_file_name", "new_fingerprint", "keep_in_memory", "drop_last_batch", "suffix_template")
 _WITHOUT_EFFECT = ("desc", "num_proc", "load_from_cache_file", "writer_batch_size", "with_rank")
 _NOT_OF_A_SHARD = ("desc", "num_proc", "load_from_cache_file")
+_KNOWN = frozenset(inspect.signature(Dataset.map).parameters)
 _NO_ROOM = {
     errno.ENOSPC: "is full",
     errno.EDQUOT: "is full (quota)",
@@ -52,14 +55,16 @@ def map_in_shards(ds: Dataset, function: Callable[..., Any], *, rows_per_shard: 
     Args:
         ds: rows. An in-memory dataset is first written to the `datasets` cache, since nothing made of it could be kept.
         function: what to map; its hash is the key of what is kept, as with `map`.
-        rows_per_shard: rows whose loss does not hurt: ten minutes of work, say. A multiple of `batch_size`.
+        rows_per_shard: rows whose loss does not hurt: ten minutes of work, say. Kept shards of another length stay in use.
+            A batch ends where a shard does: take a multiple of `batch_size` where the function looks at a batch as a whole.
         map_kwargs: of `Dataset.map`. With `num_proc` the processes take shards in turn, and each loads its model once.
 
     Raises:
-        TypeError: `ds` is a stream or has several splits.
-        ValueError: `rows_per_shard` below 1, an argument of `map` that says where its one result goes, an unknown column, or a
-            function that returns rows for some shards and None for others.
+        TypeError: `ds` is a stream or has several splits, or an argument that `map` does not take.
+        ValueError: `rows_per_shard` below 1, an argument of `map` that says where its one result goes, an unknown column, a
+            function that returns rows for some shards and None for others or other types for some, or a damaged file of a shard.
         OSError: the cache is full or read-only; says where, and that finished shards are kept.
+        RuntimeError: a process was killed, for its memory as a rule.
 
     Example:
         >>> from rir_hf import Embed, map_in_shards
@@ -70,9 +75,7 @@ def map_in_shards(ds: Dataset, function: Callable[..., Any], *, rows_per_shard: 
             f"map_in_shards takes a Dataset, found {type(ds).__name__}: map a DatasetDict split by split, a stream with its map."
         )
     check_at_least("rows_per_shard", rows_per_shard, 1)
-    refused = [name for name in _NOT_OURS if map_kwargs.get(name)]
-    if refused:
-        raise ValueError(f"map_in_shards keeps each shard in the cache itself and takes no {refused[0]}: use ds.map for that.")
+    _check(map_kwargs)
     ds = without_indexes(ds)
     if len(ds) <= rows_per_shard and not map_kwargs.get("num_proc"):
         return (ds if ds.cache_files or not len(ds) else _on_disk(ds)).map(function, **map_kwargs)
@@ -80,13 +83,25 @@ def map_in_shards(ds: Dataset, function: Callable[..., Any], *, rows_per_shard: 
     map_kwargs |= {name: _columns(ds, name, map_kwargs.get(name)) for name in ("input_columns", "remove_columns")}
     kept = {name: value for name, value in map_kwargs.items() if name not in _WITHOUT_EFFECT}
     key = Hasher.hash([_VERSION, ds._fingerprint, function, kept])
-    shards = _shards_of(ds, rows_per_shard, key)
-    reads_cache = map_kwargs.get("load_from_cache_file") is not False
+    reads_cache = map_kwargs.get("load_from_cache_file")
+    reads_cache = datasets.is_caching_enabled() if reads_cache is None else reads_cache
+    shards = _shards_of(ds, rows_per_shard, key, reads_cache)
     todo = [shard for shard in shards if not (reads_cache and shard.path.exists())]
     if todo:
         logger.info("map_in_shards: %d of %d shards are in the cache.", len(shards) - len(todo), len(shards))
         _map_all(ds, function, todo, len(shards), map_kwargs)
     return with_record(_joined(ds, shards, key), ds, function)
+
+
+def _check(map_kwargs: dict[str, Any]) -> None:
+    """Refuse what `map` does not take, and what says where its one result goes."""
+    unknown = sorted(map_kwargs.keys() - _KNOWN)
+    if unknown:
+        raise TypeError(f"map_in_shards hands its arguments to Dataset.map, which takes no {unknown[0]}.")
+    refused = [name for name in _NOT_OURS if map_kwargs.get(name)]
+    if refused:
+        raise ValueError(f"map_in_shards keeps each shard in the cache itself and takes no {refused[0]}: use ds.map for that.")
+    check_at_least("num_proc", map_kwargs.get("num_proc") or 0, 0)
 
 
 def _columns(ds: Dataset, name: str, columns: str | list[str] | None) -> list[str] | None:
@@ -114,12 +129,27 @@ class _Shard:
             part._indices = InMemoryTable(ds._indices.fast_slice(self.start, number))
         return part
 
+    def read(self) -> MemoryMappedTable:
+        """Its rows after the map."""
+        try:
+            return MemoryMappedTable.from_file(str(self.path))
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{self.path}, a shard of map_in_shards, is damaged: delete it and run again ({error}).") from error
 
-def _shards_of(ds: Dataset, rows_per_shard: int, key: str) -> list[_Shard]:
+
+def _shards_of(ds: Dataset, rows_per_shard: int, key: str, reads_cache: bool) -> list[_Shard]:
+    """The shards, first to last: those in the cache as they are, and between them new ones."""
     folder = Path(ds._get_cache_file_path(key)).parent
-    bounds = [(start, min(start + rows_per_shard, len(ds))) for start in range(0, len(ds), rows_per_shard)]
-    names = [f"{key}-{start}-{end}" for start, end in bounds]
-    return [_Shard(*bound, folder / f"cache-{name}.arrow", name) for bound, name in zip(bounds, names, strict=True)]
+    files = folder.glob(f"cache-{key}-*-*.arrow") if reads_cache else ()
+    ends = dict(sorted(tuple(map(int, file.stem.split("-")[-2:])) for file in files))
+    shards: list[_Shard] = []
+    start = 0
+    while start < len(ds):
+        end = ends.get(start) or min([start + rows_per_shard, len(ds), *(other for other in ends if other > start)])
+        name = f"{key}-{start}-{end}"
+        shards.append(_Shard(start, end, folder / f"cache-{name}.arrow", name))
+        start = end
+    return shards
 
 
 class _Worker:
@@ -136,7 +166,20 @@ class _Worker:
 
 
 def _run_job(shard: _Shard) -> int:
-    return sum(_Worker.job(shard, _Worker.rank))
+    try:
+        return sum(_Worker.job(shard, _Worker.rank))
+    except Exception as error:
+        if _can_travel(error):
+            raise
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+
+def _can_travel(error: Exception) -> bool:
+    """Whether the parent process can read the error; where it cannot, a pool waits for ever. Those of API clients often cannot."""
+    try:
+        return isinstance(pickle.loads(pickle.dumps(error)), Exception)  # noqa: S301
+    except Exception:
+        return False
 
 
 def _map_all(ds: Dataset, function: Callable[..., Any], todo: list[_Shard], number: int, map_kwargs: dict[str, Any]) -> None:
@@ -154,8 +197,22 @@ def _map_all(ds: Dataset, function: Callable[..., Any], todo: list[_Shard], numb
                     bar.update(rows)
             return
         with Pool(min(num_proc, len(todo)), initializer=_Worker.start, initargs=(job, num_proc)) as pool:
-            for rows in pool.imap_unordered(_run_job, todo):
-                bar.update(rows)
+            workers, found = list(pool._pool), pool.imap_unordered(_run_job, todo)
+            for _ in todo:
+                bar.update(_next_of(found, workers))
+
+
+def _next_of(found: Any, workers: list[Any]) -> int:
+    """Rows of the next finished shard. A pool waits for ever for the shard of a worker that was killed."""
+    while True:
+        with suppress(TimeoutError):
+            return found.next(timeout=1)
+        codes = [worker.exitcode for worker in workers if worker.exitcode is not None]
+        if codes:
+            raise RuntimeError(
+                f"A process of map_in_shards ended with exit code {codes[0]}, as one does that is killed for its memory. Finished "
+                "shards are kept: run it again, with a smaller num_proc or batch_size."
+            )
 
 
 def _map_one(
@@ -176,7 +233,8 @@ def _disk_errors_explained(folder: Path, number: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        elsewhere = error.filename is not None and folder not in Path(error.filename).parents
+        if error.errno not in _NO_ROOM or elsewhere:
             raise
         raise OSError(
             error.errno,
@@ -196,13 +254,29 @@ def _joined(ds: Dataset, shards: list[_Shard], key: str) -> Dataset:
     if len(written) < len(shards):
         missing = next(shard for shard in shards if shard not in written)
         raise ValueError(f"The function returned None for the rows {missing.start} to {missing.end}, and rows for others.")
-    tables = [MemoryMappedTable.from_file(str(shard.path)) for shard in shards]
-    filled = [table for table in tables if len(table)] or tables[:1]
-    schema = known_features([table.schema for table in filled]).arrow_schema
+    tables = {shard: shard.read() for shard in shards}
+    filled = {shard: table for shard, table in tables.items() if len(table)} or dict(list(tables.items())[:1])
+    schema = known_features([table.schema for table in filled.values()]).arrow_schema
     info = ds.info.copy()
     info.features = None
-    table = concat_tables([table if table.schema == schema else table_cast(table, schema) for table in filled])
-    return _in_format_of(ds, Dataset(table, info=info, split=ds.split, fingerprint=key))
+    table = concat_tables([_cast(shard, table, schema) for shard, table in filled.items()])
+    return with_format_of(ds, Dataset(table, info=info, split=ds.split, fingerprint=key))
+
+
+def _cast(shard: _Shard, table: MemoryMappedTable, schema: pa.Schema) -> Table:
+    if table.schema == schema:
+        return table
+    try:
+        return table_cast(table, schema)
+    except (pa.ArrowInvalid, CastError) as error:
+        raise ValueError(
+            f"The map gave the rows {shard.start} to {shard.end} other columns or types than the rest: {_shown(table.schema)}, "
+            f"not {_shown(schema)}. Return one type for each column, or say which with features=... ({error})"
+        ) from error
+
+
+def _shown(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
 
 
 def known_features(schemas: list[pa.Schema]) -> Features:
@@ -212,14 +286,18 @@ def known_features(schemas: list[pa.Schema]) -> Features:
     return Features({name: next((part[name] for part in parts if "'null'" not in str(part[name])), first[name]) for name in first})
 
 
-def _in_format_of(ds: Dataset, mapped: Dataset) -> Dataset:
+def with_format_of(ds: Dataset, mapped: Dataset) -> Dataset:
     """The mapped rows formatted as `map` leaves them: new columns as those that were formatted."""
     left_out = set(ds.column_names) - set(ds.format["columns"])
     if ds.format["type"] is None and not left_out:
         return mapped
-    shown = [name for name in mapped.column_names if name not in left_out] if left_out else None
-    kind = {"type": ds.format["type"], "columns": shown, "output_all_columns": ds.format["output_all_columns"]}
-    return mapped.with_format(**kind, **ds.format["format_kwargs"])
+    return in_format(mapped, ds.format, [name for name in mapped.column_names if name not in left_out])
+
+
+def in_format(rows: Dataset, format: dict[str, Any], columns: list[str]) -> Dataset:
+    """The rows in a format as `Dataset.format` describes it, but for these columns."""
+    kind = {"type": format["type"], "columns": columns, "output_all_columns": format["output_all_columns"]}
+    return rows.with_format(**kind, **format["format_kwargs"])
 
 
 def _on_disk(ds: Dataset) -> Dataset:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import xxhash
+from datasets import Dataset
 from datasets.fingerprint import Hasher
 from datasets.formatting.formatting import LazyRow
 from datasets.utils._dill import pklregister
@@ -193,6 +194,12 @@ def check_at_least(name: str, value: float, least: int) -> None:
     """Raise `ValueError` for a parameter below its least value."""
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def require_dataset(rows: Any, who: str) -> None:
+    """Raise `TypeError` where several splits or a stream are given."""
+    if not isinstance(rows, Dataset):
+        raise TypeError(f"{who} takes one Dataset, got {type(rows).__name__}: name the split, or load the stream.")
 
 
 def require_columns(batch: Mapping[str, Any], names: list[str], who: str) -> None:

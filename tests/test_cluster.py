@@ -102,8 +102,59 @@ def test_batches_of_nulls_and_batches_without_rows(cluster: Any, tmp_path: Path)
     mapped = ray_map(rows, nulls_in_turn, batch_size=10, concurrency=2)
     assert mapped["late"][:] == [None] * 30 + [1] * 70
     assert mapped["early"][:] == [["a"]] * 30 + [None] * 70
+    for _ in range(2):
+        assert len(ray_map(rows, lambda batch: {"number": [], "text": []}, batch_size=50)) == 0
+    assert len(ray_map(rows.select([]), nulls_in_turn)) == 0
     odd = ray_map(rows, late_odd_rows, batch_size=10, concurrency=2)
     assert odd.to_list() == [{"number": number, "text": "text", "more": 0.5} for number in range(31, 100, 2)]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_keeps_its_finished_shards(cluster: Any, tmp_path: Path) -> None:
+    Dataset.from_dict({"number": list(range(100))}).save_to_disk(tmp_path / "rows")
+    rows, log, mended = load_from_disk(tmp_path / "rows"), tmp_path / "log", tmp_path / "mended"
+
+    def fails_late(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        with log.open("a") as file:
+            file.writelines(f"{number}\n" for number in batch["number"])
+        if 70 in batch["number"] and not mended.exists():
+            raise ValueError("not yet")
+        return {"more": [number + 1 for number in batch["number"]]}
+
+    settings = {"batch_size": 10, "rows_per_shard": 25, "concurrency": 2}
+    with pytest.raises(Exception, match="not yet"):
+        ray_map(rows, fails_late, **settings)
+    mended.touch()
+    log.unlink()
+    assert ray_map(rows, fails_late, **settings)["more"][:] == list(range(1, 101))
+    assert sorted(map(int, log.read_text().split())) == list(range(50, 100))
+    with pytest.raises(ValueError, match="rows_per_shard must be at least 1, got 0"):
+        ray_map(rows, fails_late, rows_per_shard=0)
+
+
+@pytest.mark.slow
+def test_formatted_rows_reach_the_function_so_and_stay_so(cluster: Any, tmp_path: Path) -> None:
+    Dataset.from_dict({"number": [1, 2, 3], "text": ["a", "b", "c"]}).save_to_disk(tmp_path / "rows")
+    rows = load_from_disk(tmp_path / "rows").with_format("numpy", columns=["number"])
+    mapped = ray_map(rows, lambda batch: {"twice": batch["number"] * 2}, batch_size=2)
+    plain = rows.map(lambda batch: {"twice": batch["number"] * 2}, batched=True)
+    assert {**mapped.format, "columns": set(mapped.format["columns"])} == {**plain.format, "columns": set(plain.format["columns"])}
+    assert mapped.with_format(None).to_list() == plain.with_format(None).to_list()
+    assert not cluster.data.DataContext.get_current().execution_options.preserve_order
+
+
+@pytest.mark.slow
+def test_what_cannot_be_is_refused_before_the_cluster_is_asked(cluster: Any) -> None:
+    rows = Dataset.from_dict({"text": ["a"]})
+    for concurrency in (0, "2", (1, 2, 3), (2, 1)):
+        with pytest.raises(ValueError, match="concurrency must be a number of actors or"):
+            ray_map(rows, len, concurrency=concurrency)
+    with pytest.raises(ValueError, match="num_gpus must be at least 0, got -1"):
+        ray_map(rows, len, num_gpus=-1)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        ray_map(rows, len, batch_size=0)
+    with pytest.raises(TypeError, match="found IterableDataset: .* a stream with its map"):
+        ray_map(rows.to_iterable_dataset(), len)
 
 
 @pytest.mark.slow

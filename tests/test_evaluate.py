@@ -450,6 +450,13 @@ def test_bad_input_gets_a_clear_error(call: Callable[[], Any], complaint: str) -
         call()
 
 
+def test_a_stream_is_a_run_too() -> None:
+    run = Dataset.from_dict({"query_id": ["q"], "hit_ids": [["a", "b"]], "hit_scores": [[2.0, 1.0]]})
+    qrels = {"q": {"b": 1}}
+    stream = run.to_iterable_dataset().map(lambda row: {"more": 1})
+    assert evaluate_better(["mrr"], [10], qrels, stream) == evaluate_better(["mrr"], [10], qrels, run)
+
+
 def test_a_run_with_two_different_rows_of_one_query_is_refused() -> None:
     rows = {"query_id": ["q", "q"], "hit_ids": [["a", "b"], ["a", "c"]], "hit_scores": [[1.0, 0.5], [1.0 + 1e-7, 0.5 + 1e-7]]}
     assert evaluate_better(["mrr"], [1], {"q": {"a": 1}}, Dataset.from_dict(rows)) == {"mrr": {"MRR@1": 1.0}}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from datasets import get_dataset_config_names, load_dataset, load_from_disk
 
-from rir_hf import ChatLLM, Retriever, provenance, pull
+from rir_hf import ChatLLM, Retriever, provenance, pull, write_qrels
 from tests.hub_server import TOKEN, HubServer
 from tests.openai_server import OpenAIServer, Reply, completion, failure, late, prompt_of, top
 
@@ -364,3 +364,8 @@ def test_a_stream_of_pairs_is_mined_as_the_pairs_are(collection: Path, minilm: s
             other["pos_rank"],
         )
         assert set(row) == set(other)
+    judged = {row["query_id"]: {row["neg_ids"][0]: 1} for row in plain}
+    write_qrels(judged, tmp_path / "known.qrels")
+    run(*command, tmp_path / "known", "--streaming", "--qrels", tmp_path / "known.qrels", home=tmp_path)
+    for row, other in zip(plain, read_lines(tmp_path / "known" / "mined.jsonl"), strict=True):
+        assert row["neg_ids"][0] not in other["neg_ids"]

@@ -287,7 +287,7 @@ def test_a_report_on_generation_needs_its_rows(mined: Dataset) -> None:
         report_generation(mined)
     with pytest.raises(ValueError, match="There is no row to report on"):
         report_generation(mined.select([]))
-    with pytest.raises(TypeError, match="made of one Dataset, got IterableDataset"):
+    with pytest.raises(TypeError, match="A report takes one Dataset, got IterableDataset"):
         report_generation(mined.to_iterable_dataset())
     rows = Dataset.from_dict({"query_error": [None, "why"], "passage_cut": [True, None]})
     assert report_generation(rows)["rows_with_cut_passage"] == 1

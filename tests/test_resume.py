@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import random
 import signal
 import subprocess
@@ -186,6 +188,10 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
             map_in_shards(other, double, rows_per_shard=10)
     with pytest.raises(ValueError, match="rows_per_shard must be at least 1"):
         map_in_shards(ds, double, rows_per_shard=0)
+    with pytest.raises(ValueError, match="num_proc must be at least 0"):
+        map_in_shards(ds, double, rows_per_shard=10, num_proc=-1)
+    with pytest.raises(TypeError, match="Dataset.map, which takes no batchsize"):
+        map_in_shards(ds, double, rows_per_shard=10, batchsize=5)
     with pytest.raises(ValueError, match="takes no cache_file_name"):
         map_in_shards(ds, double, rows_per_shard=10, cache_file_name="here.arrow")
     with pytest.raises(ValueError, match=r"remove_columns names \['nubmer'\], not among the columns \['number', 'text'\]"):
@@ -193,6 +199,99 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="returned None for the rows 50 to 60, and rows for others"):
         map_in_shards(ds, lambda row: None if row["number"] >= 50 else {"more": 1}, rows_per_shard=10)
     assert len(map_in_shards(ds.select([]), double, rows_per_shard=10, batched=True)) == 0
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_is_killed_is_named_and_finished_shards_stay(signal_number: int, tmp_path: Path) -> None:
+    ds, flag = rows_on_disk(tmp_path / "rows"), tmp_path / "killed"
+
+    def killed_once(row: dict[str, Any]) -> dict[str, int]:
+        if row["number"] == 55 and not flag.exists():
+            time.sleep(0.5)
+            flag.touch()
+            os.kill(os.getpid(), signal_number)
+        return {"more": row["number"] + 1}
+
+    with pytest.raises(RuntimeError, match=f"ended with exit code -{signal_number:d}, as one does that .* run it again"):
+        map_in_shards(ds, killed_once, rows_per_shard=10, num_proc=2)
+    finished = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "rows").glob("cache-*.arrow")}
+    assert finished
+    again = map_in_shards(ds, killed_once, rows_per_shard=10, num_proc=2)
+    assert again["more"][:] == list(range(1, 101))
+    assert {name: (tmp_path / "rows" / name).stat().st_mtime_ns for name in finished} == finished
+
+
+def test_an_error_of_the_function_is_its_own(tmp_path: Path) -> None:
+    ds = rows_on_disk(tmp_path / "rows")
+
+    def of_another_file(row: dict[str, Any]) -> dict[str, Any]:
+        raise PermissionError(errno.EACCES, "Permission denied", "another/file")
+
+    for num_proc in (None, 2):
+        with pytest.raises(PermissionError, match="Permission denied: 'another/file'"):
+            map_in_shards(ds, of_another_file, rows_per_shard=10, num_proc=num_proc)
+
+
+class APIError(Exception):
+    """Cannot be unpickled, as the errors of API clients."""
+
+    def __init__(self, message: str, *, response: str) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+def test_an_error_that_cannot_travel_between_processes_is_told(tmp_path: Path) -> None:
+    def fails(row: dict[str, Any]) -> dict[str, Any]:
+        raise APIError("no credit left", response="402")
+
+    with pytest.raises(RuntimeError, match="APIError: no credit left"):
+        map_in_shards(rows_on_disk(tmp_path / "rows"), fails, rows_per_shard=10, num_proc=2)
+
+
+def test_shards_of_another_length_stay_in_use(tmp_path: Path) -> None:
+    ds, limit, log = rows_on_disk(tmp_path / "rows"), tmp_path / "limit", tmp_path / "log"
+    limit.write_text("60")
+
+    def stops(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if max(batch["number"]) >= int(limit.read_text()):
+            raise KeyboardInterrupt
+        with log.open("a") as file:
+            file.writelines(f"{number}\n" for number in batch["number"])
+        return {"more": [number + 1 for number in batch["number"]]}
+
+    with pytest.raises(KeyboardInterrupt):
+        map_in_shards(ds, stops, rows_per_shard=25, batched=True)
+    limit.write_text("100")
+    log.unlink()
+    for rows_per_shard in (10, 40):
+        assert map_in_shards(ds, stops, rows_per_shard=rows_per_shard, batched=True)["more"][:] == list(range(1, 101))
+        assert [int(line) for line in log.read_text().split()] == list(range(50, 100))
+
+
+def test_caching_can_be_turned_off(tmp_path: Path) -> None:
+    ds = rows_on_disk(tmp_path / "rows")
+    SEEN.clear()
+    datasets.disable_caching()
+    try:
+        for _ in range(2):
+            assert map_in_shards(ds, double, rows_per_shard=30, batched=True)["double"][:] == list(range(0, 200, 2))
+    finally:
+        datasets.enable_caching()
+    assert len(SEEN) == 200
+
+
+def test_other_types_in_a_later_shard_and_a_damaged_shard_are_named(tmp_path: Path) -> None:
+    ds = rows_on_disk(tmp_path / "rows")
+    message = "gave the rows 50 to 60 other columns or types .* odd: double, not .* odd: int64. Return one type .* features="
+    with pytest.raises(ValueError, match=message):
+        map_in_shards(ds, lambda row: {"odd": 0.5 if row["number"] >= 50 else 1}, rows_per_shard=10)
+    assert len(map_in_shards(ds, double, rows_per_shard=50, batched=True)) == 100
+    shard = max((tmp_path / "rows").glob("cache-*-50-100.arrow"), key=lambda file: file.stat().st_mtime)
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"{shard}, a shard of map_in_shards, is damaged: delete it and run again"):
+        map_in_shards(ds, double, rows_per_shard=50, batched=True)
+    shard.unlink()
+    assert len(map_in_shards(ds, double, rows_per_shard=50, batched=True)) == 100
 
 
 @contextlib.contextmanager
