@@ -138,10 +138,10 @@ class _Shard:
 
 
 def _shards_of(ds: Dataset, rows_per_shard: int, key: str, reads_cache: bool) -> list[_Shard]:
-    """The shards, first to last: those in the cache as they are, and between them new ones."""
+    """The shards, first to last: those in the cache as they are, the newest where two start at a row, and between them new ones."""
     folder = Path(ds._get_cache_file_path(key)).parent
-    files = folder.glob(f"cache-{key}-*-*.arrow") if reads_cache else ()
-    ends = dict(sorted(tuple(map(int, file.stem.split("-")[-2:])) for file in files))
+    files = sorted(folder.glob(f"cache-{key}-*-*.arrow"), key=lambda file: file.stat().st_mtime_ns) if reads_cache else []
+    ends = dict(tuple(map(int, file.stem.split("-")[-2:])) for file in files)
     shards: list[_Shard] = []
     start = 0
     while start < len(ds):

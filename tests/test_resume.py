@@ -268,6 +268,20 @@ def test_shards_of_another_length_stay_in_use(tmp_path: Path) -> None:
         assert [int(line) for line in log.read_text().split()] == list(range(50, 100))
 
 
+def test_shards_that_were_made_anew_are_the_ones_in_use(tmp_path: Path) -> None:
+    ds, value = rows_on_disk(tmp_path / "rows"), tmp_path / "value"
+
+    def read_value(row: dict[str, Any]) -> dict[str, Any]:
+        return {"value": value.read_text()}
+
+    value.write_text("old")
+    map_in_shards(ds, read_value, rows_per_shard=50)
+    value.write_text("new")
+    map_in_shards(ds, read_value, rows_per_shard=30, load_from_cache_file=False)
+    for rows_per_shard in (30, 50):
+        assert map_in_shards(ds, read_value, rows_per_shard=rows_per_shard)["value"][:] == ["new"] * 100
+
+
 def test_caching_can_be_turned_off(tmp_path: Path) -> None:
     ds = rows_on_disk(tmp_path / "rows")
     SEEN.clear()
