@@ -157,23 +157,62 @@ def test_what_cannot_be_is_refused_before_the_cluster_is_asked(cluster: Any) -> 
         ray_map(rows.to_iterable_dataset(), len)
 
 
-@pytest.mark.slow
-def test_a_recipe_mines_on_ray_what_it_mines_without(faq_file: Path, minilm: str, tmp_path: Path) -> None:
+def run_recipe(name: str, *arguments: str | Path, home: Path) -> None:
+    """Run a recipe with both engines, into folders of their names, without what an earlier one left in the cache."""
+    recipe = Path(__file__).parents[1] / "recipes" / name
+    for engine, actors in (("datasets", []), ("ray", ["--actors", "2"])):
+        command = [str(argument).replace("ENGINE", engine) for argument in arguments]
+        environment = {**os.environ, "HF_HOME": str(home / engine)}
+        command = [sys.executable, str(recipe), *command, "--engine", engine, *actors]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture
+def files(faq_file: Path, tmp_path: Path) -> Path:
+    """A corpus, and rows to score."""
     faq = [json.loads(line) for line in faq_file.read_text(encoding="utf-8").splitlines()[:40]]
     Dataset.from_list([{"id": row["id"], "text": row["a"]} for row in faq]).to_json(tmp_path / "corpus.jsonl")
     Dataset.from_list([{"query": row["q"], "passage": row["a"]} for row in faq]).to_json(tmp_path / "pairs.jsonl")
-    recipe = Path(__file__).parents[1] / "recipes" / "mine.py"
-    files = ["--corpus", tmp_path / "corpus.jsonl", "--pairs", tmp_path / "pairs.jsonl", "--model", minilm, "--num_negatives", 4]
-    found = {}
-    for engine, arguments in (("datasets", []), ("ray", ["--actors", 2])):
-        command = [sys.executable, recipe, *files, "--engine", engine, *arguments, "--output", tmp_path / engine]
-        environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
-        done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-        found[engine] = load_from_disk(tmp_path / engine)
-    assert found["ray"].features == found["datasets"].features
-    assert found["ray"]["neg_ids"][:] == found["datasets"]["neg_ids"][:]
-    assert provenance(found["ray"]) == provenance(found["datasets"])
+    rows = [{"query": row["q"], "pos": [row["a"]], "neg": [faq[0]["a"], faq[1]["a"]]} for row in faq[2:10]]
+    (tmp_path / "data" / "faq").mkdir(parents=True)
+    Dataset.from_list(rows).to_json(tmp_path / "data" / "faq" / "train.jsonl")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_recipe_mines_on_ray_what_it_mines_without(files: Path, minilm: str) -> None:
+    given = ["--corpus", files / "corpus.jsonl", "--pairs", files / "pairs.jsonl", "--model", minilm, "--num_negatives", 4]
+    run_recipe("mine.py", *given, "--output", files / "ENGINE", home=files)
+    plain, on_ray = (load_from_disk(files / engine) for engine in ("datasets", "ray"))
+    assert on_ray.features == plain.features
+    assert on_ray["neg_ids"][:] == plain["neg_ids"][:]
+    assert provenance(on_ray) == provenance(plain)
+
+
+@pytest.mark.slow
+def test_recipes_write_compare_and_score_on_ray_what_they_do_without(files: Path, minilm: str, tiny_lm: str) -> None:
+    llm = ["--generate_model_path", tiny_lm]
+    write = [*llm, "--quality_check", "none", "--query_max_tokens", 8, "--max_tokens", 8, "--answers", 3, "--batch_size", 2]
+    run_recipe(
+        "generate.py", "--corpus", files / "corpus.jsonl", "--sample", 6, *write, "--output", files / "made-ENGINE", home=files
+    )
+    plain, on_ray = (load_from_disk(files / f"made-{engine}" / "rows") for engine in ("datasets", "ray"))
+    assert on_ray.to_list() == plain.to_list()
+    assert on_ray.features == plain.features
+
+    rows = ["--rows", files / "made-ENGINE" / "rows", "--model", minilm, "--no_gain_needed"]
+    run_recipe("preferences.py", *rows, "--output", files / "pairs-ENGINE", home=files)
+    plain, on_ray = (load_from_disk(files / f"pairs-{engine}" / "rows") for engine in ("datasets", "ray"))
+    assert on_ray["chosen"][:] == plain["chosen"][:]
+    assert on_ray["pair_error"][:] == plain["pair_error"][:]
+
+    score = ["--dataset_path", files / "data", *llm, "--method", "query_likelihood", "--max_passage_tokens", 40, "--batch_size", 4]
+    run_recipe("distill.py", *score, "--output_dir", files / "scored-ENGINE", home=files)
+    lines = [(files / f"scored-{engine}" / "faq" / "train.jsonl").read_text().splitlines() for engine in ("datasets", "ray")]
+    for one, other in zip(*([json.loads(line) for line in part] for part in lines), strict=True):
+        assert other["query"] == one["query"]
+        assert other["pos_scores"] + other["neg_scores"] == pytest.approx(one["pos_scores"] + one["neg_scores"], abs=1e-4)
 
 
 def test_a_batch_below_one_and_a_missing_ray_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
