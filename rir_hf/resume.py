@@ -254,12 +254,12 @@ def _joined(ds: Dataset, shards: list[_Shard], key: str) -> Dataset:
     if len(written) < len(shards):
         missing = next(shard for shard in shards if shard not in written)
         raise ValueError(f"The function returned None for the rows {missing.start} to {missing.end}, and rows for others.")
-    tables = {shard: shard.read() for shard in shards}
-    filled = {shard: table for shard, table in tables.items() if len(table)} or dict(list(tables.items())[:1])
-    schema = known_features([table.schema for table in filled.values()]).arrow_schema
+    parts = [(shard, shard.read()) for shard in shards]
+    filled = [(shard, table) for shard, table in parts if len(table)] or parts[:1]
+    schema = known_features([table.schema for _, table in filled]).arrow_schema
     info = ds.info.copy()
     info.features = None
-    table = concat_tables([_cast(shard, table, schema) for shard, table in filled.items()])
+    table = concat_tables([_cast(shard, table, schema) for shard, table in filled])
     return with_format_of(ds, Dataset(table, info=info, split=ds.split, fingerprint=key))
 
 
