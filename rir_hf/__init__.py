@@ -1,123 +1,198 @@
-"""Hard negatives, teacher scores and preference pairs for training retrievers, as maps over Hugging Face datasets."""
+"""Training data for retrievers and query writers, as steps over Hugging Face datasets."""
 
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
-    "Retriever": "retriever",
-    "Embed": "embed",
-    "attach_index": "index",
-    "load_index": "index",
-    "save_index": "index",
-    "Search": "search",
-    "search": "search",
-    "MineNegatives": "mine",
-    "ChatLLM": "llm",
-    "CompletionLLM": "llm",
-    "OpenAIChat": "openai_chat",
-    "VLLM": "vllm_engine",
-    "ScorePassages": "teach",
-    "RelabelFalseNegatives": "relabel",
-    "parse_ranking": "ranking",
-    "recommend_margin": "diagnose",
-    "GenerateQueries": "generate",
-    "GenerateAnswers": "generate",
-    "PreferencePairs": "prefer",
-    "to_sentence_transformers": "export",
-    "to_flagembedding": "export",
-    "from_flagembedding": "export",
-    "to_pylate": "export",
-    "to_tevatron": "export",
-    "to_trl": "export_preferences",
-    "trl_lengths": "export_preferences",
-    "to_llamafactory": "export_preferences",
-    "METRICS": "evaluate",
-    "evaluate": "evaluate",
-    "evaluate_better": "evaluate",
-    "evaluate_mrr": "evaluate",
-    "evaluate_queries": "evaluate",
-    "confidence_interval": "evaluate",
-    "compare_runs": "evaluate",
-    "read_qrels": "evaluate",
-    "read_run": "evaluate",
-    "write_qrels": "evaluate",
-    "write_run": "evaluate",
-    "load_corpus": "load",
-    "load_pairs": "load",
-    "load_qrels": "load",
-    "load_queries": "load",
-    "load_rows": "load",
-    "stream_pairs": "load",
-    "report": "report",
-    "report_teacher": "report",
-    "report_generation": "report",
-    "as_table": "report",
-    "plot_report": "report",
-    "push": "hub",
-    "pull": "hub",
-    "provenance": "provenance",
-    "map_in_shards": "resume",
-    "ray_map": "cluster",
+    "core.configured": ("Configured",),
+    "core.provenance": ("provenance",),
+    "core.step": ("Step",),
+    "models.retriever": ("Encoder", "Retriever"),
+    "models.llm": ("LLM", "LLMError"),
+    "models.local": ("ChatLLM", "CompletionLLM"),
+    "models.server": ("OpenAIChat",),
+    "models.vllm": ("VLLM",),
+    "evaluation.metrics": ("evaluate",),
+    "evaluation.comparison": ("compare", "confidence_interval"),
+    "evaluation.trec": ("read_qrels", "read_run", "write_qrels", "write_run"),
+    "index.embed": ("Embed",),
+    "index.attach": ("attach_index", "load_index", "save_index"),
+    "index.search": ("Search", "search"),
+    "mining.negatives": ("MineNegatives",),
+    "teaching.teacher": ("Teacher",),
+    "teaching.pointwise": ("CrossEncoderTeacher", "QueryLikelihood", "YesNo"),
+    "teaching.listwise": ("Listwise", "ListwiseLogits"),
+    "teaching.blend": ("Blend", "Similarities"),
+    "teaching.parsing": ("parse_ranking",),
+    "teaching.passages": ("ScorePassages",),
+    "teaching.relabel": ("RelabelNegatives",),
+    "teaching.margin": ("recommend_margin",),
+    "generation.queries": ("GenerateQueries",),
+    "generation.answers": ("GenerateAnswers",),
+    "generation.preferences": ("PreferencePairs",),
+    "export.retrievers": (
+        "from_flagembedding",
+        "to_flagembedding",
+        "to_pylate",
+        "to_sentence_transformers",
+        "to_tevatron",
+    ),
+    "export.generators": ("to_llamafactory", "to_trl", "trl_lengths"),
+    "reports.counts": ("as_table", "report"),
+    "reports.plots": ("plot_report",),
+    "hub.push": ("push",),
+    "hub.pull": ("pull",),
+    "data.load": (
+        "load_corpus",
+        "load_pairs",
+        "load_qrels",
+        "load_queries",
+        "load_rows",
+        "stream_pairs",
+    ),
+    "data.rows": ("unnest",),
+    "running.run": ("run",),
+    "running.retry": ("retry",),
+    "training.retriever": ("train_retriever",),
+    "training.generator": ("train_generator",),
 }
-__all__ = ["__version__", *_MODULES]
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 if TYPE_CHECKING:
-    from rir_hf.cluster import ray_map
-    from rir_hf.diagnose import recommend_margin
-    from rir_hf.embed import Embed
-    from rir_hf.evaluate import (
-        METRICS,
-        compare_runs,
-        confidence_interval,
-        evaluate,
-        evaluate_better,
-        evaluate_mrr,
-        evaluate_queries,
-        read_qrels,
-        read_run,
-        write_qrels,
-        write_run,
+    from rir_hf.core.configured import Configured
+    from rir_hf.core.provenance import provenance
+    from rir_hf.core.step import Step
+    from rir_hf.data.load import (
+        load_corpus,
+        load_pairs,
+        load_qrels,
+        load_queries,
+        load_rows,
+        stream_pairs,
     )
-    from rir_hf.export import from_flagembedding, to_flagembedding, to_pylate, to_sentence_transformers, to_tevatron
-    from rir_hf.export_preferences import to_llamafactory, to_trl, trl_lengths
-    from rir_hf.generate import GenerateAnswers, GenerateQueries
-    from rir_hf.hub import pull, push
-    from rir_hf.index import attach_index, load_index, save_index
-    from rir_hf.llm import ChatLLM, CompletionLLM
-    from rir_hf.load import load_corpus, load_pairs, load_qrels, load_queries, load_rows, stream_pairs
-    from rir_hf.mine import MineNegatives
-    from rir_hf.openai_chat import OpenAIChat
-    from rir_hf.prefer import PreferencePairs
-    from rir_hf.provenance import provenance
-    from rir_hf.ranking import parse_ranking
-    from rir_hf.relabel import RelabelFalseNegatives
-    from rir_hf.report import as_table, plot_report, report, report_generation, report_teacher
-    from rir_hf.resume import map_in_shards
-    from rir_hf.retriever import Retriever
-    from rir_hf.search import Search, search
-    from rir_hf.teach import ScorePassages
-    from rir_hf.vllm_engine import VLLM
+    from rir_hf.data.rows import unnest
+    from rir_hf.evaluation.comparison import compare, confidence_interval
+    from rir_hf.evaluation.metrics import evaluate
+    from rir_hf.evaluation.trec import read_qrels, read_run, write_qrels, write_run
+    from rir_hf.export.generators import to_llamafactory, to_trl, trl_lengths
+    from rir_hf.export.retrievers import (
+        from_flagembedding,
+        to_flagembedding,
+        to_pylate,
+        to_sentence_transformers,
+        to_tevatron,
+    )
+    from rir_hf.generation.answers import GenerateAnswers
+    from rir_hf.generation.preferences import PreferencePairs
+    from rir_hf.generation.queries import GenerateQueries
+    from rir_hf.hub.pull import pull
+    from rir_hf.hub.push import push
+    from rir_hf.index.attach import attach_index, load_index, save_index
+    from rir_hf.index.embed import Embed
+    from rir_hf.index.search import Search, search
+    from rir_hf.mining.negatives import MineNegatives
+    from rir_hf.models.llm import LLM, LLMError
+    from rir_hf.models.local import ChatLLM, CompletionLLM
+    from rir_hf.models.retriever import Encoder, Retriever
+    from rir_hf.models.server import OpenAIChat
+    from rir_hf.models.vllm import VLLM
+    from rir_hf.reports.counts import as_table, report
+    from rir_hf.reports.plots import plot_report
+    from rir_hf.running.retry import retry
+    from rir_hf.running.run import run
+    from rir_hf.teaching.blend import Blend, Similarities
+    from rir_hf.teaching.listwise import Listwise, ListwiseLogits
+    from rir_hf.teaching.margin import recommend_margin
+    from rir_hf.teaching.parsing import parse_ranking
+    from rir_hf.teaching.passages import ScorePassages
+    from rir_hf.teaching.pointwise import CrossEncoderTeacher, QueryLikelihood, YesNo
+    from rir_hf.teaching.relabel import RelabelNegatives
+    from rir_hf.teaching.teacher import Teacher
+    from rir_hf.training.generator import train_generator
+    from rir_hf.training.retriever import train_retriever
+
+__all__ = [
+    "LLM",
+    "VLLM",
+    "Blend",
+    "ChatLLM",
+    "CompletionLLM",
+    "Configured",
+    "CrossEncoderTeacher",
+    "Embed",
+    "Encoder",
+    "GenerateAnswers",
+    "GenerateQueries",
+    "LLMError",
+    "Listwise",
+    "ListwiseLogits",
+    "MineNegatives",
+    "OpenAIChat",
+    "PreferencePairs",
+    "QueryLikelihood",
+    "RelabelNegatives",
+    "Retriever",
+    "ScorePassages",
+    "Search",
+    "Similarities",
+    "Step",
+    "Teacher",
+    "YesNo",
+    "__version__",
+    "as_table",
+    "attach_index",
+    "compare",
+    "confidence_interval",
+    "evaluate",
+    "from_flagembedding",
+    "load_corpus",
+    "load_index",
+    "load_pairs",
+    "load_qrels",
+    "load_queries",
+    "load_rows",
+    "parse_ranking",
+    "plot_report",
+    "provenance",
+    "pull",
+    "push",
+    "read_qrels",
+    "read_run",
+    "recommend_margin",
+    "report",
+    "retry",
+    "run",
+    "save_index",
+    "search",
+    "stream_pairs",
+    "to_flagembedding",
+    "to_llamafactory",
+    "to_pylate",
+    "to_sentence_transformers",
+    "to_tevatron",
+    "to_trl",
+    "train_generator",
+    "train_retriever",
+    "trl_lengths",
+    "unnest",
+    "write_qrels",
+    "write_run",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name's module when the name is first used, so that importing the package costs nothing."""
-    if name not in _MODULES:
+    """Import a public name's module when it is first used, so that importing the package costs
+    nothing.
+    """
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
-class _Package(ModuleType):
-    """Keeps the names of public functions for the functions, where a module bears the same name (`search`)."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _MODULES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    """The public names, for completion in a notebook."""
+    return __all__

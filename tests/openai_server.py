@@ -1,4 +1,5 @@
-"""A server on this machine that speaks OpenAI's protocol as well or as badly as a test tells it to."""
+"""A server on this machine that speaks OpenAI's protocol as well or as badly as a test tells it to.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server sends, `delay` seconds after it was asked; without a body it closes the connection."""
+    """What the server sends, `delay` seconds after it was asked; without a body it closes the
+    connection.
+    """
 
     body: bytes | None
     status: int = 200
@@ -25,7 +28,9 @@ class Reply:
 
 @dataclass(frozen=True)
 class Request:
-    """What the server was sent; `in_flight` counts the requests that it had not answered then, this one too."""
+    """What the server was sent; `in_flight` counts the requests that it had not answered then, this
+    one too.
+    """
 
     path: str
     body: dict[str, Any]
@@ -39,23 +44,39 @@ NOT_JSON = Reply(b'{"choices": [')
 
 
 def completion(content: Any = "", *, logprobs: Any = None, **fields: Any) -> Reply:
-    """A chat completion with one choice; `fields` come on top, and replace those of the same name."""
+    """A chat completion with one choice; `fields` come on top, and replace those of the same name.
+    """
     message = {"role": "assistant", "content": content}
     choice = {"index": 0, "finish_reason": "stop", "message": message, "logprobs": logprobs}
-    answer = {"id": "0", "object": "chat.completion", "created": 0, "model": "any", "choices": [choice]}
+    answer = {
+        "id": "0",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "any",
+        "choices": [choice],
+    }
     return Reply(json.dumps(answer | fields).encode())
 
 
 def top(logprobs: dict[str, float]) -> Reply:
     """A chat completion of one token, with the likeliest tokens in its place."""
-    entries = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in logprobs.items()]
+    entries = [
+        {"token": token, "logprob": logprob, "bytes": None} for token, logprob in logprobs.items()
+    ]
     token = entries[0]["token"]
-    return completion(token, logprobs={"content": [{**entries[0], "top_logprobs": entries}], "refusal": None})
+    return completion(
+        token, logprobs={"content": [{**entries[0], "top_logprobs": entries}], "refusal": None}
+    )
 
 
 def prompt_logprobs(tokens: list[tuple[str, float]]) -> Reply:
-    """A chat completion with the log-probabilities of the prompt's tokens, as vLLM gives them: none for the first."""
-    entries = [{str(place): {"logprob": value, "rank": 1, "decoded_token": text}} for place, (text, value) in enumerate(tokens)]
+    """A chat completion with the log-probabilities of the prompt's tokens, as vLLM gives them: none
+    for the first.
+    """
+    entries = [
+        {str(place): {"logprob": value, "rank": 1, "decoded_token": text}}
+        for place, (text, value) in enumerate(tokens)
+    ]
     return completion("x", prompt_logprobs=[None, *entries[1:]])
 
 
@@ -79,14 +100,18 @@ class OpenAIServer(ThreadingHTTPServer):
     """A server on a free port of this machine, for a `with` block.
 
     Args:
-        answer: `answer(body, tries)` gives the reply to a request that came with the same body for the `tries`-th time.
-        listening: whether connections are accepted from the start; until `listen` is called they are refused.
+        answer: `answer(body, tries)` gives the reply to a request that came with the same body for
+            the `tries`-th time.
+        listening: whether connections are accepted from the start; until `listen` is called they
+            are refused.
     """
 
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, answer: Callable[[dict[str, Any], int], Reply], *, listening: bool = True) -> None:
+    def __init__(
+        self, answer: Callable[[dict[str, Any], int], Reply], *, listening: bool = True
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler, bind_and_activate=False)
         self.server_bind()
         self.answer = answer
@@ -118,7 +143,9 @@ class OpenAIServer(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):  # an OSError: the client did not wait for the answer
+        if not isinstance(
+            sys.exc_info()[1], OSError
+        ):  # an OSError: the client did not wait for the answer
             super().handle_error(request, client_address)
 
 
@@ -135,7 +162,15 @@ class _Handler(BaseHTTPRequestHandler):
             server.in_flight += 1
             server.tries[raw] += 1
             tries = server.tries[raw]
-            server.requests.append(Request(self.path, body, self.headers["Authorization"], time.monotonic(), server.in_flight))
+            server.requests.append(
+                Request(
+                    self.path,
+                    body,
+                    self.headers["Authorization"],
+                    time.monotonic(),
+                    server.in_flight,
+                )
+            )
         try:
             reply = server.answer(body, tries)
             server.closing.wait(reply.delay)
@@ -145,7 +180,10 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.body is None:
             self.close_connection = True
             return
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(reply.body))} | reply.headers
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(reply.body)),
+        } | reply.headers
         self.send_response(reply.status)
         for name, value in headers.items():
             self.send_header(name, value)

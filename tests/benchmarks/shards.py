@@ -1,81 +1,93 @@
-"""What `map_in_shards` costs beside `map`, on maps that take no time of their own: 100,000 rows, 100 shards.
+"""What `run` costs beside a plain `map`, where a step takes a millisecond a row.
 
-    python tests/benchmarks/shards.py            # a minute on 2 cores
+    python tests/benchmarks/shards.py            # 10,000 rows in 100 shards: a minute
     python tests/benchmarks/shards.py --quick    # a tenth of the rows and shards
 
-Each run starts without a cache; medians of runs in turn. The last column is a run that finds every shard in the cache.
+Each run starts without a cache; medians of runs in turn. `again` is a run that finds every shard.
+The second line is a step that takes no time at all, on ten times as many rows.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 from datasets import Dataset, load_from_disk
 
-from rir_hf import map_in_shards
+from rir_hf import Step, run
+from rir_hf.core.columns import Batch
+from rir_hf.schema import Column
+
+NUMBER = Column("number", pa.int64(), "a number")
+NEXT = Column("next", pa.int64(), "the number after it")
 
 
-def next_number(row: dict[str, Any]) -> dict[str, int]:
-    """For one row."""
-    return {"next": row["number"] + 1}
+class Count(Step):
+    """Adds the next number, and takes its time."""
 
+    inputs = (NUMBER,)
+    outputs = (NEXT,)
 
-def next_numbers(batch: dict[str, list[Any]]) -> dict[str, list[int]]:
-    """For a batch."""
-    return {"next": [number + 1 for number in batch["number"]]}
+    def __init__(self, seconds_a_row: float) -> None:
+        self.seconds_a_row = seconds_a_row
+
+    def transform(self, batch: Batch) -> Mapping[str, Any]:
+        """Sleep, then count."""
+        time.sleep(self.seconds_a_row * len(batch))
+        return {"next": [number + 1 for number in batch.values_of("number")]}
 
 
 def seconds(call: Callable[[], Dataset]) -> float:
-    """Time of one call, with the garbage of the last one gone."""
-    gc.collect()
+    """Time of one call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
-def compare(ds: Dataset, folder: Path, function: Callable[..., Any], batched: bool, shards: int, repeat: int) -> dict[str, float]:
-    """Median seconds of a plain map, a sharded one and its repetition."""
+def compare(ds: Dataset, step: Count, shards: int, repeat: int) -> dict[str, float]:
+    """Median seconds of a plain map, of a run in shards, and of its repetition."""
+    size = len(ds) // shards
     kinds = {
-        "plain": lambda: ds.map(function, batched=batched),
-        "sharded": lambda: map_in_shards(ds, function, rows_per_shard=len(ds) // shards, batched=batched),
+        "map": lambda: ds.map(step, batched=True, batch_size=size),
+        "run": lambda: run(ds, step, batch_size=size, rows_per_shard=size),
     }
-    found: dict[str, list[float]] = {"plain": [], "sharded": [], "again": []}
+    times: dict[str, list[float]] = {"map": [], "run": [], "again": []}
     for _ in range(repeat):
-        for file in folder.glob("cache-*.arrow"):
-            file.unlink()
+        ds.cleanup_cache_files()
+        shutil.rmtree(Path(datasets.config.HF_DATASETS_CACHE) / "rir_hf", ignore_errors=True)
         for kind, call in kinds.items():
-            found[kind].append(seconds(call))
-        found["again"].append(seconds(kinds["sharded"]))
-    return {kind: statistics.median(times) for kind, times in found.items()}
+            times[kind].append(seconds(call))
+        times["again"].append(seconds(kinds["run"]))
+    return {kind: statistics.median(values) for kind, values in times.items()}
 
 
 def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rows and shards")
-    parser.add_argument("--repeat", type=int, default=9, help="runs of each entry (default: 9)")
-    options = parser.parse_args()
+    """Measure, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
+    share = 10 if parser.parse_args().quick else 1
     datasets.disable_progress_bars()
-    rows, shards = (10_000, 10) if options.quick else (100_000, 100)
-    print("| map of nothing | map, s | map_in_shards, s | more | per shard, ms | again, s |\n" + "| --- " * 6 + "|")
+    print("| a row takes | rows | shards | map, s | run, s | run / map | again, s |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
-        Dataset.from_dict({"text": [f"row {place}" for place in range(rows)], "number": list(range(rows))}).save_to_disk(folder)
-        ds = load_from_disk(folder)
-        for name, function, batched in (("row by row", next_number, False), ("batched", next_numbers, True)):
-            found = compare(ds, Path(folder), function, batched, shards, options.repeat)
-            plain, sharded = found["plain"], found["sharded"]
-            more = sharded - plain
-            print(
-                f"| {name} | {plain:.2f} | {sharded:.2f} | {more / plain:.0%} | {1000 * more / shards:.1f} | {found['again']:.3f} |"
-            )
+        datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
+        for cost, rows in ((0.001, 10_000 // share), (0.0, 100_000 // share)):
+            where = Path(folder) / f"rows-{rows}"
+            Dataset.from_dict({"number": list(range(rows))}).save_to_disk(where)
+            ds = load_from_disk(where)
+            taken = compare(ds, Count(cost), 100 // share, 3)
+            ratio = taken["run"] / taken["map"]
+            cells = [f"{1000 * cost:.0f} ms", rows, 100 // share, f"{taken['map']:.2f}"]
+            cells += [f"{taken['run']:.2f}", f"{ratio:.2f}", f"{taken['again']:.2f}"]
+            print("| " + " | ".join(map(str, cells)) + " |")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""`rir-hf embed`: a corpus or queries in, the same rows with vectors out."""
+
+from __future__ import annotations
+
+import logging
+
+from rir_hf.cli.options import RetrieverOptions, RunOptions
+from rir_hf.cli.output import OutputOptions
+
+logger = logging.getLogger(__name__)
+
+
+def embed(
+    retriever: RetrieverOptions,
+    output: OutputOptions,
+    running: RunOptions,
+    corpus: str | None = None,
+    queries: str | None = None,
+    split: str = "train",
+    factory: str | None = None,
+    batch_size: int = 512,
+) -> None:
+    """Encode the passages of a corpus, or queries, into the column `embedding`.
+
+    rir-hf embed --corpus corpus.jsonl --model BAAI/bge-base-en-v1.5 --output embedded
+
+    Args:
+        corpus: passages, with the columns id and text: a file (.jsonl, .json, .parquet, .csv,
+            .tsv), a folder, a Hub name ("name" or "name:config"), or a folder in BEIR layout.
+        queries: in place of a corpus, queries with the columns query_id and query, from the same.
+        split: which split, where the source has several.
+        factory: also index the corpus with this FAISS factory, Flat or IVF4096,Flat for example,
+            and keep the index in the output as embedding.faiss, for `load_index`.
+        batch_size: rows per batch.
+    """
+    if (corpus is None) == (queries is None):
+        raise ValueError("give either --corpus or --queries")
+    if factory is not None and queries is not None:
+        raise ValueError("--factory goes with --corpus")
+    from rir_hf import Embed, attach_index, load_corpus, load_queries, save_index
+
+    output.check()
+    if corpus is not None:
+        rows = running.run(load_corpus(corpus, split), Embed(retriever.load()), batch_size)
+    else:
+        step = Embed(retriever.load(), "query", role="query")
+        rows = running.run(load_queries(queries, split), step, batch_size)
+    folder = output.save(rows, lines="")
+    if factory is not None:
+        save_index(attach_index(rows, factory=factory), folder / "embedding.faiss")
+        logger.info("Index in %s", folder / "embedding.faiss")

@@ -1,0 +1,144 @@
+"""`rir-hf COMMAND`: finds the command's module, reads its options, runs it, and explains what went wrong in one line."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "embed": "vectors of a corpus or of queries",
+    "search": "the passages nearest to each query",
+    "mine": "hard negatives for pairs of query and positive",
+    "score": "a teacher's scores of positives and negatives",
+    "distill": "the same into the train.jsonl of one dataset or many, with the seed's options",
+    "relabel": "negatives above a positive, moved or taken out",
+    "margin": "the margin to mine with, as a teacher sees it",
+    "generate-queries": "queries for the passages of a corpus",
+    "generate-answers": "hypothetical answers to queries",
+    "preferences": "preference pairs from answers, for DPO",
+    "unnest": "a row for each item of a list",
+    "export": "rows in a trainer's own format",
+    "evaluate": "a retriever or a run against judgements",
+    "compare": "two runs, with a paired test",
+    "report": "what a dataset holds, counted and drawn",
+    "push": "rows to the Hub, with a card",
+    "pull": "rows from the Hub",
+    "train-retriever": "a retriever, contrastive or distilled, with sentence-transformers",
+    "train-generator": "a generator on preference pairs, with TRL",
+}
+"""Each is a module of this package, and a function in it, of its name with underscores."""
+
+_NOISY = ("faiss", "httpx", "httpx2", "matplotlib", "openai", "sentence_transformers")
+_USERS = (ValueError, TypeError, OSError, ImportError, RuntimeError, EOFError)
+_LIBRARIES = ("httpx", "httpx2", "huggingface_hub", "datasets", "openai", "pyarrow", "requests", "yaml")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: name and options of the command; None: those of the process.
+
+    Returns:
+        The exit code: 0; 2 after an error of the user, of which one line says what is wrong; 130
+        after Ctrl-C. A programming error is raised.
+    """
+    name, *options = sys.argv[1:] if arguments is None else arguments or [""]
+    try:
+        return run_command(name, options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has gone, as `head` does. What is left to write must go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if not is_users(error) or os.environ.get("RIR_HF_TRACEBACK"):
+            raise
+        sys.stderr.write(f"rir-hf {name}: {explain(error)}\n")
+        return 2
+
+
+def run_command(name: str, options: Sequence[str]) -> int:
+    """Do what the first argument says."""
+    if name in ("-h", "--help"):
+        sys.stdout.write(overview())
+        return 0
+    if name == "--version":
+        from rir_hf import __version__
+
+        sys.stdout.write(f"rir-hf {__version__}\n")
+        return 0
+    if name not in COMMANDS:
+        sys.stderr.write(unknown(name))
+        return 2
+    from rir_hf.cli.parser import read_arguments
+
+    module = importlib.import_module(f"rir_hf.cli.{name.replace('-', '_')}")
+    command = getattr(module, name.replace("-", "_"))
+    try:
+        values = read_arguments(command, options, f"rir-hf {name}")
+    except SystemExit as end:  # after --help
+        return int(end.code or 0)
+    log_plainly()
+    command(**values)
+    return 0
+
+
+def overview() -> str:
+    """What `rir-hf --help` says."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {says}" for name, says in COMMANDS.items()]
+    return (
+        "usage: rir-hf COMMAND [--config FILE.yaml] [options]\n\n"
+        "Training data for retrievers from a corpus, a retriever and a language model.\n\n"
+        "commands:\n" + "\n".join(lines) + "\n\n`rir-hf COMMAND --help` lists a command's options.\n"
+    )
+
+
+def unknown(name: str) -> str:
+    """What is said where the command is missing or unknown."""
+    if not name:
+        return "rir-hf: name a command; `rir-hf --help` lists them\n"
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    return f"rir-hf: there is no command {name!r}.{meant} `rir-hf --help` lists them\n"
+
+
+def log_plainly() -> None:
+    """What the package says, as it is, without a line for each request of a library below."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in _NOISY:
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def is_users(error: Exception) -> bool:
+    """Whether an error comes from what the user gave, or from the world, and not from a mistake in the code."""
+    from rir_hf.cli.parser import OptionError
+
+    if isinstance(error, (*_USERS, OptionError, argparse.ArgumentError)):
+        return True
+    package = type(error).__module__.partition(".")[0]
+    return package in _LIBRARIES or type(error).__name__ == "LLMError"
+
+
+def explain(error: BaseException) -> str:
+    """An error and what caused it, in one line without control characters."""
+    said = _message_of(error)
+    cause = error.__cause__
+    if cause is not None and (known := _message_of(cause)) not in said and said not in known:
+        said = f"{said.rstrip('.')}: {known}"
+    return " ".join("".join(char if char.isprintable() else " " for char in said).split())
+
+
+def _message_of(error: BaseException) -> str:
+    """What an error says, or what it is where it says nothing or too little."""
+    said = str(error).strip()
+    if isinstance(error, KeyError) or not said:
+        return f"{type(error).__name__}: {said}".rstrip(": ")
+    return said

@@ -1,0 +1,229 @@
+"""Groups of options that several commands share: a retriever, a language model, how a step is run, and where on the Hub rows go."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from rir_hf import LLM, Retriever, Step
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RetrieverOptions:
+    """Retriever
+
+    Args:
+        model: Hub name or folder of a sentence-transformers model.
+        revision: branch, tag or commit of a Hub model.
+        query_prompt: text before each query; none: the one stored with the model.
+        passage_prompt: text before each passage; none: the one stored with the model.
+        max_length: tokens after which a text is cut.
+        pooling: cls, mean, lasttoken or another mode; none: the model's own.
+        dtype: float32, float16 or bfloat16 for the weights; none: the model's own.
+        device: cpu, cuda:1, ...; none: a GPU if there is one.
+        backend: what computes the vectors.
+        trust_remote_code: run code from the model's repository, which you have read.
+        texts_per_pass: texts per forward pass.
+    """
+
+    model: str
+    revision: str | None = None
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
+    max_length: int = 512
+    pooling: str | None = None
+    dtype: str | None = None
+    device: str | None = None
+    backend: Literal["torch", "onnx", "openvino"] = "torch"
+    trust_remote_code: bool = False
+    texts_per_pass: int = 64
+
+    def load(self) -> Retriever:
+        """The retriever that the options describe."""
+        from rir_hf import Retriever
+
+        settings = {name: value for name, value in vars(self).items() if name != "texts_per_pass"}
+        return Retriever(**settings, batch_size=self.texts_per_pass)
+
+
+@dataclass
+class LLMOptions:
+    """Language model
+
+    Args:
+        generate_model_path: Hub name, folder, or the model's name at the server.
+        model_type: llm: a model without chat template; llm_instruct: with one; gpt: behind an
+            OpenAI-compatible server; vllm: in vLLM, in this process.
+        gguf_file: name of a GGUF file in the model's folder.
+        dtype: bfloat16, float16 or float32; none: the model's own, float32 on the CPU.
+        no_thinking: call the chat template with enable_thinking=False, as Qwen3 needs it.
+        base_url: address of an OpenAI-compatible server; none: OpenAI.
+        api_key: key of the server; better in the environment as OPENAI_API_KEY.
+        concurrency: requests in flight at the server.
+        max_length: tokens of prompt and answer; none: what the model says, for a server any.
+    """
+
+    generate_model_path: str
+    model_type: Literal["llm", "llm_instruct", "gpt", "vllm"] = "llm_instruct"
+    gguf_file: str | None = None
+    dtype: str | None = None
+    no_thinking: bool = False
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    concurrency: int = 16
+    max_length: int | None = None
+
+    def load(self) -> LLM:
+        """The language model that the options describe."""
+        self.check()
+        thinking = {"enable_thinking": False} if self.no_thinking else {}
+        if self.model_type == "gpt":
+            return self._load_from_server(thinking)
+        if self.model_type == "vllm":
+            from rir_hf import VLLM
+
+            engine = {} if self.dtype is None else {"dtype": self.dtype}
+            return VLLM(
+                self.generate_model_path,
+                max_length=self.max_length,
+                template_arguments=thinking or None,
+                **engine,
+            )
+        from rir_hf import ChatLLM, CompletionLLM
+
+        kind = CompletionLLM if self.model_type == "llm" else ChatLLM
+        return kind(
+            self.generate_model_path,
+            gguf_file=self.gguf_file,
+            dtype=self.dtype,
+            max_length=self.max_length,
+            template_arguments=thinking or None,
+        )
+
+    def check(self) -> None:
+        """Raise `ValueError` where the options contradict each other."""
+        if self.base_url is not None and self.model_type != "gpt":
+            raise ValueError("--base_url goes with --model_type gpt")
+        if self.gguf_file is not None and self.model_type not in ("llm", "llm_instruct"):
+            raise ValueError("--gguf_file goes with --model_type llm or llm_instruct")
+
+    def _load_from_server(self, thinking: dict[str, Any]) -> LLM:
+        from rir_hf import OpenAIChat
+
+        return OpenAIChat(
+            self.generate_model_path,
+            base_url=self.base_url,
+            api_key=self.api_key,
+            concurrency=self.concurrency,
+            max_length=self.max_length,
+            extra_body={"chat_template_kwargs": thinking} if thinking else None,
+        )
+
+
+@dataclass
+class RunOptions:
+    """How it is run
+
+    Args:
+        engine: what runs the steps: this machine, or a Ray cluster.
+        rows_per_shard: a killed run goes on where it was, but for so many rows; none: a hundredth.
+        num_proc: worker processes, each with a model of its own (with ray: actors).
+        num_gpus: GPUs of each worker (with ray).
+    """
+
+    engine: Literal["datasets", "ray"] = "datasets"
+    rows_per_shard: int | None = None
+    num_proc: int | None = None
+    num_gpus: float | None = None
+
+    def run(self, rows: Any, step: Step, batch_size: int, *, retry: bool = False) -> Any:
+        """The rows with the columns of a step.
+
+        Args:
+            rows: a dataset or a stream.
+            step: what is run.
+            batch_size: rows per call.
+            retry: ask again for the rows that the step marked as failed, and only for these.
+        """
+        from rir_hf import retry as ask_again
+        from rir_hf import run
+
+        options: dict[str, Any] = {"batch_size": batch_size, "rows_per_shard": self.rows_per_shard}
+        if self.engine == "ray":
+            workers = {"concurrency": self.num_proc or 1, "num_gpus": self.num_gpus}
+            options |= {"engine": "ray", **workers}
+        elif self.num_gpus is not None:
+            raise ValueError("--num_gpus goes with --engine ray")
+        else:
+            options["num_proc"] = self.num_proc
+        return ask_again(rows, step, **options) if retry else run(rows, step, **options)
+
+
+@dataclass
+class HubOptions:
+    """Hub
+
+    Args:
+        push_to_hub: repository to send the result to; the token is that of `hf auth login`, or
+            HF_TOKEN.
+        private: make a new repository private.
+        hub_config: name of the config in the repository; none: what the rows are.
+        license: of the rows, for the card, cc-by-4.0 for example.
+        language: of the rows, for the card, en for example.
+    """
+
+    push_to_hub: str | None = None
+    private: bool = False
+    hub_config: str | None = None
+    license: str | None = None
+    language: str | None = None
+
+    def push(self, rows: Dataset, config: str, *, corpus: Dataset | None = None) -> None:
+        """Send rows to the Hub, if asked."""
+        if self.push_to_hub is None:
+            return
+        from rir_hf import push
+
+        done = push(
+            rows,
+            self.push_to_hub,
+            self.hub_config or config,
+            private=self.private or None,
+            license=self.license,
+            language=self.language,
+            corpus=corpus,
+        )
+        logger.info("Pushed to %s: %s", self.push_to_hub, done.commit_url)
+
+
+@dataclass
+class ModelHubOptions:
+    """Hub
+
+    Args:
+        push_to_hub: repository to send the model to; the token is that of `hf auth login`, or
+            HF_TOKEN.
+        private: make a new repository private.
+    """
+
+    push_to_hub: str | None = None
+    private: bool = False
+
+    def push(self, folder: str) -> None:
+        """Send a folder with a model to the Hub, if asked."""
+        if self.push_to_hub is None:
+            return
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        made = api.create_repo(self.push_to_hub, private=self.private or None, exist_ok=True)
+        done = api.upload_folder(
+            folder_path=folder, repo_id=made.repo_id, ignore_patterns=["checkpoint-*"]
+        )
+        logger.info("Pushed to %s: %s", made.repo_id, done.commit_url)

@@ -1,0 +1,157 @@
+"""A command's function in, the arguments that a command line or a YAML file gives it out.
+
+An option is a parameter of the function: its type, default and help are those of the signature and
+the docstring. A parameter whose type is a dataclass stands for a group of options (a retriever,
+where the result goes), which are options of the command like all others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import json
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+
+class OptionError(Exception):
+    """A command line or a configuration file that cannot be read, in one line."""
+
+
+class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults and types beside each option, and the description with its own line breaks."""
+
+
+def read_arguments(
+    function: Callable[..., Any], arguments: Sequence[str], program: str
+) -> dict[str, Any]:
+    """The keyword arguments of a function, as a command line gives them.
+
+    Args:
+        function: has plain types (`str`, `int`, `float`, `bool`, lists and dicts of them) and
+            dataclasses of plain types, and a Google docstring.
+        arguments: what follows the command's name. `--config FILE` reads options from YAML; what
+            stands on the command line goes first.
+        program: what the help calls the command.
+
+    Raises:
+        OptionError: an unknown or missing option, a value of another type, or a file that is no
+            such YAML.
+        SystemExit: after `--help` and `--print_config`, which write to the standard output.
+
+    Example:
+        >>> def repeat(text: str, times: int = 2, upper: bool = False) -> str: ...
+        >>> read_arguments(repeat, ["--text", "ab", "--upper"], "repeat")
+        {'text': 'ab', 'times': 2, 'upper': True}
+    """
+    hints = get_type_hints(function)
+    hints.pop("return", None)
+    groups = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
+    parser = make_parser(function, groups, program)
+    kinds = {name: kind for name, kind in hints.items() if name not in groups}
+    for group in groups.values():
+        kinds |= get_type_hints(group)
+    try:
+        values = parser.parse_args(completed(arguments, kinds)).as_dict()
+    except argparse.ArgumentError as error:
+        raise OptionError(in_one_line(str(error), kinds)) from error
+    except UnicodeDecodeError as error:
+        raise OptionError(f"--config: the file is no text ({error})") from error
+    return as_parameters(values, list(hints), groups)
+
+
+def make_parser(
+    function: Callable[..., Any], groups: Mapping[str, Any], program: str
+) -> ArgumentParser:
+    """The parser of a function's options."""
+    parser = ArgumentParser(
+        prog=program,
+        description=description_of(function),
+        formatter_class=HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with options by name")
+    parser.add_function_arguments(function, as_group=False, skip=set(groups))
+    for group in groups.values():
+        parser.add_class_arguments(group)
+    return parser
+
+
+def description_of(function: Callable[..., Any]) -> str:
+    """A docstring up to its sections."""
+    return re.split(r"\n(?:Args|Raises|Returns|Example):\n", inspect.getdoc(function) or "")[0]
+
+
+def as_parameters(
+    values: Mapping[str, Any], names: Sequence[str], groups: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The values by parameter, those of a group together."""
+    parameters = {}
+    for name in names:
+        if name in groups:
+            fields = [field.name for field in dataclasses.fields(groups[name])]
+            parameters[name] = groups[name](**{field: values[field] for field in fields})
+        else:
+            parameters[name] = values[name]
+    return parameters
+
+
+def completed(arguments: Sequence[str], kinds: Mapping[str, Any]) -> list[str]:
+    """The arguments as jsonargparse reads them, which wants a value after each option.
+
+    Example:
+        >>> completed(["--upper", "--margins", "0", "0.1"], {"upper": bool, "margins": list[float]})
+        ['--upper=true', '--margins=[0, 0.1]']
+    """
+    options: list[list[str]] = []
+    for argument in arguments:
+        if argument.startswith("--") or not options:
+            options.append([argument])
+        else:
+            options[-1].append(argument)
+    read = []
+    for option, *values in options:
+        read += complete_option(option, values, kinds)
+    return read
+
+
+def complete_option(option: str, values: list[str], kinds: Mapping[str, Any]) -> list[str]:
+    """One option with its values: a flag alone is true, several values are a list."""
+    head, equals, value = option.partition("=")
+    option = head.replace("-", "_").replace("__", "--", 1) + equals + value
+    kind = kinds.get(head.strip("-").replace("-", "_"))
+    if _without_none(kind) is bool and not values and not equals:
+        return [f"{option}=true"]
+    if get_origin(_without_none(kind)) is list and values and not values[0].startswith("["):
+        return [f"{option}={as_list(values, *get_args(_without_none(kind)))}"]
+    return [option, *values]
+
+
+def as_list(values: list[str], kind: type) -> str:
+    """Values, with commas or spaces between them, as a YAML list."""
+    items = [item for value in values for item in value.split(",") if item]
+    return json.dumps(items) if kind is str else f"[{', '.join(items)}]"
+
+
+def in_one_line(message: str, kinds: Mapping[str, Any]) -> str:
+    """What jsonargparse says, shorter and with the option's name as the user writes it."""
+    key = re.search(r'Parser key "([^"]+)"', message)
+    value = re.search(r"(?:Given value|Got value): (.*)", message)
+    if key and value and key[1] in kinds:
+        wanted = inspect.formatannotation(kinds[key[1]]).replace("typing.", "")
+        return f"--{key[1]} must be {wanted}, got {value[1]}"
+    return " ".join(message.split())
+
+
+def _without_none(kind: Any) -> Any:
+    """`int` for `int | None`."""
+    if get_origin(kind) in (Union, types.UnionType):
+        others = [part for part in get_args(kind) if part is not type(None)]
+        return others[0] if len(others) == 1 else kind
+    return kind

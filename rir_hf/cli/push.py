@@ -1,0 +1,55 @@
+"""`rir-hf push`: rows in, a config of a Hub dataset out, with a card that says how they were made."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger(__name__)
+
+
+def push(
+    rows: str,
+    repo: str,
+    config_name: str = "default",
+    split: str = "train",
+    corpus: str | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    license: str | None = None,
+    language: list[str] | None = None,
+    tags: list[str] | None = None,
+    commit_message: str | None = None,
+) -> None:
+    """Send rows to the Hub. The token is that of `hf auth login`, or HF_TOKEN.
+
+    rir-hf push --rows mined --repo me/my-negatives --config_name mined --license cc-by-4.0
+
+    Args:
+        rows: a file, a folder, a Hub name.
+        repo: the repository, which is made where it is not there.
+        config_name: name of the config in the repository.
+        split: which split, where there are several.
+        corpus: the corpus that was searched, to be sent along.
+        private: make a new repository private.
+        revision: branch to push to; none: main.
+        license: of the rows, for the card, cc-by-4.0 for example.
+        language: languages of the rows, for the card, en for example.
+        tags: further tags for the card.
+        commit_message: of the commit.
+    """
+    from rir_hf import load_corpus, load_rows
+    from rir_hf import push as pushed
+
+    done = pushed(
+        load_rows(rows, split),
+        repo,
+        config_name,
+        corpus=load_corpus(corpus) if corpus else None,
+        private=private or None,
+        revision=revision,
+        license=license,
+        language=language,
+        tags=tags or (),
+        commit_message=commit_message,
+    )
+    logger.info("Pushed to %s: %s", repo, done.commit_url)

@@ -1,0 +1,39 @@
+"""`rir-hf report`: rows of any stage in, what they hold out, counted and drawn."""
+
+from __future__ import annotations
+
+import sys
+
+from rir_hf.cli.output import check_file, write_json
+
+
+def report(
+    rows: str,
+    split: str = "train",
+    negatives: str = "neg",
+    plot: str | None = None,
+    json: str | None = None,
+) -> None:
+    """Count what a dataset holds, what is missing in it and why.
+
+    rir-hf report --rows mined --plot mined.png
+
+    Args:
+        rows: rows of any stage: a file, a folder, a Hub name.
+        split: which split, where there are several.
+        negatives: column of the negatives: neg, or neg_answer for those of the answer.
+        plot: also draw the similarities of mined rows into this picture.
+        json: also write the counts to this file.
+    """
+    from rir_hf import as_table, load_rows, plot_report
+    from rir_hf.reports.counts import count_stages
+
+    check_file(plot, "--plot")
+    check_file(json, "--json")
+    found = load_rows(rows, split)
+    counts = count_stages(found, negatives)
+    sys.stdout.write(as_table(counts) + "\n")
+    if json is not None:
+        write_json(counts, json)
+    if plot is not None:
+        plot_report(found, plot, output=negatives)

@@ -1,0 +1,113 @@
+"""A teacher written down in YAML in, the teacher out.
+
+    QueryLikelihood: {llm: Qwen/Qwen3-8B}
+
+    Blend:
+      weights: [1, 1]
+      teachers:
+        - Listwise: {llm: {OpenAIChat: {model: gpt-4.1-mini}}, window: 10}
+        - Similarities
+
+A class is a mapping with its name as the only key, and its options below; or its name alone, where
+it needs none. Only the classes named here can be made.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rir_hf import Teacher
+
+TEACHERS = (
+    "QueryLikelihood",
+    "YesNo",
+    "Listwise",
+    "ListwiseLogits",
+    "CrossEncoderTeacher",
+    "Similarities",
+    "Blend",
+)
+MODELS = ("ChatLLM", "CompletionLLM", "OpenAIChat", "VLLM")
+
+
+def read_teacher(described: str | dict[str, Any]) -> Teacher:
+    """The teacher that a YAML text, a file of it, or what was read from one describes.
+
+    Raises:
+        FileNotFoundError: a name that ends as a YAML file's does, where there is no such file.
+        ValueError: no YAML, an unknown class or option, or an option out of range.
+
+    Example:
+        >>> read_teacher("Similarities").key()["class"]
+        'Similarities'
+        >>> read_teacher("{Blend: {teachers: [Similarities], weights: [2]}}").weights
+        [2.0]
+    """
+    value = read_yaml(described) if isinstance(described, str) else described
+    name, options = named(value)
+    if name not in TEACHERS:
+        raise ValueError(f"--teacher: there is no teacher {name!r}, only {', '.join(TEACHERS)}")
+    return make(name, options)
+
+
+def read_yaml(text: str) -> Any:
+    """The content of a YAML file, or of the text itself."""
+    import yaml
+
+    if text.endswith((".yaml", ".yml")):
+        text = Path(text).read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def named(value: Any) -> tuple[str, dict[str, Any]]:
+    """Name and options of a class; `ValueError` where the value describes none."""
+    if isinstance(value, str):
+        return value, {}
+    if isinstance(value, Mapping) and len(value) == 1:
+        name, options = next(iter(value.items()))
+        if options is None or isinstance(options, Mapping):
+            return str(name), dict(options or {})
+    raise ValueError(
+        "--teacher: a teacher or a model is its name, or {Name: {option: value}}, "
+        f"got {str(value)[:200]}"
+    )
+
+
+def make(name: str, options: Mapping[str, Any]) -> Any:
+    """An object of a class by its name."""
+    import rir_hf
+
+    kind = getattr(rir_hf, name)
+    known = inspect.signature(kind).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    for option in options:
+        if option not in known and not takes_any:
+            raise ValueError(f"--teacher: {name} has no option {option!r}, only {', '.join(known)}")
+    missing = [
+        parameter.name
+        for parameter in known.values()
+        if parameter.default is parameter.empty
+        and parameter.kind is not parameter.VAR_KEYWORD
+        and parameter.name not in options
+    ]
+    if missing:
+        raise ValueError(f"--teacher: {name} needs the option {missing[0]!r}")
+    return kind(**{option: value_of(option, value) for option, value in options.items()})
+
+
+def value_of(option: str, value: Any) -> Any:
+    """What a class is given for an option: teachers and models are made, all else stays."""
+    if option == "teachers":
+        if not isinstance(value, list):
+            raise ValueError("--teacher: teachers must be a list")
+        return [read_teacher(item) for item in value]
+    if option == "llm" and isinstance(value, Mapping):
+        name, options = named(value)
+        if name not in MODELS:
+            raise ValueError(f"--teacher: there is no model {name!r}, only {', '.join(MODELS)}")
+        return make(name, options)
+    return value

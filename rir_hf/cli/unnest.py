@@ -1,0 +1,31 @@
+"""`rir-hf unnest`: rows with lists in, a row for each item out."""
+
+from __future__ import annotations
+
+from rir_hf.cli.options import HubOptions
+from rir_hf.cli.output import OutputOptions
+
+
+def unnest(
+    output: OutputOptions,
+    hub: HubOptions,
+    rows: str,
+    columns: dict[str, str],
+    split: str = "train",
+) -> None:
+    """Make a row of each item of a list: pairs of query and passage of a passage with its queries.
+
+    rir-hf unnest --rows made --columns '{queries: query}' --output pairs
+
+    Args:
+        rows: a file, a folder, a Hub name.
+        columns: the columns of lists, each with the name that its items get.
+        split: which split, where there are several.
+    """
+    from rir_hf import load_rows
+    from rir_hf import unnest as unnested
+
+    output.check()
+    found = unnested(load_rows(rows, split), columns)
+    output.save(found, lines="rows.jsonl")
+    hub.push(found, "pairs")

@@ -1,0 +1,245 @@
+"""A batch of a dataset in, its columns as texts, lists and vectors out; and what `Dataset` keeps
+under private names.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+
+class Batch:
+    """The columns of some rows, as a step reads them.
+
+    Columns are read from Arrow where they lie in it (a batch of `Dataset.map`, a table), so that
+    reading one leaves the others alone. Every method says in its errors which step wanted which
+    column.
+
+    Args:
+        columns: a dict of lists, the lazy batch that `Dataset.map` hands to a function, or an Arrow
+            table.
+        who: name of the step, for errors.
+    """
+
+    def __init__(self, columns: Mapping[str, Any] | pa.Table, who: str) -> None:
+        self.who = who
+        self._columns = columns
+        self._table: pa.Table | None = (
+            columns if isinstance(columns, pa.Table) else getattr(columns, "pa_table", None)
+        )
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return self.values_of(name)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return list(
+            self._columns.column_names if isinstance(self._columns, pa.Table) else self._columns
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        if self._table is not None:
+            return int(self._table.num_rows)
+        return len(self._columns[self.names[0]]) if self.names else 0
+
+    def require(self, *names: str) -> None:
+        """Raise `ValueError` where a column is missing, naming those that are there."""
+        missing = [name for name in names if name not in self]
+        if missing:
+            raise ValueError(
+                f"{self.who} needs the column {missing[0]!r}, but the dataset has only "
+                f"{sorted(self.names)}."
+            )
+
+    def values_of(self, name: str) -> list[Any]:
+        """The values of a column as a Python list, whatever the dataset's format."""
+        self.require(name)
+        stored = self._stored(name)
+        if stored is not None:
+            return list(stored.to_pylist())
+        return [_plain(value) for value in _plain(self._columns[name])]
+
+    def texts(self, name: str) -> list[str | None]:
+        """The values of a text column; `ValueError` where one is neither a text nor null."""
+        values = self.values_of(name)
+        for value in values:
+            if value is not None and not isinstance(value, str):
+                raise ValueError(
+                    f"{self.who}: the column {name!r} must hold texts, found "
+                    f"{type(value).__name__} {value!r:.60}. Name the column that holds the text."
+                )
+        return values
+
+    def lists(self, name: str) -> list[list[Any]]:
+        """The values of a column of lists, a null as an empty list; `ValueError` where one is no
+        list.
+        """
+        rows = self.values_of(name)
+        for row in rows:
+            if row is not None and not isinstance(row, (list, tuple)):
+                raise ValueError(
+                    f"{self.who}: the column {name!r} must hold a list per row, found "
+                    f"{type(row).__name__} {row!r:.60}. Put a single value into a list of one."
+                )
+        return [[] if row is None else list(row) for row in rows]
+
+    def vectors(self, name: str, dimension: int) -> np.ndarray:
+        """The values of a vector column, `(rows, dimension)` float32; a null is a row of NaN.
+
+        Raises:
+            ValueError: something that is not a vector, or vectors of another dimension.
+        """
+        self.require(name)
+        stored = self._stored(name)
+        if stored is not None:
+            vectors = vectors_of(stored)
+            if vectors is not None and vectors.shape[1] == dimension:
+                return vectors
+        values = self._columns[name] if stored is None else stored.to_pylist()
+        found = {_length_of(value) for value in values if value is not None}
+        if found - {dimension}:
+            seen = "something else" if None in found else f"vectors of {sorted(map(str, found))}"
+            raise ValueError(
+                f"{self.who}: the column {name!r} must hold vectors of {dimension} numbers, as "
+                f"those of the index, found {seen}. Both must come from the same retriever."
+            )
+        missing = np.full(dimension, np.nan, np.float32)
+        rows = [missing if value is None else np.asarray(value, np.float32) for value in values]
+        return np.array(rows, np.float32).reshape(len(rows), dimension)
+
+    def _stored(self, name: str) -> pa.ChunkedArray | None:
+        """The Arrow column, unless the value was set after the batch was read."""
+        unread = getattr(self._columns, "keys_to_format", (name,))
+        is_stored = self._table is not None and name in unread and name in self._table.column_names
+        return self._table.column(name) if self._table is not None and is_stored else None
+
+
+class Typed(list[Any]):
+    """A list of values that knows the Arrow type of its column.
+
+    `datasets` takes the type of a column from the first batch it writes: one without any value
+    would fix the type "null" and fail at the first value that follows. A list that tells its type
+    does not.
+    """
+
+    def __init__(self, values: Iterable[Any], kind: pa.DataType) -> None:
+        super().__init__(values)
+        self.kind = kind
+
+    def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
+        return pa.array(list(self), type=type or self.kind)
+
+
+def vectors_of(column: pa.ChunkedArray) -> np.ndarray | None:
+    """A list-of-floats Arrow column as `(rows, dimension)` float32; None where it has nulls or
+    uneven lengths, or no row.
+    """
+    array = column.combine_chunks()
+    kind = array.type
+    is_list = (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+    if (
+        not is_list
+        or not pa.types.is_floating(kind.value_type)
+        or len(array) == 0
+        or array.null_count
+    ):
+        return None
+    flat = array.flatten()
+    if flat.null_count or len(flat) == 0 or len(flat) % len(array):
+        return None
+    dimension = len(flat) // len(array)
+    if (
+        not pa.types.is_fixed_size_list(kind)
+        and not (np.diff(array.offsets.to_numpy()) == dimension).all()
+    ):
+        return None
+    return (
+        flat.to_numpy(zero_copy_only=False)
+        .reshape(len(array), dimension)
+        .astype(np.float32, copy=False)
+    )
+
+
+def fingerprint_of(ds: Dataset) -> str:
+    """What `datasets` knows a dataset by.
+
+    The public way, `Hasher.hash(ds)`, depends on the path of the Arrow files and pickles an
+    attached index; only the private attribute is the same wherever the files lie (datasets 5.2,
+    September 2026).
+    """
+    return ds._fingerprint
+
+
+def without_indexes(ds: Dataset) -> Dataset:
+    """The same rows without attached indexes, nothing copied: safe to pickle and to map over.
+
+    `drop_index` would drop them from the caller's dataset too, and `with_format` copies them; hence
+    the private attribute.
+    """
+    bare = copy.copy(ds)
+    bare._indexes = {}
+    return bare
+
+
+def stored_rows(ds: Dataset, positions: np.ndarray) -> np.ndarray:
+    """Where the rows at these positions lie in `ds.data`, which knows nothing of `select`; no
+    public name tells.
+    """
+    selected = ds._indices
+    return (
+        positions
+        if selected is None
+        else selected.column(0).take(pa.array(positions)).to_numpy().astype(np.int64)
+    )
+
+
+def require_dataset(rows: Any, who: str) -> None:
+    """Raise `TypeError` where several splits or a stream are given."""
+    if not isinstance(rows, Dataset):
+        raise TypeError(
+            f"{who} takes one Dataset, got {type(rows).__name__}: name the split, or load the "
+            "stream."
+        )
+
+
+def require_columns(ds: Dataset, names: Iterable[str], who: str) -> None:
+    """Raise `ValueError` where a dataset lacks a column, naming those that are there."""
+    missing = [name for name in names if name not in ds.column_names]
+    if missing:
+        raise ValueError(
+            f"{who} needs the column {missing[0]!r}, but the dataset has only "
+            f"{sorted(ds.column_names)}."
+        )
+
+
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Raise `ValueError` for an option below its least value, or not a number."""
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raise `ValueError` for an option that is none of its choices."""
+    if value not in tuple(choices):
+        raise ValueError(f"{name} must be one of {tuple(choices)}, got {value!r}.")
+
+
+def _plain(value: Any) -> Any:
+    """An array or tensor as a list; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _length_of(value: Any) -> int | None:
+    return len(value) if hasattr(value, "__len__") and not isinstance(value, str) else None

@@ -1,0 +1,261 @@
+"""Objects that are their settings: cache key, pickle and provenance record in one place, for steps,
+models and teachers alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import xxhash
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+
+# The one private name of another library that is called here. `datasets` hashes a map function by
+# pickling it, and offers no public way to make the two differ: a worker needs the path of a
+# checkpoint, the cache key must not hold it (datasets 5.2, September 2026).
+from datasets.utils._dill import pklregister
+
+from rir_hf.core.columns import fingerprint_of
+
+_NOT_CONTENT = {".git", ".cache", "README.md", ".gitattributes"}
+
+
+class Configured:
+    """Base class of whatever is described by its settings.
+
+    A subclass stores its arguments under their own names, and puts what it loads or builds late
+    into a `cached_property` whose name begins with an underscore. It then
+
+    - has a `key` of its class's name, `version` and settings, by which `datasets` knows it: the
+      same in every process, with the model loaded or not, wherever the files lie;
+    - travels to other processes with its settings alone;
+    - has a `record` for the provenance of what it made.
+
+    Example:
+        >>> class Repeat(Configured):
+        ...     def __init__(self, times: int, *, device: str = "cpu") -> None:
+        ...         self.times = times
+        ...         self.device = device
+        ...     without_effect = ("device",)
+        >>> Repeat(2, device="cuda").key()
+        {'class': 'Repeat', 'version': 1, 'settings': {'times': 2}}
+    """
+
+    version: ClassVar[int] = 1
+    """Raised whenever the result for the same input changes: older cached results are then computed
+    again.
+    """
+
+    without_effect: ClassVar[tuple[str, ...]] = ()
+    """Settings that do not change the result (a device, a batch size) or must not be written down
+    (an API key).
+    """
+
+    models: ClassVar[Mapping[str, str]] = {}
+    """Settings that name a model, each with the attribute whose content is its identity."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+
+        @pklregister(cls)
+        def save(pickler: Any, obj: Configured) -> None:
+            pickler.save_reduce(str, (json.dumps(obj.key(), sort_keys=True),), obj=obj)
+
+    def settings(self) -> dict[str, Any]:
+        """The attributes whose name does not begin with an underscore."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def key(self) -> dict[str, Any]:
+        """What decides the result, as plain values: class name, version and settings. No path, no
+        device, no secret.
+        """
+        settings = {
+            name: value
+            for name, value in self.settings().items()
+            if name not in self.without_effect
+        }
+        identified = {
+            name: self._identity_of(name) if name in self.models else key_of(value)
+            for name, value in settings.items()
+        }
+        return {"class": type(self).__name__, "version": self.version, "settings": identified}
+
+    def record(self) -> dict[str, Any]:
+        """What the provenance of a dataset says of this object: its class and settings, for a
+        person to read.
+        """
+        settings = {
+            name: value
+            for name, value in self.settings().items()
+            if name not in self.without_effect
+        }
+        shown = {
+            name: self._shown(name) if name in self.models else record_of(value)
+            for name, value in settings.items()
+        }
+        return {"class": type(self).__name__, **shown}
+
+    def to(self, device: str) -> None:
+        """Put whatever runs on a device there, now or when it is loaded."""
+        for value in self.settings().values():
+            if hasattr(value, "to") and not isinstance(value, Dataset):
+                value.to(device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.settings()
+
+    def _keep_identity(self, name: str = "model") -> None:
+        """To be called just before a model is loaded: from now on the key is that of what was
+        loaded, whatever becomes of its files, so that old weights can never fill the cache under
+        the key of new ones.
+        """
+        self.__dict__.setdefault("_loaded_identities", {})[name] = identity_of_model(
+            getattr(self, self.models[name])
+        )
+
+    def _identity_of(self, name: str) -> str:
+        kept = self.__dict__.get("_loaded_identities", {})
+        return kept[name] if name in kept else identity_of_model(getattr(self, self.models[name]))
+
+    def _shown(self, name: str) -> str:
+        """A Hub model's name; for a folder the last part of its path with its digest, which alone
+        says nothing to a person.
+        """
+        source, identity = getattr(self, self.models[name]), self._identity_of(name)
+        is_place = isinstance(source, (str, os.PathLike)) and Path(source).exists()
+        return f"{Path(source).name} ({identity})" if is_place else identity
+
+
+def key_of(value: Any) -> Any:
+    """A setting as plain values that are the same in every process.
+
+    An object of another package is what its own `identity()` returns, or a hash of its pickled
+    content.
+    """
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [key_of(item) for item in value]
+    if isinstance(value, Mapping):
+        return {
+            str(name): key_of(item)
+            for name, item in sorted(value.items(), key=lambda item: str(item[0]))
+        }
+    if isinstance(value, Configured):
+        return value.key()
+    if isinstance(value, Dataset):
+        return fingerprint_of(value)
+    if callable(getattr(value, "identity", None)):
+        return value.identity()
+    return f"hash:{Hasher.hash(value)}"
+
+
+def record_of(value: Any) -> Any:
+    """A setting as plain JSON for a person: its record, size or class where it is not plain."""
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [record_of(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): record_of(item) for name, item in value.items()}
+    if isinstance(value, Configured):
+        return value.record()
+    if isinstance(value, Dataset):
+        return {"rows": len(value)}
+    if callable(getattr(value, "identity", None)):
+        return {"class": type(value).__name__, "identity": value.identity()}
+    return type(value).__name__
+
+
+def identity_of_model(model: Any) -> str:
+    """Name of a Hub model, or a digest of the content of a local folder or file, or of a loaded
+    model's weights and settings.
+
+    An adapter is its own content and the identity of its base.
+    """
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
+    if not isinstance(model, str):
+        return (
+            f"weights:{_digest_of_weights(model)}"
+            if hasattr(model, "state_dict")
+            else str(key_of(model))
+        )
+    path = Path(model)
+    if not path.exists():
+        return model
+    adapter = path / "adapter_config.json"
+    base = (
+        json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if adapter.exists()
+        else None
+    )
+    return f"content:{digest_of(path)}" + (f" on {identity_of_model(base)}" if base else "")
+
+
+def require_place(model: Any) -> None:
+    """Raise `FileNotFoundError` for a path, as opposed to a Hub name, at which nothing is."""
+    if (
+        isinstance(model, str)
+        and not Path(model).exists()
+        and (Path(model).is_absolute() or model.startswith(("./", "../", "~")))
+    ):
+        raise FileNotFoundError(f"There is no model at {model}.")
+
+
+def digest_of(root: Path) -> str:
+    """Digest of the content of a file, or of all files in a folder with their names below it.
+
+    Remembered in this process for as long as each file's resolved path, inode, size and times stay
+    the same.
+    """
+    files = [root] if root.is_file() else sorted(_files_in(root))
+    state = tuple(_state_of(path) for path in files)
+    if state not in _digests:
+        digest = xxhash.xxh3_128()
+        for path in files:
+            digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 22):
+                    digest.update(block)
+        _digests[state] = digest.hexdigest()
+    return _digests[state]
+
+
+_digests: dict[tuple[tuple[str, int, int, int, int], ...], str] = {}
+
+
+def _files_in(root: Path) -> Iterator[Path]:
+    for path in root.rglob("*"):
+        if path.is_file() and not _NOT_CONTENT & set(path.relative_to(root).parts):
+            yield path
+
+
+def _state_of(path: Path) -> tuple[str, int, int, int, int]:
+    real = path.resolve()
+    found = real.stat()
+    return str(real), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _digest_of_weights(model: Any) -> str:
+    """Digest of the weights of a loaded torch model, its structure and the settings that change
+    what it computes.
+    """
+    import torch
+
+    settings = [repr(getattr(model, name, None)) for name in ("prompts", "max_seq_length")]
+    if getattr(model, "config", None) is not None:
+        settings += [
+            f"{name}={value}"
+            for name, value in sorted(model.config.to_dict().items())
+            if name != "_name_or_path"
+        ]
+    digest = xxhash.xxh3_128("\n".join([*settings, str(model)]).encode())
+    for name, weights in sorted(model.state_dict().items()):
+        digest.update(f"{name} {weights.dtype}".encode())
+        digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,110 @@
+"""What was done to a dataset, kept in its own info: `run` leaves a record of each step there,
+`push(steps=...)` those of others.
+
+The records are lines of JSON at the end of `ds.info.description`, a field that `datasets` carries
+through `map`, `filter`, `select`, `concatenate_datasets` and `save_to_disk`, and `rir_hf.push` and
+`rir_hf.pull` through the Hub. They hold settings and names of models, but no time, path or secret,
+so that two runs of a recipe leave the same records.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from datasets import Dataset, DatasetDict, DatasetInfo, IterableDataset, IterableDatasetDict
+
+from rir_hf.core.configured import Configured
+
+_HEADING = "Made with rir_hf, first step to last:"
+_LINE = '{"step": '
+_SECRET = re.compile(
+    r"(?:^|[_-])(?:(?:api)?key|token|secret|password|authorization)$", re.IGNORECASE
+)
+_HIDDEN = "(not shown)"
+_SHOWN = (
+    "rir-hf",
+    "datasets",
+    "transformers",
+    "sentence-transformers",
+    "torch",
+    "faiss-cpu",
+    "faiss-gpu",
+    "numpy",
+)
+
+
+def provenance(
+    ds: Dataset | IterableDataset | DatasetDict | IterableDatasetDict,
+) -> list[dict[str, Any]]:
+    """The records of the steps that made a dataset, first to last.
+
+    Each is a dict with `step`, the name of the step, and its settings; a corpus that it searched is
+    shown with its own records. For a `DatasetDict` those of all splits, and for concatenated
+    datasets those of all parts, each once.
+
+    Example:
+        >>> from rir_hf import RelabelNegatives, run
+        >>> rows = Dataset.from_dict({
+        ...     "query": ["q"], "pos": [["a"]], "neg": [["b"]],
+        ...     "pos_scores": [[0.5]], "neg_scores": [[0.9]],
+        ... })
+        >>> provenance(run(rows, RelabelNegatives(margin=0.1)))
+        [{'step': 'RelabelNegatives', 'margin': 0.1, 'action': 'move'}]
+    """
+    parts = list(ds.values()) if isinstance(ds, Mapping) else [ds]
+    lines = [
+        line
+        for part in parts
+        for line in (part.info.description or "").splitlines()
+        if line.startswith(_LINE)
+    ]
+    return [json.loads(line) for line in dict.fromkeys(lines)]
+
+
+def record_step(step: Configured | Mapping[str, Any]) -> dict[str, Any]:
+    """The record of one step: what `provenance` gives back."""
+    if not isinstance(step, Configured):
+        return dict(step)
+    settings = {name: value for name, value in step.record().items() if name != "class"}
+    return without_secrets({"step": type(step).__name__, **settings})
+
+
+def with_steps(info: DatasetInfo, steps: Sequence[Mapping[str, Any]]) -> DatasetInfo:
+    """A copy of a dataset's info, its records replaced by these."""
+    text = [
+        line
+        for line in (info.description or "").splitlines()
+        if line != _HEADING and not line.startswith(_LINE)
+    ]
+    lines = [json.dumps({"step": step["step"], **step}, ensure_ascii=False) for step in steps]
+    info = info.copy()
+    info.description = "\n".join([*text, *([_HEADING] if lines else []), *lines])
+    return info
+
+
+def without_secrets(value: Any) -> Any:
+    """The same record with whatever bears the name of a key or a token hidden."""
+    if isinstance(value, Mapping):
+        return {
+            name: _HIDDEN
+            if _SECRET.search(str(name)) and item is not None
+            else without_secrets(item)
+            for name, item in value.items()
+        }
+    return [without_secrets(item) for item in value] if isinstance(value, list) else value
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide what a step gives, of those that are installed."""
+    return {name: found for name in _SHOWN if (found := _version_of(name)) is not None}
+
+
+def _version_of(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Rows from files, folders and the Hub, and what changes their number."""

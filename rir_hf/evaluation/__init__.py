@@ -1,0 +1,1 @@
+"""Retrieval runs and judgements: metrics, comparisons of two runs, and TREC files."""

@@ -1,0 +1,1 @@
+"""The formats of trainers, derived from the rows of this package."""

@@ -1,0 +1,1 @@
+"""What a language model adds to a corpus: queries, hypothetical answers, preference pairs."""

@@ -1,0 +1,291 @@
+"""Queries with several answers in, preference pairs out, as the retriever judges the answers.
+
+After Li et al. 2025 (Reinforced-IR, arXiv 2502.11562) and the scripts that come with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rir_hf.core.columns import Batch
+from rir_hf.core.step import Step
+from rir_hf.models.prompts import answer_prompt
+from rir_hf.models.retriever import Encoder, as_encoder
+from rir_hf.schema import (
+    ANSWERS,
+    CHOSEN,
+    CHOSEN_SCORE,
+    PAIR_NOTE,
+    PASSAGE,
+    POS,
+    PROMPT,
+    QUERY,
+    QUERY_SCORE,
+    REJECTED,
+    REJECTED_SCORE,
+    Column,
+    OneOf,
+    note,
+)
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+PREFIX = "Generate the topic about this passage: "
+"""What the original puts before an answer when it encodes it for a preference pair."""
+
+_ROUNDING = 1e-6
+"""Similarities that differ by no more are equal: they come from float32 vectors."""
+
+
+class Pair(NamedTuple):
+    """Positions of the better and the worse answer, and why they make no pair (None: they do)."""
+
+    chosen: int
+    rejected: int
+    code: str | None
+
+
+class PreferencePairs(Step):
+    """Step that makes a preference pair of each row's answers, as DPO trains on.
+
+    An answer's score is the similarity of query and answer together to the passage,
+    `s(a) = ((1 - w) * E(query) + w * E(prefix + a)) * E(passage)`. The best is `chosen`, the worst
+    `rejected`, the first one of those that are equal to about 1e-6. With
+    `raw = E(query) * E(passage)` a row gives no pair, and `pair_note` holds the code, if
+
+    - `too_few_answers`: it has fewer than two that are neither empty nor equal;
+    - `equal_scores`: the best and the worst are equally good;
+    - `small_gap`: not `(best - (1 - w) * raw) * threshold >= worst - (1 - w) * raw`. The brackets
+      are what the answer alone adds, `w * E(prefix + a) * E(passage)`; where that is negative for
+      the best answer, no gap is asked for;
+    - `no_gain`: `require_gain` is set and not `best > raw`: no answer helps the query;
+    - `empty_query`, `empty_passage`, `not_a_number`: there is nothing to compare.
+
+    Columns added: the texts `prompt`, `chosen` and `rejected`, the numbers `chosen_score`,
+    `rejected_score` and `query_score` (which is `raw`), and `pair_note`. No row is dropped: one
+    without a pair has null in `chosen` and `rejected`, and `to_trl` leaves it out.
+
+    Queries and answers are both encoded as *queries* here, as the original does for DPO. Where it
+    mines negatives of an answer, the original encodes it as a *passage*; in this package
+    `Embed(retriever, "answer", role=...)` says which. It matters only with a retriever that treats
+    the two in different ways.
+
+    Args:
+        retriever: as for `Embed`: a `Retriever`, a `SentenceTransformer`, a model's name or folder,
+            or any object with `encode_queries` and `encode_corpus`.
+        query: the column of the queries.
+        answers: the column of their answers, lists of texts.
+        passage: the column of the passages. Where there is no `passage`, the first text of `pos` is
+            taken; `passage="pos"` takes that even so.
+        threshold: how much less than the best answer the worst must add, 0 to 1; 0.95 in the
+            original script. 1 takes every pair.
+        answer_weight: `w`, above 0, at most 1; 0.2 in the original script.
+        require_gain: take only pairs whose better answer helps the query.
+        prefix: put before an answer when it is encoded, never into the pair.
+        task: what the generator was asked for, where rows have no `prompt` of `GenerateAnswers`.
+
+    Raises:
+        ValueError: an option is out of range (at once); a missing column, or answers that are not
+            lists of texts (before anything is encoded).
+
+    Example:
+        >>> class CountSuns:
+        ...     '''A stand-in for a retriever.'''
+        ...     def encode_queries(self, texts, **settings):
+        ...         return np.array([[text.count("sun"), 0.1] for text in texts])
+        ...     encode_corpus = encode_queries
+        >>> answers = ["A cat.", "The sun."]
+        >>> row = {"query": "What shines?", "answers": answers, "passage": "The sun shines."}
+        >>> pair = PreferencePairs(CountSuns()).one(row)
+        >>> pair["chosen"], pair["rejected"], round(pair["chosen_score"], 2)
+        ('The sun.', 'A cat.', 0.21)
+    """
+
+    def __init__(
+        self,
+        retriever: Encoder | SentenceTransformer | str,
+        *,
+        query: str = "query",
+        answers: str = "answers",
+        passage: str = "passage",
+        threshold: float = 0.95,
+        answer_weight: float = 0.2,
+        require_gain: bool = True,
+        prefix: str = PREFIX,
+        task: str | None = None,
+    ) -> None:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must lie between 0 and 1, got {threshold}.")
+        if not 0 < answer_weight <= 1:
+            raise ValueError(f"answer_weight must be above 0 and at most 1, got {answer_weight}.")
+        self.retriever = as_encoder(retriever)
+        self.query = query
+        self.answers = answers
+        self.passage = passage
+        self.threshold = threshold
+        self.answer_weight = answer_weight
+        self.require_gain = require_gain
+        self.prefix = prefix
+        self.task = task
+        self.prompt = answer_prompt(task)
+
+    outputs = (PROMPT, CHOSEN, REJECTED, CHOSEN_SCORE, REJECTED_SCORE, QUERY_SCORE, PAIR_NOTE)
+
+    @property
+    def inputs(self) -> tuple[Column | OneOf, ...]:
+        """The queries, their answers and their passages."""
+        return QUERY.named(self.query), ANSWERS.named(self.answers), self._passage_column
+
+    @property
+    def note(self) -> Column:
+        """`pair_note`."""
+        return PAIR_NOTE
+
+    def transform(self, batch: Batch) -> dict[str, list[Any]]:
+        """Return the columns named in the description of the class."""
+        rows = self._rows(batch)
+        self._score([row for row in rows if row.code is None])
+        for row in rows:
+            if row.code is None:
+                self._choose(row)
+        return {
+            "prompt": [row.prompt for row in rows],
+            "chosen": [row.chosen for row in rows],
+            "rejected": [row.rejected for row in rows],
+            "chosen_score": [row.chosen_score for row in rows],
+            "rejected_score": [row.rejected_score for row in rows],
+            "query_score": [row.raw for row in rows],
+            "pair_note": [note(row.code) if row.code else None for row in rows],
+        }
+
+    @property
+    def _passage_column(self) -> Column | OneOf:
+        if self.passage == PASSAGE.name:
+            return PASSAGE | POS
+        return POS if self.passage == POS.name else PASSAGE.named(self.passage)
+
+    def _rows(self, batch: Batch) -> list[_Row]:
+        queries = [query or "" for query in batch.texts(self.query)]
+        prompts = batch.texts(PROMPT.name) if PROMPT.name in batch else [None] * len(queries)
+        passages = self._passages(batch)
+        rows = []
+        for number, answers in enumerate(batch.lists(self.answers)):
+            query = queries[number]
+            prompt = prompts[number] or self.prompt.format(query=query)
+            rows.append(_Row(query, self._distinct(answers), passages[number] or "", prompt))
+        return rows
+
+    def _passages(self, batch: Batch) -> list[str | None]:
+        if self.passage in batch and self.passage != POS.name:
+            return batch.texts(self.passage)
+        return [positives[0] if positives else None for positives in batch.lists(POS.name)]
+
+    def _distinct(self, answers: list[Any]) -> list[str]:
+        """The answers that are neither empty nor equal to an earlier one."""
+        for answer in answers:
+            if answer is not None and not isinstance(answer, str):
+                raise ValueError(
+                    f"PreferencePairs: the column {self.answers!r} must hold lists of texts, found "
+                    f"{str(answer)[:60]!r} in one."
+                )
+        return list(dict.fromkeys(answer for answer in answers if answer and not answer.isspace()))
+
+    def _score(self, rows: list[_Row]) -> None:
+        """Compute the similarities of each row's passage to its query and to its answers."""
+        if not rows:
+            return
+        asked = [row.query for row in rows]
+        for row in rows:
+            asked += [self.prefix + answer for answer in row.answers]
+        of_query = _vectors_by_text(self.retriever.encode_queries, asked)
+        of_passage = _vectors_by_text(self.retriever.encode_corpus, [row.passage for row in rows])
+        for row in rows:
+            passage = of_passage[row.passage]
+            row.raw = float(of_query[row.query] @ passage)
+            alone = [of_query[self.prefix + answer] @ passage for answer in row.answers]
+            weight = self.answer_weight
+            row.scores = (1 - weight) * row.raw + weight * np.array(alone)
+
+    def _choose(self, row: _Row) -> None:
+        """Make the row's pair, or note why it has none."""
+        assert row.raw is not None  # noqa: S101 - for the type checker: all of these were scored
+        chosen, rejected, row.code = choose_pair(
+            row.scores,
+            row.raw,
+            threshold=self.threshold,
+            answer_weight=self.answer_weight,
+            require_gain=self.require_gain,
+        )
+        if row.code is None:
+            row.chosen, row.rejected = row.answers[chosen], row.answers[rejected]
+            row.chosen_score = float(row.scores[chosen])
+            row.rejected_score = float(row.scores[rejected])
+
+
+def choose_pair(
+    scores: np.ndarray, raw: float, *, threshold: float, answer_weight: float, require_gain: bool
+) -> Pair:
+    """The best and the worst of at least two answers, and whether they make a pair.
+
+    Args:
+        scores: similarities of query and answer together to the passage, `(answers,)`.
+        raw: the query's own similarity.
+        threshold: as in `PreferencePairs`.
+        answer_weight: as in `PreferencePairs`.
+        require_gain: as in `PreferencePairs`.
+
+    Example:
+        >>> scores = np.array([0.50, 0.55, 0.52])
+        >>> choose_pair(scores, 0.51, threshold=0.95, answer_weight=0.2, require_gain=True)
+        Pair(chosen=1, rejected=0, code=None)
+    """
+    if not (np.isfinite(scores).all() and np.isfinite(raw)):
+        return Pair(0, 0, "not_a_number")
+    best, worst = scores.max(), scores.min()
+    of_query = (1 - answer_weight) * raw
+    code = None
+    if best - worst <= _ROUNDING:
+        code = "equal_scores"
+    elif not (best - of_query) * threshold >= worst - of_query:
+        code = "small_gap"
+    elif require_gain and not best > raw:
+        code = "no_gain"
+    chosen = np.flatnonzero(scores >= best - _ROUNDING)[0]
+    rejected = np.flatnonzero(scores <= worst + _ROUNDING)[0]
+    return Pair(int(chosen), int(rejected), code)
+
+
+@dataclass
+class _Row:
+    """One query with its distinct answers and its passage, and the pair that they give."""
+
+    query: str
+    answers: list[str]
+    passage: str
+    prompt: str
+    raw: float | None = None
+    scores: np.ndarray = field(default_factory=lambda: np.empty(0))
+    chosen: str | None = None
+    rejected: str | None = None
+    chosen_score: float | None = None
+    rejected_score: float | None = None
+    code: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.query.strip():
+            self.code = "empty_query"
+        elif not self.passage.strip():
+            self.code = "empty_passage"
+        elif len(self.answers) < 2:
+            self.code = "too_few_answers"
+
+
+def _vectors_by_text(encode: Any, texts: list[str]) -> dict[str, np.ndarray]:
+    """The vector of each distinct text, in double precision."""
+    distinct = list(dict.fromkeys(texts))
+    vectors = np.asarray(encode(distinct), np.float32).astype(np.float64)
+    return dict(zip(distinct, vectors, strict=True))

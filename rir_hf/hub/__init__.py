@@ -1,0 +1,1 @@
+"""Datasets of this package onto the Hugging Face Hub and back."""

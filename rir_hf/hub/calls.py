@@ -1,0 +1,104 @@
+"""Requests to the Hub: tried again where the fault passes, and with errors that say what to do."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+TRIES = 5
+FIRST_WAIT = 1.0
+"""Seconds before the second try; each later wait is twice as long."""
+_PASSING = {408, 409, 412, 429, 500, 502, 503, 504}
+_REMEDY = "hf auth login, HF_TOKEN, or token=..."
+
+
+def trying(call: Callable[[], Result]) -> Result:
+    """The call's result, after up to `TRIES` tries where the Hub has a conflict or a fault, or the
+    connection breaks."""
+    wait = FIRST_WAIT
+    attempt = 1
+    while True:
+        try:
+            return call()
+        except (HTTPError, OSError, RuntimeError) as error:
+            cause = _cause_of(error)
+            if attempt == TRIES or not _is_passing(cause):
+                raise cause from (None if cause is error else error)
+        attempt += 1
+        message = "The Hub: %s. Try %d of %d in %.0f s."
+        logger.warning(message, reason_of(cause), attempt, TRIES, wait)
+        time.sleep(wait)
+        wait *= 2
+
+
+@contextmanager
+def explaining(repo_id: str) -> Iterator[None]:
+    """Turn what the Hub refuses into errors that name the repository and the remedy."""
+    try:
+        yield
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{repo_id} has no such revision: {error}") from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{repo_id} is not on the Hub, or it is private and the token does not reach it: "
+            f"{_REMEDY}"
+        ) from error
+    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+        if status_of(error) not in (None, 401, 403):
+            raise
+        raise PermissionError(
+            f"A token with write access to {repo_id} is needed: {_REMEDY} ({error})"
+        ) from error
+
+
+def head_of(api: HfApi, repo_id: str, revision: str | None) -> str | None:
+    """The commit at which a branch or tag stands; without a connection what was asked for."""
+    try:
+        return api.repo_info(repo_id, repo_type="dataset", revision=revision).sha
+    except OfflineModeIsEnabled:
+        return revision
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of an error, if the server answered at all."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in a few words for the log."""
+    status = status_of(error)
+    if status is not None:
+        return f"status {status}"
+    return f"{type(error).__name__} {error}".splitlines()[0][:200]
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """What went wrong below: `huggingface_hub` wraps a failed upload."""
+    cause = error.__cause__
+    is_wrapped = isinstance(error, RuntimeError) and isinstance(cause, (HTTPError, OSError))
+    return cause if is_wrapped and cause is not None else error
+
+
+def _is_passing(error: BaseException) -> bool:
+    status = status_of(error)
+    if status is not None:
+        return status in _PASSING
+    is_broken = isinstance(error, (HTTPError, ConnectionError, TimeoutError))
+    return is_broken or "Consistency check failed" in str(error)

@@ -1,0 +1,81 @@
+"""What lies where in a dataset repository, and what an index must match: what `push` and `pull`
+agree on."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import xxhash
+from datasets import Dataset
+
+from rir_hf.core.columns import without_indexes
+
+CARD = "README.md"
+FOLDER = "rir_hf"
+"""Where a push keeps what is not rows: provenance, index, plot."""
+_NAME = re.compile(r"[\w.-]+")
+_BLOCK = 8192
+
+
+def check_config(name: str) -> None:
+    """Raise `ValueError` for a name of a config that cannot be a folder of its own."""
+    if not _NAME.fullmatch(name) or name in (FOLDER, ".", ".."):
+        raise ValueError(
+            f"config_name must be letters, digits, _, - and ., and not {FOLDER!r}, got {name!r}."
+        )
+    if name == "data":
+        raise ValueError(
+            "config_name='data' would share a folder with the config 'default': choose another."
+        )
+
+
+def folder_of(config: str) -> str:
+    """Where the rows of a config lie."""
+    return "data" if config == "default" else config
+
+
+def shard_of(split: str, number: int, of: int) -> str:
+    """Name of a parquet file, as `Dataset.push_to_hub` names it."""
+    return f"{split}-{number:05d}-of-{of:05d}.parquet"
+
+
+def note_of(config: str) -> str:
+    """Where the provenance of a config lies."""
+    return f"{FOLDER}/{config}/provenance.json"
+
+
+def index_of(config: str, name: str) -> str:
+    """Where an index of a config lies."""
+    return f"{FOLDER}/{config}/{name}.faiss"
+
+
+def plot_of(config: str) -> str:
+    """Where the picture of the card lies."""
+    return f"{FOLDER}/{config}/report.png"
+
+
+def belongs_to(path: str, config: str) -> bool:
+    """Whether a file in the repository was written by a push of this config.
+
+    Example:
+        >>> belongs_to("data/train-00000-of-00001.parquet", "default")
+        True
+        >>> belongs_to("mined/notes.md", "mined")
+        False
+    """
+    shard = rf"{re.escape(folder_of(config))}/[\w.]+-\d{{5}}-of-\d{{5}}\.parquet"
+    return path.startswith(f"{FOLDER}/{config}/") or re.fullmatch(shard, path) is not None
+
+
+def digest_of_rows(ds: Dataset) -> str:
+    """Digest of the texts and numbers of all rows.
+
+    Columns of lists are left out: the vectors are checked against the index itself.
+    """
+    names = [name for name, feature in ds.features.items() if not hasattr(feature, "feature")]
+    digest = xxhash.xxh3_128()
+    for table in without_indexes(ds).select_columns(names).with_format("arrow").iter(_BLOCK):
+        values = json.dumps(table.to_pydict(), ensure_ascii=False, default=str)
+        digest.update(values.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

@@ -1,0 +1,134 @@
+"""Rows from the Hub, with the provenance and the index that `push` put beside them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import Dataset, DatasetBuilder, DatasetDict, IterableDataset, IterableDatasetDict
+from datasets.packaged_modules.cache.cache import Cache
+from huggingface_hub import HfApi
+from huggingface_hub.errors import EntryNotFoundError
+
+from rir_hf.core.provenance import with_steps
+from rir_hf.hub.calls import explaining, head_of, trying
+from rir_hf.hub.layout import digest_of_rows, note_of
+
+logger = logging.getLogger(__name__)
+
+
+def pull(
+    repo_id: str,
+    config_name: str | None = None,
+    *,
+    revision: str | None = None,
+    split: str | None = None,
+    streaming: bool = False,
+    token: str | None = None,
+) -> Dataset | DatasetDict | IterableDataset | IterableDatasetDict:
+    """Read rows from the Hub, with the provenance and the index that `push` put beside them.
+
+    Args:
+        repo_id: `"user/name"`.
+        config_name: which config. Default: the only one, or `default`.
+        revision: branch, tag or commit. Everything comes from one commit, whatever is pushed
+            meanwhile.
+        split: one split. Default: all, or the one where there is only one.
+        streaming: read rows as they are needed, without an index.
+        token: for a private repository. Default: the one of `hf auth login` or `HF_TOKEN`.
+
+    Returns:
+        A `Dataset` for one split, else a `DatasetDict`; with `streaming` an `IterableDataset` or an
+        `IterableDatasetDict`. `provenance(rows)` says what made them. An index comes attached and
+        memory-mapped.
+
+    Raises:
+        FileNotFoundError: no such repository (or a private one, and no token for it) or revision.
+        ValueError: no such config or split, or an index that does not belong to the rows.
+        ConnectionError: the Hub does not answer, and only a copy of another commit is here.
+
+    Example:
+        >>> corpus = pull("me/retriever-data", "corpus", revision="v1.0")           # doctest: +SKIP
+        >>> corpus.list_indexes()                                                   # doctest: +SKIP
+        ['embedding']
+    """
+    api = HfApi(token=token, library_name="rir_hf")
+    with explaining(repo_id):
+        commit = trying(lambda: head_of(api, repo_id, revision))
+        builder = trying(lambda: _builder(repo_id, config_name, commit, token))
+        commit = commit or builder.hash
+        rows = trying(lambda: _read(builder, split, streaming))
+        note = trying(lambda: _read_note(api, repo_id, builder.config.name, commit))
+        if isinstance(rows, Mapping) and len(rows) == 1:
+            rows = next(iter(rows.values()))
+        _write_steps(rows, note.get("steps", []))
+        index = note.get("index")
+        if not index or not isinstance(rows, Dataset) or split not in (None, note["split"]):
+            return rows
+        path = trying(
+            lambda: api.hf_hub_download(
+                repo_id, index["file"], repo_type="dataset", revision=commit
+            )
+        )
+        return _with_index(rows, Path(path), index, f"{repo_id} ({builder.config.name})")
+
+
+def _builder(
+    repo_id: str, config: str | None, commit: str | None, token: str | None
+) -> DatasetBuilder:
+    """What reads the config at this commit, and no other.
+
+    Where the Hub does not answer, `datasets` takes the newest copy it has, of whatever revision.
+    """
+    builder = datasets.load_dataset_builder(repo_id, config, revision=commit, token=token)
+    if commit is not None and builder.hash != commit and isinstance(builder, Cache):
+        raise ConnectionError(
+            f"the Hub did not answer for {repo_id} at {commit}; a copy of {builder.hash} is here, "
+            "but that is another"
+        )
+    return builder
+
+
+def _read(builder: DatasetBuilder, split: str | None, streaming: bool) -> Any:
+    if streaming:
+        return builder.as_streaming_dataset(split=split)
+    builder.download_and_prepare()
+    return builder.as_dataset(split=split)
+
+
+def _read_note(api: HfApi, repo_id: str, config: str, commit: str | None) -> dict[str, Any]:
+    """What `push` wrote beside the rows; empty where something else put them there."""
+    name = note_of(config)
+    try:
+        path = api.hf_hub_download(repo_id, name, repo_type="dataset", revision=commit)
+    except EntryNotFoundError:
+        return {}
+    try:
+        return dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        logger.warning("%s in %s cannot be read: rows come without it.", name, repo_id)
+        return {}
+
+
+def _write_steps(rows: Any, steps: list[dict[str, Any]]) -> None:
+    """Put the records of `push` into rows that were just read."""
+    for part in rows.values() if isinstance(rows, Mapping) else [rows]:
+        part.info.description = with_steps(part.info, steps).description
+
+
+def _with_index(rows: Dataset, path: Path, index: Mapping[str, Any], where: str) -> Dataset:
+    from rir_hf.index.attach import load_index
+
+    if index["rows"] != len(rows) or index["corpus"] != digest_of_rows(rows):
+        raise ValueError(
+            f"The index in {where} was built over other rows ({index['rows']:,} of them, here are "
+            f"{len(rows):,}): its hits would be wrong. Push the corpus again with its index, or "
+            "load the rows without it, with load_dataset."
+        )
+    rows = load_index(rows, path, index["name"])
+    set_search_settings(rows.get_index(index["name"]).faiss_index, index["settings"])
+    return rows

@@ -1,0 +1,347 @@
+"""Datasets onto the Hub: rows, card, provenance and index in one commit.
+
+A push writes everything to a temporary folder first, then uploads, then commits once, on top of the
+revision that it has read: whatever stops it before leaves the repository as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, DatasetInfo
+from datasets.splits import SplitDict, SplitInfo
+from datasets.utils.py_utils import convert_file_size_to_int
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
+
+from rir_hf.core.columns import without_indexes
+from rir_hf.core.configured import Configured
+from rir_hf.core.provenance import package_versions, provenance, record_step, without_secrets
+from rir_hf.core.step import Step
+from rir_hf.hub.calls import explaining, head_of, reason_of, trying
+from rir_hf.hub.card import Part, updated_card
+from rir_hf.hub.layout import (
+    CARD,
+    belongs_to,
+    check_config,
+    digest_of_rows,
+    folder_of,
+    index_of,
+    note_of,
+    plot_of,
+    shard_of,
+)
+from rir_hf.reports.counts import count_stages
+from rir_hf.reports.plots import plot_report
+
+logger = logging.getLogger(__name__)
+
+_SPLIT = re.compile(r"\w+(\.\w+)*")
+
+
+def push(
+    ds: Dataset | DatasetDict,
+    repo_id: str,
+    config_name: str = "default",
+    *,
+    corpus: Dataset | None = None,
+    steps: Sequence[Step | Mapping[str, Any]] = (),
+    private: bool | None = None,
+    revision: str | None = None,
+    license: str | None = None,
+    language: str | list[str] | None = None,
+    tags: Sequence[str] = (),
+    max_shard_size: int | str = "500MB",
+    commit_message: str | None = None,
+    token: str | None = None,
+) -> CommitInfo:
+    """Put rows on the Hub as a config of a dataset repository, with a card, their provenance and
+    their index, in one commit.
+
+    Other configs of the repository stay as they are; this one is replaced. So is its section of the
+    card, while all text outside it, and what the card's YAML says already, stays. Pushing the same
+    again changes nothing. Where the repository did not exist and the push fails, it is removed
+    again.
+
+    Args:
+        ds: rows of any stage; a `Dataset` becomes the split that it names, or `train`. An attached
+            index goes along.
+        repo_id: `"user/name"`, or `"name"` for your own. Created where it does not exist.
+        config_name: name of the config: letters, digits, `_`, `-` and `.`.
+        corpus: a corpus with an attached index, pushed in the same commit as the config `corpus`.
+        steps: what made `ds`, first to last, where it was mapped with plain `map`, which leaves no
+            record as `run` does: steps, or records as `provenance` gives them. Added to what
+            `provenance(ds)` says, each once.
+        private: of a new repository. True for one that exists and is public is an error.
+        revision: branch, created where it does not exist. Default: the main one.
+        license, language: for the card's YAML, such as `"cc-by-4.0"` and `"en"`.
+        tags: for the card's YAML, besides those of the kind of rows.
+        max_shard_size: of a parquet file before compression, in bytes or as `"500MB"`.
+        commit_message: default: `"Push CONFIG"`.
+        token: with write access. Default: the one of `hf auth login` or `HF_TOKEN`.
+
+    Returns:
+        What `HfApi.create_commit` returns: `oid`, `commit_url`.
+
+    Raises:
+        TypeError, ValueError: something that cannot be pushed, before anything is sent.
+        PermissionError: no token, or one that may not write there.
+        HfHubHTTPError, HTTPError: the Hub failed, again and again; the revision before is intact.
+
+    Conflicts with other pushes and passing faults of the server are tried again, up to 5 times.
+    While it runs it needs as much room for temporary files as the rows take in parquet.
+
+    Example:
+        >>> mined = pairs.map(MineNegatives(corpus), batched=True)                  # doctest: +SKIP
+        >>> push(mined, "me/retriever-data", "mined", steps=[MineNegatives(corpus)],
+        ...      corpus=corpus, license="cc-by-4.0")                                # doctest: +SKIP
+        >>> rows = pull("me/retriever-data", "mined")                               # doctest: +SKIP
+    """
+    configs = {config_name: _as_splits(ds, config_name)}
+    records = {config_name: [_record_of(step) for step in steps]}
+    if corpus is not None:
+        if config_name == "corpus":
+            raise ValueError(
+                'The corpus is pushed as the config "corpus": give ds another config_name, or push '
+                "it alone."
+            )
+        configs["corpus"] = _as_splits(corpus, "corpus")
+    api = HfApi(token=token, library_name="rir_hf")
+    yaml = {"license": license, "language": language, "tags": list(tags)}
+    message = commit_message or f"Push {', '.join(configs)}"
+    with tempfile.TemporaryDirectory(prefix="rir-hf-push-") as folder, explaining(repo_id):
+        parts = [
+            _prepare(name, splits, records.get(name, []), Path(folder), max_shard_size)
+            for name, splits in configs.items()
+        ]
+        repo_id, is_new = _require_repository(api, repo_id, private)
+        try:
+            _require_branch(api, repo_id, revision)
+            return trying(lambda: _commit(api, repo_id, revision, parts, yaml, message))
+        except BaseException:
+            if is_new:
+                _remove_again(api, repo_id, revision)
+            raise
+
+
+def _as_splits(ds: Any, config: str) -> dict[str, Dataset]:
+    """The splits by name; raises what cannot be pushed."""
+    if not isinstance(ds, (Dataset, DatasetDict)):
+        raise TypeError(
+            f"push takes a Dataset or a DatasetDict for the config {config!r}, got "
+            f"{type(ds).__name__}: save a stream first."
+        )
+    check_config(config)
+    splits = dict(ds) if isinstance(ds, DatasetDict) else {_split_of(ds): ds}
+    if not splits or not any(rows.column_names for rows in splits.values()):
+        raise ValueError(f"There is nothing to push as {config!r}: no split, or no column.")
+    first = next(iter(splits.values()))
+    for name, rows in splits.items():
+        if not _SPLIT.fullmatch(name):
+            raise ValueError(
+                f"The split {name!r} has a name that the Hub does not take: letters, digits, _ and "
+                "single dots between them."
+            )
+        if rows.features != first.features:
+            raise ValueError(
+                "All splits of a config must have the same columns and types: "
+                f"{name!r} has {rows.features}."
+            )
+    return splits
+
+
+def _split_of(ds: Dataset) -> str:
+    """The split that a dataset names; `train` for a part of one, such as `train[:10%]`."""
+    name = str(ds.split or "train")
+    return name if _SPLIT.fullmatch(name) else "train"
+
+
+def _record_of(step: Any) -> dict[str, Any]:
+    """The record of a step that a caller names."""
+    if not isinstance(step, (Configured, Mapping)) or "step" not in record_step(step):
+        raise TypeError(
+            f"steps must be steps, or records with the key 'step' as provenance gives them, got "
+            f"{step!r:.80}."
+        )
+    record = without_secrets(record_step(step))
+    return dict(json.loads(json.dumps(record)))
+
+
+def _prepare(
+    config: str,
+    splits: dict[str, Dataset],
+    records: list[dict[str, Any]],
+    folder: Path,
+    max_shard_size: int | str,
+) -> Part:
+    """Write everything that belongs to a config, but the card, into the folder."""
+    files: dict[str, Path] = {}
+    info = _write_rows(config, splits, folder, files, max_shard_size)
+    known = provenance(DatasetDict(splits))
+    made_by = [*known, *(record for record in records if record not in known)]
+    note: dict[str, Any] = {"steps": made_by, "versions": package_versions()}
+    note |= _write_index(config, splits, made_by, folder, files)
+    first = next(iter(splits.values()))
+    counts = count_stages(first)
+    has_plot = "mining" in counts and _write_plot(config, first, folder, files)
+    path = folder / f"{config}-provenance.json"
+    path.write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    files[note_of(config)] = path
+    return Part(config, files, info, note, counts, plot_of(config) if has_plot else None)
+
+
+def _write_rows(
+    config: str,
+    splits: dict[str, Dataset],
+    folder: Path,
+    files: dict[str, Path],
+    max_shard_size: int | str,
+) -> DatasetInfo:
+    """Write the parquet files, add them to `files`, and say what is in them."""
+    infos = SplitDict()
+    for split, rows in splits.items():
+        written = 0
+        for name, shard in _shards(without_indexes(rows), split, max_shard_size):
+            path = folder / f"{config}-{name}"
+            written += shard.to_parquet(path)
+            files[f"{folder_of(config)}/{name}"] = path
+        infos[split] = SplitInfo(name=split, num_bytes=written, num_examples=len(rows))
+    return DatasetInfo(
+        features=next(iter(splits.values())).features,
+        splits=infos,
+        download_size=sum(path.stat().st_size for path in files.values()),
+        dataset_size=sum(split.num_bytes for split in infos.values()),
+    )
+
+
+def _shards(rows: Dataset, split: str, max_shard_size: int | str) -> Iterator[tuple[str, Dataset]]:
+    """The parts of a split that become a file each, with the names of the files."""
+    stored = rows.data.nbytes * len(rows) / max(1, rows.data.num_rows)
+    number = max(1, -int(-stored // convert_file_size_to_int(max_shard_size)))
+    number = min(number, max(1, len(rows)))
+    plain = rows.with_format(None)
+    for position in range(number):
+        shard = plain.shard(number, position, contiguous=True)
+        yield shard_of(split, position, number), shard
+
+
+def _write_index(
+    config: str,
+    splits: dict[str, Dataset],
+    steps: list[dict[str, Any]],
+    folder: Path,
+    files: dict[str, Path],
+) -> dict[str, Any]:
+    """Write the index, if one is attached, and say what it is, for people and for the check of
+    `pull`."""
+    attached = [split for split, rows in splits.items() if rows.list_indexes()]
+    if not attached:
+        return {}
+    rows = splits[attached[0]]
+    if len(attached) > 1 or len(rows.list_indexes()) > 1:
+        names = {split: splits[split].list_indexes() for split in attached}
+        raise ValueError(f"A config can have one index, {config!r} has {names}.")
+    from rir_hf.index.attach import save_index
+
+    name = rows.list_indexes()[0]
+    path = folder / f"{config}-{name}.faiss"
+    save_index(rows, path, name)
+    files[index_of(config, name)] = path
+    identity = index_identity(rows, name)
+    identity |= {"file": index_of(config, name), "corpus": digest_of_rows(rows)}
+    embedded = [step for step in steps if step.get("output") == name and "retriever" in step]
+    if embedded:
+        identity["retriever"] = embedded[-1]["retriever"]
+    return {"split": attached[0], "index": identity}
+
+
+def _write_plot(config: str, rows: Dataset, folder: Path, files: dict[str, Path]) -> bool:
+    """Draw the picture of the card; False where matplotlib is missing."""
+    path = folder / f"{config}-report.png"
+    try:
+        plot_report(rows, path)
+    except ImportError as error:
+        logger.info("The card gets no plot: %s", error)
+        return False
+    files[plot_of(config)] = path
+    return True
+
+
+def _require_repository(api: HfApi, repo_id: str, private: bool | None) -> tuple[str, bool]:
+    """The full name of the repository, and whether it was created just now."""
+    try:
+        info = trying(lambda: api.repo_info(repo_id, repo_type="dataset"))
+    except RepositoryNotFoundError:
+        url = trying(
+            lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        )
+        return url.repo_id, True
+    if private and not info.private:
+        raise ValueError(
+            f"{repo_id} exists and is public, private=True was asked. Make it private first, or "
+            "choose another name."
+        )
+    return info.id, False
+
+
+def _require_branch(api: HfApi, repo_id: str, revision: str | None) -> None:
+    """Create the branch where it does not exist; a pull request's reference exists already."""
+    if revision is not None and not revision.startswith("refs/"):
+        trying(
+            lambda: api.create_branch(repo_id, branch=revision, repo_type="dataset", exist_ok=True)
+        )
+
+
+def _commit(
+    api: HfApi,
+    repo_id: str,
+    revision: str | None,
+    parts: list[Part],
+    yaml: Mapping[str, Any],
+    message: str,
+) -> CommitInfo:
+    """One try: read the revision, plan on top of it, upload and commit."""
+    head = head_of(api, repo_id, revision)
+    there = set(api.list_repo_files(repo_id, repo_type="dataset", revision=head))
+    card = ""
+    if CARD in there:
+        path = api.hf_hub_download(repo_id, CARD, repo_type="dataset", revision=head)
+        card = Path(path).read_text(encoding="utf-8")
+    text = updated_card(card, repo_id, parts, yaml)
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=text.encode())
+    ]
+    for part in parts:
+        old = {name for name in there if belongs_to(name, part.config)} - set(part.files)
+        operations += [CommitOperationDelete(path_in_repo=name) for name in sorted(old)]
+        operations += [
+            CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)
+            for name, path in part.files.items()
+        ]
+    return api.create_commit(
+        repo_id,
+        operations,
+        commit_message=message,
+        repo_type="dataset",
+        revision=revision,
+        parent_commit=head,
+    )
+
+
+def _remove_again(api: HfApi, repo_id: str, revision: str | None) -> None:
+    """Remove the repository, unless somebody has put something into it meanwhile."""
+    try:
+        refs = api.list_repo_refs(repo_id, repo_type="dataset")
+        others = {branch.name for branch in refs.branches} - {"main", revision}
+        files = set(api.list_repo_files(repo_id, repo_type="dataset"))
+        if not others and not refs.tags and not files - {".gitattributes"}:
+            api.delete_repo(repo_id, repo_type="dataset", missing_ok=True)
+    except (HTTPError, OSError) as error:
+        message = "%s was created for this push and could not be removed again: %s"
+        logger.warning(message, repo_id, reason_of(error))

@@ -1,0 +1,119 @@
+"""The first step for a corpus, queries and hypothetical answers: the vectors of a text column."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rir_hf.core.columns import Batch
+from rir_hf.core.step import Step
+from rir_hf.models.retriever import Encoder, Role, as_encoder
+from rir_hf.schema import EMBEDDING, TEXT, Column
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+class Embed(Step):
+    """Adds the vectors of a text column.
+
+    A row whose text is empty or null keeps its place with a vector of zeros, whose similarity to
+    anything is 0: `Search` and `MineNegatives` give such a query no hits and a note, and such a
+    passage never becomes a negative. Within a batch each distinct text is encoded once, from the
+    longest to the shortest, so a large `batch_size` of the map (512, say) wastes little on padding.
+
+    Args:
+        retriever: a `Retriever`, a model name or folder, a `SentenceTransformer`, or any object
+            with `encode_queries` and `encode_corpus` (a FlagEmbedding model), or with
+            `encode_query` and `encode_document`; see `as_encoder`.
+        column: the text column.
+        role: `"passage"` or `"query"`: which prompt, and which of the two encoding methods.
+            Hypothetical answers are searched with, so their role here is `"query"`, in mining and
+            for preferences alike. The original's scripts encode them as passages where they mine
+            and as queries where they make preferences; `role="passage"` mines as they do.
+        output: name of the added column, a list of float32.
+
+    Raises:
+        TypeError: `retriever` is nothing that encodes texts.
+        ValueError: another `role`; when mapped, a missing column, values that are no texts, or
+            vectors that do not fit.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> class Lengths:
+        ...     def encode_queries(self, texts):
+        ...         return [[len(text), 1.0] for text in texts]
+        ...     encode_corpus = encode_queries
+        >>> rows = Dataset.from_dict({"text": ["one", ""]})
+        >>> rows.map(Embed(Lengths()), batched=True)["embedding"][:]
+        [[3.0, 1.0], [0.0, 0.0]]
+        >>> retriever = Retriever("BAAI/bge-base-en-v1.5")                      # doctest: +SKIP
+        >>> corpus = corpus.map(Embed(retriever), batched=True, batch_size=512)  # doctest: +SKIP
+        >>> embed = Embed(retriever, "query", role="query")                      # doctest: +SKIP
+        >>> pairs = pairs.map(embed, batched=True, batch_size=512)               # doctest: +SKIP
+
+    On several GPUs: `map(Embed(...), batched=True, with_rank=True, num_proc=8)` after
+    `multiprocess.set_start_method("spawn")`.
+    """
+
+    def __init__(
+        self,
+        retriever: Encoder | SentenceTransformer | str | os.PathLike[str],
+        column: str = "text",
+        *,
+        role: Role = "passage",
+        output: str = "embedding",
+    ) -> None:
+        if role not in ("passage", "query"):
+            raise ValueError(f'role must be "passage" or "query", got {role!r}.')
+        self.retriever = as_encoder(retriever)
+        self.column = column
+        self.role = role
+        self.output = output
+
+    @property
+    def inputs(self) -> tuple[Column, ...]:
+        """The text column."""
+        return (TEXT.named(self.column),)
+
+    @property
+    def outputs(self) -> tuple[Column, ...]:
+        """The vectors."""
+        return (EMBEDDING.named(self.output),)
+
+    def transform(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Return `{output: (rows, d) float32}`."""
+        texts = batch.texts(self.column)
+        numbers, distinct = distinct_texts(texts)
+        # One text at least, so that the dimension is known even where a whole batch is empty.
+        found = self._vectors(distinct or ["empty"])
+        vectors = np.zeros((len(texts), found.shape[1]), np.float32)
+        filled = numbers >= 0
+        vectors[filled] = found[numbers[filled]]
+        return {self.output: vectors}
+
+    def _vectors(self, texts: list[str]) -> np.ndarray:
+        encoder: Any = self.retriever
+        encode = encoder.encode_queries if self.role == "query" else encoder.encode_corpus
+        return encode(texts)
+
+
+def distinct_texts(texts: list[str | None]) -> tuple[np.ndarray, list[str]]:
+    """The distinct texts that are not empty, from the longest to the shortest, and where each row's
+    is among them.
+
+    Returns:
+        For each row the position of its text, -1 where that is empty, `(rows,)` int64; and the
+        texts.
+
+    Example:
+        >>> distinct_texts(["a", None, "longer", "a", " "])
+        (array([ 1, -1,  0,  1, -1]), ['longer', 'a'])
+    """
+    filled = [text for text in texts if text and not text.isspace()]
+    distinct = sorted(dict.fromkeys(filled), key=len, reverse=True)
+    position = {text: number for number, text in enumerate(distinct)}
+    numbers = [position.get(text, -1) if text is not None else -1 for text in texts]
+    return np.array(numbers, np.int64), distinct

@@ -1,0 +1,205 @@
+"""Prompts in tokens: put into the chat template, counted, and cut until they fit the model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from rir_hf.core.configured import Configured
+from rir_hf.models.llm import LLM, LLMError, Prompt, as_messages
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_UNLIMITED = 1 << 30
+_TRIES = 3  # a cut text may have a token more than it had in the whole
+
+
+class Fitted(NamedTuple):
+    """A prompt that fits the model, or why there is none."""
+
+    prompt: Prompt | LLMError
+    """The prompt, or the error that stands in its stead."""
+    cut: int
+    """How many of its passages were cut."""
+
+
+def fit(
+    llm: LLM,
+    write: Callable[[list[str]], Prompt],
+    passages: list[str],
+    *,
+    max_passage_tokens: int,
+    answer_tokens: int,
+) -> Fitted:
+    """Write a prompt around passages, cutting the passages, and nothing else, until it fits.
+
+    The longest passages are cut first, all of them to the same number of tokens.
+
+    Args:
+        llm: its `context_length` is what prompt and answer have room in, in tokens. Where it has
+            none, or None, only `max_passage_tokens` counts.
+        write: makes the prompt from the passages.
+        passages: their texts.
+        max_passage_tokens: no passage longer than this, whether it would fit or not.
+        answer_tokens: tokens to leave free behind the prompt.
+
+    Example:
+        >>> from rir_hf.models.server import OpenAIChat
+        >>> llm = OpenAIChat("any", max_length=11)      # counts three bytes as a token
+        >>> write = lambda passages: "Judge " + " and ".join(passages)
+        >>> fit(llm, write, ["short", "a long passage"], max_passage_tokens=9, answer_tokens=3)
+        Fitted(prompt='Judge short and a long pa', cut=1)
+    """
+    kept = llm.cut(passages, max_passage_tokens)
+    prompt = write(kept)
+    context = getattr(llm, "context_length", None) or _UNLIMITED
+    room = context - answer_tokens
+    over = llm.count_tokens([prompt])[0] - room
+    if over <= 0:
+        return Fitted(prompt, _count_cut(kept, passages))
+    shorter = _fit_shorter(llm, write, passages, kept, room, over)
+    if shorter is not None:
+        return shorter
+    less = f"{context} tokens less {answer_tokens} for the answer"
+    return Fitted(LLMError(f"the prompt does not fit {less}, even with its passages cut away"), 0)
+
+
+class Tokenized(Configured, ABC):
+    """What a model with its tokenizer at hand can do: chat template, counting, cutting.
+
+    A subclass has the setting `template_arguments`, passed on to the chat template.
+    """
+
+    is_chat: ClassVar[bool] = True
+    template_arguments: dict[str, Any]
+
+    @property
+    @abstractmethod
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+
+    def cut(self, texts: list[str], max_tokens: int) -> list[str]:
+        """Each text, or as much of its beginning as `max_tokens` tokens hold."""
+        return cut_to_tokens(self._tokenizer, texts, max_tokens)
+
+    def count_tokens(self, prompts: list[Prompt]) -> list[int]:
+        """Tokens of each prompt, as the model reads it."""
+        return [len(ids) for ids in self.token_ids(prompts)]
+
+    def token_ids(self, prompts: list[Prompt]) -> list[list[int]]:
+        """Token ids of each prompt, with the chat template around it where the model has one."""
+        if not prompts:
+            return []
+        texts = [self._text_of(prompt) for prompt in prompts]
+        return self._ids_of(texts, add_special_tokens=not self.is_chat)
+
+    def continuation_ids(self, prompt: Prompt, continuation: str) -> list[int]:
+        """Token ids of a continuation.
+
+        Behind a plain text it begins with a space, unless either side has one.
+        """
+        if not self.is_chat:
+            sides = (self._text_of(prompt)[-1:], continuation[:1])
+            if not any(side.isspace() for side in sides):
+                continuation = f" {continuation}"
+        return self._ids_of([continuation], add_special_tokens=False)[0]
+
+    def first_tokens(self, choices: list[str]) -> list[list[int]]:
+        """For each choice the tokens that begin it and no other, with and without a space before.
+
+        Raises:
+            ValueError: a choice has no such token.
+        """
+        begun = []
+        for choice in choices:
+            ids = self._ids_of([choice, f" {choice}"], add_special_tokens=False)
+            begun.append({first for first, *_ in ids})
+        times = Counter[int]()
+        for tokens in begun:
+            times.update(tokens)
+        shared = {token for token, count in times.items() if count > 1}
+        for choice, tokens in zip(choices, begun, strict=True):
+            if tokens <= shared:
+                raise ValueError(
+                    f"The choice {choice!r} begins with the same token as another of {choices}, "
+                    "which then does not tell them apart: use other words or letters."
+                )
+        return [sorted(tokens - shared) for tokens in begun]
+
+    def _ids_of(self, texts: list[str], *, add_special_tokens: bool) -> list[list[int]]:
+        tokens = self._tokenizer(texts, add_special_tokens=add_special_tokens, verbose=False)
+        return tokens["input_ids"]
+
+    def _text_of(self, prompt: Prompt) -> str:
+        """A prompt as the model reads it."""
+        messages = as_messages(prompt)
+        if not self.is_chat:
+            return "\n\n".join(message["content"] for message in messages)
+        text = self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **self.template_arguments
+        )
+        return str(text)
+
+
+def cut_to_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int
+) -> list[str]:
+    """Each text, or as much of its beginning as `max_tokens` tokens hold."""
+    if not texts:
+        return []
+    tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return [
+        text if len(spans) <= max_tokens else text[: spans[max_tokens - 1][1]]
+        for text, spans in zip(texts, tokens["offset_mapping"], strict=True)
+    ]
+
+
+def _fit_shorter(
+    llm: LLM,
+    write: Callable[[list[str]], Prompt],
+    passages: list[str],
+    kept: list[str],
+    room: int,
+    over: int,
+) -> Fitted | None:
+    """Cut the passages further, by the tokens that are over in all; None where that is too much."""
+    around, *counts = llm.count_tokens(["", *kept])
+    lengths = [count - around for count in counts]
+    total = sum(lengths)
+    for _ in range(_TRIES):
+        total -= over
+        longest = _longest_allowed(lengths, total)
+        if longest < 1:
+            break
+        kept = llm.cut(passages, longest)
+        prompt = write(kept)
+        over = llm.count_tokens([prompt])[0] - room
+        if over <= 0:
+            return Fitted(prompt, _count_cut(kept, passages))
+    return None
+
+
+def _longest_allowed(lengths: list[int], total: int) -> int:
+    """The greatest length at which to cut, so that all together are no longer than `total`.
+
+    Example:
+        >>> _longest_allowed([2, 9, 30], total=20)
+        9
+        >>> _longest_allowed([2, 9, 30], total=10)
+        4
+    """
+    spent = 0
+    left = len(lengths)
+    for length in sorted(lengths):
+        if spent + length * left > total:
+            return (total - spent) // left
+        spent += length
+        left -= 1
+    return max(lengths, default=0)
+
+
+def _count_cut(kept: list[str], passages: list[str]) -> int:
+    return sum(text != whole for text, whole in zip(kept, passages, strict=True))

@@ -1,0 +1,164 @@
+"""What a language model must do here: prompts go in, texts or log-probabilities come out.
+
+The models of this package, on transformers (`ChatLLM`), behind a server (`OpenAIChat`) or in vLLM
+(`VLLM`), give one result per prompt, in order. Where a prompt failed its result is an `LLMError`,
+so that one bad answer stops nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+from datasets.utils import tqdm
+
+Prompt = str | list[dict[str, str]]
+"""A text, or messages with `role` and `content`."""
+
+_SHOW_PROGRESS_AFTER = 5.0
+_HOPELESS_AFTER = 8
+
+
+class LLMError(Exception):
+    """Why one prompt has no result. It stands in the list of results and is not raised."""
+
+
+@runtime_checkable
+class LLM(Protocol):
+    """What a language model must do to generate or to teach.
+
+    A model may also have `context_length`, the tokens that prompt and answer have together, so
+    that passages are cut to fit it; and `is_chat`, False where it has no chat template.
+    """
+
+    def generate(
+        self,
+        prompts: list[Prompt],
+        *,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        max_tokens: int = 256,
+        stop: list[str] | None = None,
+        n: int = 1,
+        seed: int = 0,
+    ) -> list[list[str] | LLMError]:
+        """`n` answers to each prompt."""
+
+    def choice_logprobs(
+        self, prompts: list[Prompt], choices: list[str]
+    ) -> list[np.ndarray | LLMError]:
+        """For each prompt the log-probabilities, `(len(choices),)`, that the answer's first token
+        begins each choice.
+        """
+
+    def sequence_logprobs(
+        self, prompts: list[Prompt], continuations: list[str]
+    ) -> list[np.ndarray | LLMError]:
+        """For each pair the log-probability of each token of the continuation, `(tokens,)`."""
+
+    def cut(self, texts: list[str], max_tokens: int) -> list[str]:
+        """Each text, or as much of its beginning as `max_tokens` tokens hold."""
+
+    def count_tokens(self, prompts: list[Prompt]) -> list[int]:
+        """Tokens of each prompt, as the model reads it."""
+
+
+def as_llm(model: LLM | str | os.PathLike[str], method: str, who: str) -> LLM:
+    """A `ChatLLM` for a name or a folder; anything else as it is.
+
+    Args:
+        model: an object with the methods of `LLM` that are needed, or a model's name or folder.
+        method: the method that is needed most, `"generate"` for example.
+        who: the step or teacher that needs it, for the error.
+
+    Raises:
+        TypeError: the object does not have that method.
+
+    Example:
+        >>> as_llm(42, "generate", "GenerateQueries")
+        Traceback (most recent call last):
+        TypeError: GenerateQueries needs a model with generate, as ChatLLM has it, got int.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        from rir_hf.models.local import ChatLLM
+
+        return ChatLLM(model)
+    if not callable(getattr(model, method, None)):
+        name = type(model).__name__
+        raise TypeError(f"{who} needs a model with {method}, as ChatLLM has it, got {name}.")
+    return model
+
+
+def is_chat(llm: Any) -> bool:
+    """Whether a model puts prompts into a chat template, rather than continuing a text."""
+    return bool(getattr(llm, "is_chat", True))
+
+
+def as_messages(prompt: Prompt) -> list[dict[str, str]]:
+    """A prompt as messages; a plain text is the user's.
+
+    Example:
+        >>> as_messages("Why?")
+        [{'role': 'user', 'content': 'Why?'}]
+    """
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def check_sampling(temperature: float, top_p: float) -> None:
+    """Raise `ValueError` for settings that no draw can have."""
+    if not temperature >= 0 or not 0 < top_p <= 1:
+        raise ValueError(
+            f"temperature must be at least 0 and top_p in (0, 1], got {temperature} and {top_p}."
+        )
+
+
+def ask_where_fitting(
+    prompts: list[Prompt | LLMError], ask: Callable[[list[Prompt], list[int]], list[Any]]
+) -> list[Any]:
+    """Ask for the prompts that fit the model; the results of the others say why they do not.
+
+    Args:
+        prompts: prompts as `fit` makes them, or the errors in their stead.
+        ask: is given the prompts that fit and their positions, and returns a result for each.
+
+    Example:
+        >>> found = ask_where_fitting(["a", LLMError("too long")], lambda prompts, _: prompts)
+        >>> found
+        ['a', LLMError('too long')]
+    """
+    fitting = [at for at, prompt in enumerate(prompts) if not isinstance(prompt, LLMError)]
+    results = list(prompts)
+    asked = cast("list[Prompt]", [prompts[at] for at in fitting])
+    for at, result in zip(fitting, ask(asked, fitting), strict=True):
+        results[at] = result
+    return results
+
+
+def raise_if_hopeless(step: object, what: str, errors: list[str | None]) -> None:
+    """Raise `RuntimeError` once a model has failed on every row so far: on all of a first batch of
+    several rows, or on the first eight.
+
+    Args:
+        step: the step, which remembers the counts from batch to batch.
+        what: what the message calls the model, `"generator"` for example.
+        errors: why each row of the batch failed; None where it did not.
+    """
+    failed = [error for error in errors if error is not None]
+    state = vars(step)
+    state["_answered"] = state.get("_answered", 0) + len(errors) - len(failed)
+    state["_failed"] = state.get("_failed", 0) + len(failed)
+    is_hopeless = len(failed) > 1 or state["_failed"] >= _HOPELESS_AFTER
+    if not state["_answered"] and is_hopeless:
+        raise RuntimeError(
+            f"{type(step).__name__}: the {what} failed on all {state['_failed']} rows so far, "
+            f"the last time because: {failed[-1]}"
+        )
+
+
+def progress(total: int, name: str) -> tqdm:
+    """A bar for a call that takes longer than five seconds; that of `Dataset.map` moves only
+    between batches.
+    """
+    return tqdm(total=total, desc=name, unit=" prompts", delay=_SHOW_PROGRESS_AFTER, leave=False)

@@ -1,0 +1,506 @@
+"""`ChatLLM` and `CompletionLLM`: causal language models on transformers, in this process."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from rir_hf.core.columns import check_at_least, check_choice
+from rir_hf.core.configured import require_place
+from rir_hf.core.draws import seed_of
+from rir_hf.models.fitting import Tokenized
+from rir_hf.models.gguf import check_gguf, unpacked_gguf
+from rir_hf.models.llm import LLMError, Prompt, progress
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_TOKENS_ON_CPU = 2048
+_TOKENS_ON_GPU = 32768
+_LOGITS_AT_ONCE = 1 << 26
+_UNLIMITED = 1 << 30
+
+
+class ChatLLM(Tokenized):
+    """An instruction-tuned causal language model of transformers, with its chat template.
+
+    It is loaded on the first call, in the process that makes it. Prompts are sorted by length and
+    run in batches of `batch_tokens`, so that memory does not depend on how many there are or how
+    long. For the cache a Hub model is its name and `revision`, a local folder or GGUF file its
+    content, a loaded model its weights.
+
+    Args:
+        model: Hub name, local folder (of a PEFT adapter too, with peft installed) or a loaded
+            `PreTrainedModel`.
+        tokenizer: the tokenizer of a loaded model. Default: the one that lies with the model.
+        gguf_file: name of a GGUF file in the folder `model`. Its weights are unpacked once into a
+            folder of the Hugging Face cache, in half precision; needs `pip install gguf
+            accelerate`.
+        dtype: `"bfloat16"`, `"float16"` or `"float32"`. Default: the checkpoint's own on a GPU,
+            float32 on the CPU.
+        device: `"cpu"`, `"cuda:1"`, ... Default: a GPU if there is one. A worker's number
+            overrides it.
+        max_length: tokens of prompt and answer together. Default: what the model was made for.
+        batch_tokens: tokens of one forward pass, padding included. Default: 2,048 on the CPU,
+            32,768 on a GPU.
+        template_arguments: passed on to the chat template, `{"enable_thinking": False}` for Qwen3.
+        revision: branch, tag or commit of a Hub model. Pin a commit where results must stay.
+        trust_remote_code: run code from the model's repository. Only for repositories you have
+            read.
+
+    Raises:
+        FileNotFoundError: the folder, or the GGUF file in it, is not there.
+        ValueError: a setting out of range, or a loaded model without its tokenizer.
+
+    Example:
+        >>> folder, file = "models", "SmolLM2-135M-Instruct.Q4_1.gguf"
+        >>> llm = ChatLLM(folder, gguf_file=file)                                # doctest: +SKIP
+        >>> llm.generate(["What is the capital of France?"], max_tokens=8)       # doctest: +SKIP
+        [['The capital of France is Paris.']]
+        >>> llm.choice_logprobs(["Is Madrid in Spain?"], ["Yes", "No"])          # doctest: +SKIP
+        [array([-1.83099437, -1.48176694])]
+    """
+
+    version: ClassVar[int] = 1
+    without_effect: ClassVar[tuple[str, ...]] = (
+        "gguf_file",  # its content is the model's identity
+        "device",
+        "batch_tokens",
+        "trust_remote_code",
+    )
+    models: ClassVar[Mapping[str, str]] = {"model": "_source"}
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | PreTrainedModel,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        gguf_file: str | None = None,
+        dtype: str | None = None,
+        device: str | None = None,
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+        template_arguments: dict[str, Any] | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
+        if isinstance(self.model, str):
+            require_place(self.model)
+            check_gguf(self.model, gguf_file)
+        elif tokenizer is None:
+            raise ValueError(
+                "A loaded model needs its tokenizer too: "
+                "tokenizer=AutoTokenizer.from_pretrained(...)."
+            )
+        check_choice("dtype", dtype, (None, "auto", "float32", "float16", "bfloat16"))
+        for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens)):
+            check_at_least(name, 1 if value is None else value, 1)
+        self.tokenizer = tokenizer
+        self.gguf_file = gguf_file
+        self.dtype = dtype
+        self.device = device
+        self.max_length = max_length
+        self.batch_tokens = batch_tokens
+        self.template_arguments = template_arguments or {}
+        self.revision = revision
+        self.trust_remote_code = trust_remote_code
+
+    def generate(
+        self,
+        prompts: list[Prompt],
+        *,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        max_tokens: int = 256,
+        stop: list[str] | None = None,
+        n: int = 1,
+        seed: int = 0,
+    ) -> list[list[str] | LLMError]:
+        """`n` answers to each prompt.
+
+        What is drawn depends on `seed`, the prompt and the answer's number alone, so other batches
+        give the same texts (but for a draw that falls on the last bits of a probability).
+
+        Args:
+            prompts: texts or lists of messages.
+            temperature: 0 takes the likeliest token each time.
+            top_p: draws from the likeliest tokens that together have this probability.
+            max_tokens: longest answer.
+            stop: texts before which an answer ends.
+            n: answers per prompt.
+            seed: of the draws.
+        """
+        ids = self._ids_that_fit(prompts, max_tokens)
+        jobs = _numbered(ids, n)
+        texts: dict[tuple[int, int], str] = {}
+        for batch in self._batches([len(ids[at]) + max_tokens for at, _ in jobs]):
+            of_batch = [jobs[job] for job in batch]
+            draws = None
+            if temperature > 0:
+                seeds = [seed_of(seed, prompts[at], number) for at, number in of_batch]
+                draws = _Draws(seeds, temperature, top_p, self._model.device)
+            written = self._write([ids[at] for at, _ in of_batch], max_tokens, stop, draws)
+            texts.update(zip(of_batch, written, strict=True))
+        return [
+            own if isinstance(own, LLMError) else [texts[at, number] for number in range(n)]
+            for at, own in enumerate(ids)
+        ]
+
+    def choice_logprobs(
+        self, prompts: list[Prompt], choices: list[str]
+    ) -> list[np.ndarray | LLMError]:
+        """For each prompt the log-probabilities, `(len(choices),)`, that the answer's first token
+        begins each choice.
+        """
+        first = self.first_tokens(choices)
+        found: list[Any] = self._ids_that_fit(prompts, 1)
+        fitting = [at for at, ids in enumerate(found) if not isinstance(ids, LLMError)]
+        for batch in self._batches([len(found[at]) for at in fitting]):
+            of_batch = [fitting[number] for number in batch]
+            ids, mask = self._padded([found[at] for at in of_batch])
+            logits = self._forward(ids, mask, logits_to_keep=1).logits[:, -1].float()
+            for at, logprobs in zip(of_batch, logits.log_softmax(-1).cpu(), strict=True):
+                sums = [logprobs[tokens].logsumexp(0).item() for tokens in first]
+                found[at] = np.array(sums)
+        return found
+
+    def sequence_logprobs(
+        self, prompts: list[Prompt], continuations: list[str]
+    ) -> list[np.ndarray | LLMError]:
+        """For each pair the log-probability of each token of the continuation, `(tokens,)`.
+
+        A prompt that comes more than once is read once, and only the tokens of the continuations
+        go through the output layer.
+        """
+        texts = zip(prompts, continuations, strict=True)
+        wanted = [self.continuation_ids(prompt, continuation) for prompt, continuation in texts]
+        found: list[Any] = []
+        pairs_of: dict[tuple[int, ...], list[int]] = {}
+        for pair, ids in enumerate(self._ids_that_fit(prompts, 1)):
+            found.append(self._why_not(ids, wanted[pair]))
+            if found[pair] is None:
+                pairs_of.setdefault(tuple(ids), []).append(pair)
+        distinct = list(pairs_of)
+        for batch in self._batches([len(ids) for ids in distinct]):
+            of_batch = [distinct[number] for number in batch]
+            jobs = []
+            for row, ids in enumerate(of_batch):
+                jobs += [(row, pair) for pair in pairs_of[ids]]
+            scores = self._score(of_batch, [(row, wanted[pair]) for row, pair in jobs])
+            for (_, pair), logprobs in zip(jobs, scores, strict=True):
+                found[pair] = logprobs
+        return found
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self._own_length if self.max_length is None else self.max_length
+
+    def to(self, device: str) -> None:
+        """Put the model on `device`, now or when it is loaded."""
+        if device != self.device:
+            self.device = device
+            if "_model" in vars(self):
+                self._model.to(device)
+
+    @property
+    def _source(self) -> Any:
+        """What the model's identity is the content of."""
+        return Path(str(self.model), self.gguf_file) if self.gguf_file else self.model
+
+    @property
+    def _folder(self) -> str:
+        """Where transformers loads from."""
+        return str(unpacked_gguf(self._source)) if self.gguf_file else str(self.model)
+
+    @property
+    def _where(self) -> dict[str, Any]:
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        if self.tokenizer is not None:
+            return self.tokenizer
+        self._keep_identity("model")
+        tokenizer = AutoTokenizer.from_pretrained(self._folder, **self._where)
+        if self.is_chat and not tokenizer.chat_template:
+            raise ValueError(
+                f"{self.model} has no chat template. Use CompletionLLM for a model that was not "
+                "tuned to follow instructions."
+            )
+        return tokenizer
+
+    @cached_property
+    def _model(self) -> Any:
+        """The loaded `PreTrainedModel`."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        if not isinstance(self.model, str):
+            return self.model.eval()
+        self._keep_identity("model")
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = self.dtype or ("float32" if device == "cpu" else "auto")
+        model: Any = AutoModelForCausalLM.from_pretrained(self._folder, dtype=dtype, **self._where)
+        return model.to(device).eval()
+
+    @cached_property
+    def _own_length(self) -> int:
+        """Tokens that the model was made for."""
+        from transformers import AutoConfig
+
+        is_folder_or_name = isinstance(self.model, str)
+        if is_folder_or_name and not Path(str(self.model), "adapter_config.json").exists():
+            config = AutoConfig.from_pretrained(self._folder, **self._where)
+        else:
+            config = self._model.config
+        length = getattr(config.get_text_config(), "max_position_embeddings", None)
+        return length or _UNLIMITED
+
+    @property
+    def _tokens_at_once(self) -> int:
+        on_cpu = self._model.device.type == "cpu"
+        return self.batch_tokens or (_TOKENS_ON_CPU if on_cpu else _TOKENS_ON_GPU)
+
+    def _ids_that_fit(self, prompts: list[Prompt], answer_tokens: int) -> list[Any]:
+        """Token ids of each prompt, or an error where they and the answer do not fit the model."""
+        found: list[Any] = []
+        for ids in self.token_ids(prompts):
+            fits = 0 < len(ids) <= self.context_length - answer_tokens
+            found.append(
+                ids if fits else does_not_fit(len(ids), answer_tokens, self.context_length)
+            )
+        return found
+
+    def _why_not(self, ids: list[int] | LLMError, wanted: list[int]) -> LLMError | None:
+        """Why a continuation has no score; None where it has one."""
+        if isinstance(ids, LLMError):
+            return ids
+        if not wanted:
+            return LLMError("the text to score has no token")
+        total = len(ids) + len(wanted)
+        if total > self.context_length:
+            return LLMError(
+                f"prompt and continuation have {total} tokens, the model takes "
+                f"{self.context_length}"
+            )
+        return None
+
+    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Batches of the numbers of items of similar length, with a bar where it takes long."""
+        with progress(len(lengths), type(self).__name__) as bar:
+            if lengths:
+                for batch in _batches_of(lengths, self._tokens_at_once):
+                    yield batch
+                    bar.update(len(batch))
+
+    def _padded(
+        self, rows: Sequence[Sequence[int]], *, left: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask, `(rows, longest)`, on the model's device."""
+        ids, mask = _padded(rows, self._pad_token, left=left)
+        return ids.to(self._model.device), mask.to(self._model.device)
+
+    @property
+    def _pad_token(self) -> int:
+        """Any token will do: the mask hides it."""
+        pad = self._tokenizer.pad_token_id
+        return pad if pad is not None else self._tokenizer.eos_token_id or 0
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, **more: Any) -> Any:
+        """Run the model with the positions that the mask says, whatever the padding."""
+        import torch
+
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        with torch.inference_mode():
+            return self._model(input_ids=ids, attention_mask=mask, position_ids=positions, **more)
+
+    def _write(
+        self,
+        rows: list[list[int]],
+        max_tokens: int,
+        stop: list[str] | None,
+        draws: _Draws | None,
+    ) -> list[str]:
+        """The answer to each prompt of a batch."""
+        import torch
+        from transformers import GenerationConfig
+
+        ids, mask = self._padded(rows)
+        own_end = self._model.generation_config.eos_token_id
+        settings = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=max_tokens,
+            eos_token_id=own_end or self._tokenizer.eos_token_id,
+            pad_token_id=self._pad_token,
+            stop_strings=stop,
+        )
+        with torch.inference_mode():
+            out = self._model.generate(
+                ids,
+                attention_mask=mask,
+                generation_config=settings,
+                logits_processor=[] if draws is None else [draws],
+                tokenizer=self._tokenizer if stop else None,
+            )
+        answers = out[:, ids.shape[1] :]
+        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [_before(text, stop or []) for text in texts]
+
+    def _score(
+        self, prompts: list[tuple[int, ...]], jobs: list[tuple[int, list[int]]]
+    ) -> Iterator[np.ndarray]:
+        """Read the prompts once, then each continuation with the keys and values of its prompt.
+
+        Args:
+            prompts: token ids of the prompts of a batch.
+            jobs: number of the prompt, and token ids of a continuation.
+        """
+        ids, mask = self._padded(prompts)
+        read = self._forward(ids, mask, use_cache=True, logits_to_keep=1)
+        if getattr(read, "past_key_values", None) is None:
+            raise ValueError(
+                f"{type(self._model).__name__} keeps no keys and values: it is not a causal "
+                "language model."
+            )
+        longest = max(len(wanted) for _, wanted in jobs)
+        fitting = 2 * self._tokens_at_once // (mask.shape[1] + longest)
+        size = max(1, min(fitting, _LOGITS_AT_ONCE // (longest * read.logits.shape[-1])))
+        for start in range(0, len(jobs), size):
+            part = jobs[start : start + size]
+            yield from self._score_part(read, mask, part, is_all=len(jobs) <= size)
+
+    def _score_part(
+        self, read: Any, mask: torch.Tensor, jobs: list[tuple[int, list[int]]], *, is_all: bool
+    ) -> Iterator[np.ndarray]:
+        """Log-probabilities of some continuations of prompts that were read."""
+        import torch
+
+        rows = torch.tensor([row for row, _ in jobs], device=mask.device)
+        ids, is_token = self._padded([wanted for _, wanted in jobs], left=False)
+        logits = read.logits[rows]
+        if ids.shape[1] > 1:
+            cache = read.past_key_values if is_all else copy.deepcopy(read.past_key_values)
+            cache.batch_select_indices(rows)
+            whole = torch.cat([mask[rows], is_token[:, :-1]], dim=1)
+            more = self._forward(ids[:, :-1], whole, past_key_values=cache, use_cache=True)
+            logits = torch.cat([logits, more.logits], dim=1)
+        for row, (_, wanted) in enumerate(jobs):
+            own = logits[row, : len(wanted)].float()
+            chosen = own.gather(-1, ids[row, : len(own), None])[:, 0]
+            yield (chosen - own.logsumexp(-1)).cpu().numpy().astype(np.float64)
+
+
+class CompletionLLM(ChatLLM):
+    """A causal language model without a chat template: prompts go in as they are, messages as
+    their texts.
+
+    The arguments are those of `ChatLLM`.
+
+    Example:
+        >>> llm = CompletionLLM("openai-community/gpt2")                         # doctest: +SKIP
+        >>> llm.generate(["The capital of France is"], max_tokens=2)             # doctest: +SKIP
+        [[' the capital']]
+    """
+
+    is_chat: ClassVar[bool] = False
+
+
+class _Draws:
+    """Logits processor that draws the next token of each row with random numbers of its own.
+
+    The token is the one with the highest log-probability plus Gumbel noise, which is a draw from
+    the softmax. Unlike a draw by cumulated probabilities it turns out the same when other batches
+    change the last bits of the logits.
+    """
+
+    def __init__(
+        self, seeds: list[int], temperature: float, top_p: float, device: torch.device
+    ) -> None:
+        import torch
+
+        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.temperature = temperature
+        self.top_p = top_p
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Leave one token possible in each row."""
+        import torch
+        from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+        scores = TemperatureLogitsWarper(float(self.temperature))(input_ids, scores.float())
+        if self.top_p < 1:
+            scores = TopPLogitsWarper(self.top_p)(input_ids, scores)
+        noise = torch.empty_like(scores)
+        for row, generator in zip(noise, self.generators, strict=True):
+            row.exponential_(generator=generator)
+        drawn = (scores - noise.log()).argmax(-1, keepdim=True)
+        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
+
+
+def does_not_fit(tokens: int, answer_tokens: int, context_length: int) -> LLMError:
+    """The error of a prompt that is too long for the model."""
+    return LLMError(
+        f"a prompt of {tokens} tokens and an answer of {answer_tokens} do not fit the model's "
+        f"{context_length}"
+    )
+
+
+def _numbered(ids: list[Any], n: int) -> list[tuple[int, int]]:
+    """For each prompt that fits, its position with the numbers of its `n` answers."""
+    jobs = []
+    for at, own in enumerate(ids):
+        if not isinstance(own, LLMError):
+            jobs += [(at, number) for number in range(n)]
+    return jobs
+
+
+def _batches_of(lengths: list[int], budget: int) -> Iterator[list[int]]:
+    """Numbers of items of similar length, the longest first, in batches of at most `budget`.
+
+    Example:
+        >>> list(_batches_of([2, 9, 3, 20, 2], budget=12))
+        [[3], [1], [2, 0, 4]]
+    """
+    order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
+    while order:
+        size = max(1, budget // lengths[order[0]])
+        yield order[:size]
+        order = order[size:]
+
+
+def _padded(
+    rows: Sequence[Sequence[int]], pad: int, *, left: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask, `(rows, longest)`."""
+    import torch
+
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for number, row in enumerate(rows):
+        columns = slice(width - len(row), width) if left else slice(len(row))
+        ids[number, columns] = torch.tensor(row)
+        mask[number, columns] = 1
+    return ids, mask
+
+
+def _before(text: str, stop: list[str]) -> str:
+    r"""The text up to the first of the stop texts.
+
+    Example:
+        >>> _before("one. two\nthree", ["\n", "."])
+        'one'
+    """
+    ends = [text.find(end) for end in stop if end in text]
+    return text[: min(ends, default=len(text))]

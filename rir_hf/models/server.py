@@ -1,0 +1,503 @@
+"""`OpenAIChat`: the language model behind any server that speaks OpenAI's protocol."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from rir_hf.core.configured import Configured
+from rir_hf.core.draws import seed_of
+from rir_hf.models.llm import LLMError, Prompt, as_messages, progress
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+_Job = tuple[dict[str, Any], Callable[[Any], Any]]
+
+_BYTES_PER_TOKEN = 3
+_FAILURES_IN_A_ROW = 32
+_LEAST_PROBABILITY = 1e-7
+_LONGEST_ERROR = 300
+_SHORTEST_SECRET = 4
+_MISCONFIGURED = {
+    401: "the key is not accepted",
+    403: "access is refused",
+    404: "there is no such model or address",
+}
+_TRY_LATER = (408, 409, 429)
+_UNREADABLE = (
+    ValueError,  # no JSON
+    RecursionError,  # JSON that is nested too deep
+    KeyError,  # these four: not of the protocol's shape
+    TypeError,
+    AttributeError,
+    IndexError,
+)
+
+
+class OpenAIChat(Configured):
+    """A chat model behind an OpenAI-compatible server (vLLM, TGI, llama.cpp, Ollama, OpenAI), many
+    requests at a time.
+
+    A request that meets 408, 409, 429, a 5xx, a broken connection or the time-out is tried again,
+    `max_retries` times at most, after half a second, a second, two, ... eight, or after what the
+    server's `Retry-After` says. Any other 4xx is final. A request that failed for good gives an
+    `LLMError` for its prompt. When 32 requests in a row have failed for lack of a working server,
+    the rest of the prompts of the call fail unasked, and the next call asks once before it goes
+    on: a dead server costs little time, one that returns is used again. 401, 403 and 404 before
+    the first good answer raise at once.
+
+    For the cache this is `model`, `max_length`, `top_logprobs` and `extra_body`: neither the key
+    nor the address counts, so that a server may move. Give different models different names, to a
+    server that ignores names too.
+
+    Tokens are estimated here, as three bytes of UTF-8 each, which is less than a token of most
+    languages holds: a passage may be cut somewhat early.
+
+    Args:
+        model: the name that the server knows the model by.
+        base_url: `"http://localhost:8000/v1"`. Default: the environment's `OPENAI_BASE_URL`, or
+            OpenAI.
+        api_key: it is sent to the server and shown nowhere. Default: the environment's
+            `OPENAI_API_KEY`; servers of your own often want none.
+        concurrency: requests in flight.
+        timeout: seconds to wait for the server, each time it says nothing.
+        max_retries: tries after the first.
+        max_length: tokens that the server's model takes, prompt and answer together, so that
+            passages can be cut before the server refuses a prompt. None: not known.
+        top_logprobs: how many of the likeliest tokens `choice_logprobs` asks for. OpenAI and vLLM
+            give 20, llama.cpp any number.
+        extra_body: more fields for the body of each request, of the server's own kind.
+
+    Raises:
+        ValueError: a setting out of range.
+
+    Example:
+        >>> llm = OpenAIChat("Qwen/Qwen3-8B", base_url="http://localhost:8000/v1")
+        >>> llm.cut(["as much of a text as two tokens hold"], 2)
+        ['as muc']
+        >>> llm.generate(["What is the capital of France?"], max_tokens=8)       # doctest: +SKIP
+        [['The capital of France is Paris.']]
+    """
+
+    version: ClassVar[int] = 1
+    without_effect: ClassVar[tuple[str, ...]] = (
+        "base_url",
+        "api_key",
+        "concurrency",
+        "timeout",
+        "max_retries",
+    )
+    is_chat: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        concurrency: int = 16,
+        timeout: float = 120.0,
+        max_retries: int = 5,
+        max_length: int | None = None,
+        top_logprobs: int = 20,
+        extra_body: dict[str, Any] | None = None,
+    ) -> None:
+        if concurrency < 1 or timeout <= 0 or max_retries < 0:
+            raise ValueError(
+                "concurrency must be at least 1, timeout above 0 and max_retries at least 0, got "
+                f"{concurrency}, {timeout} and {max_retries}."
+            )
+        if base_url is not None and not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r}.")
+        self.model = model
+        self.base_url = base_url
+        self.api_key = api_key
+        self.concurrency = concurrency
+        self.timeout = timeout
+        self.max_retries = max_retries
+        self.max_length = max_length
+        self.top_logprobs = top_logprobs
+        self.extra_body = extra_body or {}
+
+    def generate(
+        self,
+        prompts: list[Prompt],
+        *,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        max_tokens: int = 256,
+        stop: list[str] | None = None,
+        n: int = 1,
+        seed: int = 0,
+    ) -> list[list[str] | LLMError]:
+        """`n` answers to each prompt, each a request with a seed of its own.
+
+        Where some of the `n` requests fail, the answers of the others are the result.
+
+        Args:
+            prompts: texts or lists of messages.
+            temperature: 0 takes the likeliest token each time.
+            top_p: draws from the likeliest tokens that together have this probability.
+            max_tokens: longest answer.
+            stop: texts before which an answer ends.
+            n: answers per prompt.
+            seed: of the draws, as far as the server keeps to its seeds.
+        """
+        shared: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
+        shared |= self._limit(max_tokens)
+        if stop:
+            shared["stop"] = stop
+        jobs: list[_Job] = []
+        for prompt in prompts:
+            messages = as_messages(prompt)
+            seeds = [seed_of(seed, prompt, number) for number in range(n)]
+            jobs += [({"messages": messages, "seed": own, **shared}, _text_of) for own in seeds]
+        answers = self._ask_all(jobs)
+        return [_good_ones(answers[at * n : (at + 1) * n]) for at in range(len(prompts))]
+
+    def choice_logprobs(
+        self, prompts: list[Prompt], choices: list[str]
+    ) -> list[np.ndarray | LLMError]:
+        """For each prompt the log-probabilities, `(len(choices),)`, that the answer's first token
+        begins each choice.
+
+        A server shows only its `top_logprobs` likeliest tokens: a choice that is not among them
+        gets an upper bound, the log-probability of the last of them or of all other tokens
+        together, whichever is less. A prompt for which no choice is among them fails.
+        """
+        shared = {"temperature": 0.0, "logprobs": True, "top_logprobs": self.top_logprobs}
+
+        def read(answer: Any) -> np.ndarray:
+            return logprobs_of_choices(_top_of(answer), choices)
+
+        requests = [
+            {"messages": as_messages(prompt), **shared, **self._limit(1)} for prompt in prompts
+        ]
+        return self._ask_all([(request, read) for request in requests])
+
+    def sequence_logprobs(
+        self, prompts: list[Prompt], continuations: list[str]
+    ) -> list[np.ndarray | LLMError]:
+        """For each pair the log-probability of each token of the continuation, `(tokens,)`.
+
+        Asks for the log-probabilities of the prompt, with the continuation as the answer begun.
+        vLLM gives them; llama.cpp, Ollama, TGI and OpenAI do not, and each pair then fails and
+        says so.
+        """
+        fields = {
+            "add_generation_prompt": False,
+            "continue_final_message": True,
+            "prompt_logprobs": 0,
+        }
+        jobs: list[_Job] = []
+        for prompt, text in zip(prompts, continuations, strict=True):
+            begun = {"role": "assistant", "content": text}
+            request = {"messages": [*as_messages(prompt), begun], **self._limit(1)}
+            jobs.append((request | {"extra_body": fields}, _reader_of_end(text)))
+        return self._ask_all(jobs)
+
+    def cut(self, texts: list[str], max_tokens: int) -> list[str]:
+        """Each text, or as much of its beginning as an estimated `max_tokens` tokens hold."""
+        size = max_tokens * _BYTES_PER_TOKEN
+        return [text.encode()[:size].decode(errors="ignore") for text in texts]
+
+    def count_tokens(self, prompts: list[Prompt]) -> list[int]:
+        """Estimated tokens of each prompt."""
+        found = []
+        for prompt in prompts:
+            text = "".join(message["content"] for message in as_messages(prompt))
+            found.append(-(-len(text.encode()) // _BYTES_PER_TOKEN))
+        return found
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that prompt and answer may have together; None where it is not known."""
+        return self.max_length
+
+    @cached_property
+    def _client(self) -> OpenAI:
+        try:
+            from openai import OpenAI
+        except ImportError as error:
+            raise ImportError(
+                'OpenAIChat needs the openai package: pip install "rir-hf[openai]".'
+            ) from error
+        if not self._key and self.base_url is None and not os.environ.get("OPENAI_BASE_URL"):
+            raise ValueError(
+                "OpenAI wants a key: set OPENAI_API_KEY, or pass api_key or a base_url."
+            )
+        return OpenAI(
+            api_key=self._key or "none",
+            base_url=self.base_url,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+        )
+
+    @property
+    def _key(self) -> str:
+        """The key without the line break that a file or a shell may leave behind it."""
+        return (self.api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+
+    @cached_property
+    def _health(self) -> _Health:
+        return _Health()
+
+    def _limit(self, max_tokens: int) -> dict[str, int]:
+        """The length of the answer, by the name that OpenAI's newer models insist on, or by the
+        one that all others know.
+        """
+        is_openai = self._client.base_url.host == "api.openai.com"
+        return {"max_completion_tokens" if is_openai else "max_tokens": max_tokens}
+
+    def _ask_all(self, jobs: list[_Job]) -> list[Any]:
+        """What each reader finds in the answer to its request, in their order, or an `LLMError`."""
+        with progress(len(jobs), self.model) as bar:
+            found = []
+            if jobs and self._health.is_given_up():
+                self._health.give_another_try()
+                found.append(self._ask(*jobs[0]))
+                bar.update()
+            return found + self._ask_together(jobs[len(found) :], bar.update)
+
+    def _ask_together(self, jobs: list[_Job], tick: Callable[[], Any]) -> list[Any]:
+        """The results in the order of the jobs; `tick` is called after each that has come."""
+        pool = ThreadPoolExecutor(self.concurrency)
+        try:
+            asked = [pool.submit(self._ask, *job) for job in jobs]
+            for job in as_completed(asked):
+                job.result()  # raises at once what a job has raised
+                tick()
+            return [job.result() for job in asked]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, request: dict[str, Any], read: Callable[[Any], Any]) -> Any:
+        """What is read in the answer to one request, or why there is nothing."""
+        from openai import APIConnectionError, APIError, APIStatusError
+
+        if self._health.is_given_up():
+            return LLMError(
+                f"not asked: no working server for {_FAILURES_IN_A_ROW} requests in a row, at "
+                f"last {self._health.last_failure}"
+            )
+        fields = dict(request)
+        extra = self.extra_body | fields.pop("extra_body", {})
+        try:
+            create = self._client.chat.completions.create
+            answer = create(model=self.model, extra_body=extra, **fields)
+            self._health.has_answered = True
+            found = read(answer)
+        except (APIConnectionError, APIStatusError) as error:
+            return self._refused(error, getattr(error, "status_code", None))
+        except (APIError, LLMError) as error:
+            found = LLMError(self._words(error))
+        except _UNREADABLE as error:
+            found = LLMError(f"the server's answer could not be read: {self._words(error)}")
+        self._health.count_success()
+        return found
+
+    def _refused(self, error: Exception, status: int | None) -> LLMError:
+        """Why a request failed for good: there was no answer, or one of that status.
+
+        Raises:
+            RuntimeError: it is a setting that is wrong, and no other request can do better.
+        """
+        words = self._words(error)
+        if status is None or status in _TRY_LATER or status >= 500:
+            self._health.count_failure(words)
+        else:
+            self._health.count_success()
+        if status in _MISCONFIGURED and not self._health.has_answered:
+            host = self._client.base_url.host
+            raise RuntimeError(
+                f"{_MISCONFIGURED[status]} at {host} for the model {self.model!r}: {words}"
+            ) from None
+        return LLMError(words)
+
+    def _words(self, error: Exception) -> str:
+        """What an error says, without the key, and as a text that Arrow can store."""
+        text = str(error)
+        if not isinstance(error, LLMError):
+            text = f"{type(error).__name__}: {text}"
+        if error.__cause__ is not None:
+            text += f" ({error.__cause__})"
+        return _whole_characters(masked(text, self.api_key, self._key))[:_LONGEST_ERROR]
+
+
+class _Health:
+    """How many requests in a row met no working server, counted by many threads."""
+
+    def __init__(self) -> None:
+        self.has_answered = False
+        self.last_failure = ""
+        self._failures = 0
+        self._lock = threading.Lock()
+
+    def is_given_up(self) -> bool:
+        return self._failures >= _FAILURES_IN_A_ROW
+
+    def give_another_try(self) -> None:
+        with self._lock:
+            self._failures = _FAILURES_IN_A_ROW - 1
+
+    def count_failure(self, why: str) -> None:
+        with self._lock:
+            self._failures += 1
+            self.last_failure = why
+
+    def count_success(self) -> None:
+        with self._lock:
+            self._failures = 0
+
+
+def masked(text: str, *secrets: str | None) -> str:
+    r"""A text without these secrets, nor their parts where they are broken by white space.
+
+    Example:
+        >>> masked("Illegal header value b'Bearer sk-1234\\n'", "sk-1234\n")
+        "Illegal header value b'Bearer ***\\n'"
+    """
+    parts = set()
+    for secret in secrets:
+        parts.update(re.split(r"[\s\x00-\x1f\x7f]+", secret or ""))
+    for part in sorted(parts, key=len, reverse=True):
+        if len(part) >= _SHORTEST_SECRET and part != "none":
+            text = text.replace(part, "***")
+    return text
+
+
+def logprobs_of_choices(top: dict[str, float], choices: list[str]) -> np.ndarray:
+    """Log-probability of each choice, `(len(choices),)`: the sum over the tokens that are its
+    word, or else begin it and no other choice.
+
+    Args:
+        top: the likeliest first tokens with their log-probabilities.
+        choices: words.
+
+    Raises:
+        LLMError: no choice is among the tokens.
+
+    Example:
+        >>> logprobs_of_choices({"Yes": -0.2, "No": -2.0, "Well": -5.0}, ["Yes", "No"])
+        array([-0.2, -2. ])
+    """
+    tokens = [(token.strip(), logprob) for token, logprob in top.items() if token.strip()]
+    found = np.array([_logprob_of(choice, tokens, choices) for choice in choices])
+    if np.isinf(found).all():
+        raise LLMError(
+            f"none of {choices} is among the {len(top)} likeliest first tokens: "
+            f"{list(top)[:5]}, ..."
+        )
+    others = np.log(max(1 - sum(np.exp(list(top.values()))), _LEAST_PROBABILITY))
+    return np.where(np.isinf(found), min(others, *top.values()), found)
+
+
+def logprobs_of_end(entries: list[Any], text: str) -> np.ndarray:
+    """Log-probabilities of the last tokens of a prompt, those that together are the text.
+
+    Args:
+        entries: for each token of the prompt what vLLM says of it, in order.
+        text: the end of the prompt.
+
+    Raises:
+        LLMError: the prompt does not end with the text.
+
+    Example:
+        >>> tokens = [("Is", -3.0), (" it", -2.0), ("?", -1.0)]
+        >>> entries = [{"1": {"decoded_token": word, "logprob": log}} for word, log in tokens]
+        >>> logprobs_of_end(entries, "it?")
+        array([-2., -1.])
+    """
+    found: list[float] = []
+    rest = text.strip()
+    for entry in reversed(entries):
+        token = next(iter((entry or {}).values()), None)
+        if not rest or token is None:
+            break
+        word = token["decoded_token"].strip()
+        if not rest.endswith(word):
+            break
+        rest = rest[: len(rest) - len(word)].rstrip()
+        found.append(token["logprob"])
+    if rest or not found:
+        raise LLMError("the end of the prompt that the server describes is not the text to score")
+    return np.array(found[::-1], np.float64)
+
+
+def _logprob_of(choice: str, tokens: list[tuple[str, float]], choices: list[str]) -> float:
+    """The sum over the tokens that are the choice, or else begin it alone; -inf without any."""
+    whole = [logprob for word, logprob in tokens if word == choice]
+    if whole:
+        return float(np.logaddexp.reduce(whole))
+    begun = []
+    for word, logprob in tokens:
+        if [other for other in choices if other.startswith(word)] == [choice]:
+            begun.append(logprob)
+    return float(np.logaddexp.reduce(begun)) if begun else -np.inf
+
+
+def _good_ones(answers: list[Any]) -> list[str] | LLMError:
+    """The answers that did not fail; where all did, why the first one did."""
+    good = [answer for answer in answers if not isinstance(answer, LLMError)]
+    return good or answers[0]
+
+
+def _check_has_choice(answer: Any) -> None:
+    """Refuse an answer without a choice, in the server's own words where it has any."""
+    if not getattr(answer, "choices", None):
+        error = getattr(answer, "error", None)
+        raise LLMError(f"the server's answer has no choice{f': {error}' if error else ''}")
+
+
+def _text_of(answer: Any) -> str:
+    """The text of an answer."""
+    _check_has_choice(answer)
+    choice = answer.choices[0]
+    if not isinstance(choice.message.content, str):
+        raise LLMError(f"the server's answer has no text (finish_reason: {choice.finish_reason})")
+    return _whole_characters(choice.message.content)
+
+
+def _top_of(answer: Any) -> dict[str, float]:
+    """The likeliest first tokens of an answer with their log-probabilities."""
+    _check_has_choice(answer)
+    logprobs = answer.choices[0].logprobs
+    if logprobs is None or not logprobs.content or not logprobs.content[0].top_logprobs:
+        raise LLMError(
+            "the server gives no log-probabilities of tokens: use the Listwise teacher "
+            "(quality_check='text' for generated queries), or another server"
+        )
+    return {entry.token: entry.logprob for entry in logprobs.content[0].top_logprobs}
+
+
+def _reader_of_end(text: str) -> Callable[[Any], np.ndarray]:
+    """Reads the log-probabilities of a text at the end of the prompt."""
+
+    def read(answer: Any) -> np.ndarray:
+        entries = (getattr(answer, "model_extra", None) or {}).get("prompt_logprobs")
+        if not entries:
+            raise LLMError(
+                "the server gives no log-probabilities of its prompt (vLLM does): use ChatLLM for "
+                "query likelihood, or another teacher"
+            )
+        return logprobs_of_end(entries, text)
+
+    return read
+
+
+def _whole_characters(text: str) -> str:
+    r"""A text in which half a character, as an answer may end with, is the replacement character.
+
+    Example:
+        >>> _whole_characters("one \ud83d") == "one \ufffd"
+        True
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,355 @@
+"""Counts of what each stage made of the rows and what was lost on the way, read from the columns that are there."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import Dataset
+
+from rir_hf import schema
+from rir_hf.core.columns import require_dataset, without_indexes
+from rir_hf.schema import code_of
+
+logger = logging.getLogger(__name__)
+
+BADLY_RANKED = 20
+"""A best positive that this many passages outrank, or more, is counted as badly ranked."""
+
+_QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
+_TEACHER = ("pos_scores", "neg_scores", "teacher_error", "teacher_cut")
+_QUERIES = ("queries", "query_checks")
+_ANSWERS = ("answers", "answers_dropped", "answer_error")
+_PREFERENCES = ("pair_note", "chosen_score", "rejected_score", "query_score")
+
+
+def report(ds: Dataset, *, output: str = "neg") -> dict[str, Any]:
+    """Count what each stage made of the rows, and write the counts as a table to the log (level INFO).
+
+    Everything is read from the columns, so that cached, saved and downloaded rows can be reported on just as well. Where
+    rows were lost, the codes of the column of notes say why (`rir_hf.schema` has the meaning of each).
+
+    Args:
+        ds: rows of any stage.
+        output: the name that `MineNegatives` was given for its column of negatives.
+
+    Returns:
+        `rows`, and a dict for each stage whose columns are there:
+
+        - `mining`: `rows_without_positive` (none of the row's is in the corpus, although the query has a vector),
+          `negatives` over all rows, `rows_short` (fewer than asked) and `short_because`; `skipped`, the better-ranked
+          passages that each rule left out; `positives`, `positives_not_in_corpus` and `positives_worse_than_20` (rows whose
+          best positive is outranked by 20 passages or more); `positive_similarity`, `negative_similarity` and `difference`
+          (a row's lowest positive less its best negative) as distributions.
+        - `teacher`: `rows_scored`, `rows_failed` and `failed_because`; `passages_cut` to fit; `teacher_agrees`, the share of
+          scored rows whose best positive scores above every negative; `repairs` of generated rankings. After
+          `RelabelNegatives`, `relabelled` negatives in place of `teacher_agrees`.
+        - `queries`: `queries_asked`, `queries` that were taken, `not_taken_because`, `rows_without_query`,
+          `rows_with_cut_passage`.
+        - `answers`: `answers`, `answers_dropped` by reason, `rows_without_answer` and `error_because`.
+        - `preferences`: `pairs`, `rows_without_pair` and `no_pair_because`; `gap`, how much better the chosen answer scores
+          than the rejected one, and `gain`, how much better than the query alone, as distributions.
+
+        A distribution is the mean, minimum, 5th percentile, median, 95th percentile and maximum; all None where there is
+        nothing to count.
+
+    Raises:
+        TypeError: several splits, or a stream.
+        ValueError: the rows have no column to report on, or none of the asked `output`.
+
+    Example:
+        >>> rows = Dataset.from_dict({
+        ...     "pos_scores": [[2.0], None], "neg_scores": [[1.0, 3.0], None],
+        ...     "teacher_error": [None, "failed: the server answered 500"], "teacher_cut": [1, 0],
+        ... })
+        >>> print(as_table(report(rows)))
+        rows                                        2
+        teacher
+          rows_scored                               1
+          rows_failed                               1
+          failed_because: failed                    1
+          passages_cut                              1
+          teacher_agrees                        0.000
+    """
+    require_dataset(ds, "report")
+    _check_columns(ds, output)
+    counts = count_stages(ds, output)
+    logger.info("Report on %d rows:\n%s", len(ds), as_table(counts))
+    return counts
+
+
+def as_table(counts: Mapping[str, Any]) -> str:
+    """The counts of `report`, or of one stage of it, as lines of text, one figure each.
+
+    Example:
+        >>> print(as_table({"rows": 2, "mining": {"skipped": {"positive": 1}, "difference": {"mean": 0.25, "min": None}}}))
+        rows                                        2
+        mining
+          skipped: positive                         1
+          difference: mean                      0.250
+          difference: min                           -
+    """
+    lines = []
+    for name, value in counts.items():
+        if _is_stage(value):
+            lines += [name, *(f"  {line}" for line in _lines_of(value, width=34))]
+        else:
+            lines += _lines_of({name: value}, width=36)
+    return "\n".join(lines)
+
+
+def count_stages(ds: Dataset, output: str = "neg") -> dict[str, Any]:
+    """What `report` returns, `{"rows": ...}` alone where the rows carry nothing to report on; nothing is logged."""
+    has = set(ds.column_names).issuperset
+    counts: dict[str, Any] = {"rows": len(ds)}
+    if has(mining_columns(output)):
+        counts["mining"] = count_mining(read_mined(ds, output))
+    if has(_TEACHER):
+        counts["teacher"] = count_teacher(_read(ds, (*_TEACHER, "teacher_repairs", "relabelled")))
+    if has(_QUERIES):
+        counts["queries"] = count_queries(_read(ds, (*_QUERIES, "passage_cut")))
+    if has(_ANSWERS):
+        counts["answers"] = count_answers(_read(ds, _ANSWERS))
+    if has(_PREFERENCES):
+        counts["preferences"] = count_preferences(_read(ds, _PREFERENCES))
+    return counts
+
+
+class Mined(NamedTuple):
+    """The columns of mined rows that are counted and drawn, whatever their names.
+
+    sims: similarities of each row's negatives.
+    positive_sims: those of its positives, None for one that is not in the corpus.
+    ranks: how many passages rank before its best positive.
+    notes: why there are fewer negatives than asked, or None.
+    skipped: how many passages each rule left out.
+    """
+
+    sims: list[list[float]]
+    positive_sims: list[list[float | None]]
+    ranks: list[int]
+    notes: list[str | None]
+    skipped: list[dict[str, int]]
+
+
+def mining_columns(output: str) -> tuple[str, ...]:
+    """The columns that `MineNegatives(output=output)` adds and a report reads, in the order of `Mined`."""
+    before = "" if output == "neg" else f"{output}_"
+    return (
+        f"{output}_sims",
+        f"{before}pos_sims",
+        f"{before}pos_rank",
+        f"{output}_note",
+        f"{output}_skipped",
+    )
+
+
+def read_mined(ds: Dataset, output: str) -> Mined:
+    """Read the mined columns; `ValueError` where one is missing."""
+    names = mining_columns(output)
+    missing = [name for name in names if name not in ds.column_names]
+    if missing:
+        raise ValueError(
+            f"A report reads the columns that MineNegatives(output={output!r}) adds, but {missing} are not among "
+            f"{ds.column_names}."
+        )
+    columns = _read(ds, names)
+    sims, positive_sims, ranks, notes, skipped = (columns[name] for name in names)
+    return Mined(_lists(sims), _lists(positive_sims), ranks, notes, skipped)
+
+
+def count_mining(mined: Mined) -> dict[str, Any]:
+    """The stage `mining` of a report."""
+    known = known_similarities(mined)
+    has_vector = [code_of(note) != "no_vector" for note in mined.notes]
+    missing = [row.count(None) for row in mined.positive_sims]
+    short = codes_in(mined.notes)
+    return {
+        "rows_without_positive": sum(
+            searched and not row for searched, row in zip(has_vector, known, strict=True)
+        ),
+        "negatives": sum(map(len, mined.sims)),
+        "rows_short": sum(short.values()),
+        "short_because": short,
+        "skipped": sum_of_structs(mined.skipped, schema.SKIP_RULES),
+        "positives": sum(map(len, mined.positive_sims)),
+        "positives_not_in_corpus": sum(
+            number for searched, number in zip(has_vector, missing, strict=True) if searched
+        ),
+        f"positives_worse_than_{BADLY_RANKED}": sum(
+            rank >= BADLY_RANKED for rank in known_ranks(mined)
+        ),
+        "positive_similarity": distribution(_flat(known)),
+        "negative_similarity": distribution(_flat(mined.sims)),
+        "difference": distribution(differences(mined)),
+    }
+
+
+def count_teacher(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """The stage `teacher` of a report."""
+    reasons = codes_in(columns["teacher_error"])
+    failed = sum(reasons.values())
+    counts: dict[str, Any] = {
+        "rows_scored": len(columns["teacher_error"]) - failed,
+        "rows_failed": failed,
+        "failed_because": reasons,
+        "passages_cut": sum(number or 0 for number in columns["teacher_cut"]),
+    }
+    if "relabelled" in columns:
+        counts["relabelled"] = sum(map(len, _lists(columns["relabelled"])))
+    else:
+        counts["teacher_agrees"] = _share_of_agreement(columns["pos_scores"], columns["neg_scores"])
+    if "teacher_repairs" in columns:
+        counts["repairs"] = sum_of_structs(columns["teacher_repairs"], schema.REPAIRS)
+    return counts
+
+
+def count_queries(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """The stage `queries` of a report."""
+    checks = _flat(_lists(columns["query_checks"]))
+    queries = _lists(columns["queries"])
+    counts: dict[str, Any] = {
+        "queries_asked": len(checks),
+        "queries": sum(map(len, queries)),
+        "not_taken_because": codes_in(check["note"] for check in checks),
+        "rows_without_query": sum(not row for row in queries),
+    }
+    if "passage_cut" in columns:
+        counts["rows_with_cut_passage"] = sum(map(bool, columns["passage_cut"]))
+    return counts
+
+
+def count_answers(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """The stage `answers` of a report."""
+    answers = _lists(columns["answers"])
+    return {
+        "answers": sum(map(len, answers)),
+        "answers_dropped": sum_of_structs(columns["answers_dropped"], schema.LOST_ANSWERS),
+        "rows_without_answer": sum(not row for row in answers),
+        "error_because": codes_in(columns["answer_error"]),
+    }
+
+
+def count_preferences(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """The stage `preferences` of a report."""
+    names = ("pair_note", "chosen_score", "rejected_score", "query_score")
+    scores = [row[1:] for row in zip(*(columns[name] for name in names), strict=True) if not row[0]]
+    reasons = codes_in(columns["pair_note"])
+    return {
+        "pairs": len(scores),
+        "rows_without_pair": sum(reasons.values()),
+        "no_pair_because": reasons,
+        "gap": distribution([chosen - rejected for chosen, rejected, _ in scores]),
+        "gain": distribution([chosen - query for chosen, _, query in scores]),
+    }
+
+
+def codes_in(notes: Iterable[str | None]) -> dict[str, int]:
+    """How often each code stands in a column of notes, most frequent first."""
+    codes = [code_of(note) for note in notes]
+    return dict(Counter(code for code in codes if code).most_common())
+
+
+def sum_of_structs(
+    rows: Iterable[Mapping[str, int] | None], names: Sequence[str]
+) -> dict[str, int]:
+    """The sum of each field over all rows."""
+    present = [row for row in rows if row]
+    return {name: sum(row.get(name) or 0 for row in present) for name in names}
+
+
+def distribution(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and quantiles of the values; all None where there are none.
+
+    Example:
+        >>> distribution([1.0, 3.0])["median"], distribution([])["mean"]
+        (2.0, None)
+    """
+    if not values:
+        return dict.fromkeys(("mean", *_QUANTILES))
+    quantiles = np.quantile(values, list(_QUANTILES.values())).tolist()
+    return {"mean": float(np.mean(values)), **dict(zip(_QUANTILES, quantiles, strict=True))}
+
+
+def is_distribution(value: Any) -> bool:
+    """Whether a value of a report is a distribution."""
+    return isinstance(value, Mapping) and set(value) == {"mean", *_QUANTILES}
+
+
+def known_similarities(mined: Mined) -> list[list[float]]:
+    """For each row the similarities of the positives that are in the corpus."""
+    return [[sim for sim in row if sim is not None] for row in mined.positive_sims]
+
+
+def differences(mined: Mined) -> list[float]:
+    """Lowest positive less best negative, of the rows that have both."""
+    rows = zip(known_similarities(mined), mined.sims, strict=True)
+    return [
+        min(positives) - max(negatives) for positives, negatives in rows if positives and negatives
+    ]
+
+
+def known_ranks(mined: Mined) -> list[int]:
+    """How many passages rank before the best positive, of the rows that have one in the corpus."""
+    rows = zip(mined.ranks, known_similarities(mined), strict=True)
+    return [rank for rank, positives in rows if positives]
+
+
+def _check_columns(ds: Dataset, output: str) -> None:
+    """Raise `ValueError` where there is nothing to report on."""
+    if output != "neg":
+        read_mined(ds.select([]) if len(ds) else ds, output)
+    stages = (mining_columns(output), _TEACHER, _QUERIES, _ANSWERS, _PREFERENCES)
+    if not any(set(stage) <= set(ds.column_names) for stage in stages):
+        raise ValueError(
+            f"There is nothing to report on: of what MineNegatives, ScorePassages, GenerateQueries, GenerateAnswers or "
+            f"PreferencePairs add, a report reads {', '.join(map(str, map(list, stages)))}, all of one of these lists; "
+            f"found {ds.column_names}."
+        )
+
+
+def _share_of_agreement(positives: list[Any], negatives: list[Any]) -> float | None:
+    """Share of the rows whose best positive scores above every negative; None where no row has both."""
+    rows = zip(_lists(positives), _lists(negatives), strict=True)
+    agrees = [max(pos) > max(neg) for pos, neg in rows if pos and neg]
+    return float(np.mean(agrees)) if agrees else None
+
+
+def _read(ds: Dataset, names: Iterable[str]) -> dict[str, list[Any]]:
+    """Those of the columns that are there, as Python lists."""
+    there = [name for name in names if name in ds.column_names]
+    rows = without_indexes(ds).select_columns(there).with_format(None)
+    return {name: rows[name][:] for name in there}
+
+
+def _lists(rows: Iterable[list[Any] | None]) -> list[list[Any]]:
+    """Nulls as empty lists."""
+    return [row or [] for row in rows]
+
+
+def _flat(rows: Iterable[Sequence[Any]]) -> list[Any]:
+    return [value for row in rows for value in row]
+
+
+def _is_stage(value: Any) -> bool:
+    """Whether a value is the counts of a stage, which hold at least one dict, and no figure counted by reason."""
+    return isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values())
+
+
+def _lines_of(counts: Mapping[str, Any], width: int) -> list[str]:
+    lines = []
+    for name, value in counts.items():
+        entries = {name: value}
+        if isinstance(value, Mapping):
+            entries = {f"{name}: {key}": entry for key, entry in value.items()}
+        lines += [f"{label:<{width}} {_shown(entry):>8}" for label, entry in entries.items()]
+    return lines
+
+
+def _shown(figure: float | None) -> str:
+    if figure is None:
+        return "-"
+    return f"{figure:.3f}" if isinstance(figure, float) else f"{figure:,}"

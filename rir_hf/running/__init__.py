@@ -1,0 +1,1 @@
+"""Long maps: a step over a dataset that resumes, records and scales."""

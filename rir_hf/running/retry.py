@@ -1,0 +1,72 @@
+"""Rows that a step made in, the same rows out, with those that it marked as failed asked again."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets.fingerprint import Hasher
+
+from rir_hf.core.columns import fingerprint_of, without_indexes
+from rir_hf.core.provenance import provenance
+from rir_hf.core.step import Step
+from rir_hf.running.run import is_made, run, with_columns_of
+
+logger = logging.getLogger(__name__)
+
+
+def retry(ds: Dataset | DatasetDict, step: Step, **options: Any) -> Dataset | DatasetDict:
+    """Ask again for the rows that a step marked as failed, and only for those.
+
+    Which rows failed stands in the step's column of notes (`teacher_error`, `answer_error`,
+    `query_checks`), under the codes in `step.failures`. All other rows stay as they are. What
+    succeeds is kept in the cache; what fails again is asked again the next time.
+
+    Args:
+        ds: rows that the step, or one with other settings, has mapped.
+        step: the step, which may be another than the first time: a larger model, another server.
+        options: of `run`.
+
+    Raises:
+        ValueError: the step marks no rows as failed, or its column of notes is not there.
+
+    Example:
+        >>> scored = retry(scored, ScorePassages(QueryLikelihood(server)))  # doctest: +SKIP
+    """
+    if isinstance(ds, DatasetDict):
+        return DatasetDict({name: retry(part, step, **options) for name, part in ds.items()})
+    name = type(step).__name__
+    if step.note is None or not step.failures:
+        raise ValueError(f"{name} marks no rows as failed: there is nothing to retry.")
+    if step.note.name not in ds.column_names:
+        raise ValueError(f"The dataset has no column {step.note.name!r}: run {name} first.")
+    ds = without_indexes(ds)
+    failed = [
+        place
+        for place, value in enumerate(ds.with_format(None)[step.note.name])
+        if step.has_failed(value)
+    ]
+    logger.info("retry: %s marked %d of %d rows as failed.", name, len(failed), len(ds))
+    if not failed:
+        return ds
+    outputs = [column.name for column in step.outputs_for(ds.column_names)]
+    present = [name for name in outputs if name in ds.column_names]
+    asked = ds.with_format(None).select(failed).remove_columns(present)
+    was_made = is_made(asked, step)
+    again = run(asked, step, **options)
+    if was_made:  # an earlier retry of the same rows: what failed then too is asked once more
+        again = retry(again, step, **options)
+    return _replaced(ds, again, failed, outputs)
+
+
+def _replaced(ds: Dataset, again: Dataset, failed: list[int], outputs: list[str]) -> Dataset:
+    """The rows of `ds`, those at `failed` with the outputs of `again`."""
+    before = ds.with_format(None).select_columns(outputs)
+    both = concatenate_datasets([before, again.select_columns(outputs)])
+    order = list(range(len(ds)))
+    for number, place in enumerate(failed):
+        order[place] = len(ds) + number
+    steps = [*provenance(ds), *(step for step in provenance(again) if step not in provenance(ds))]
+    fingerprint = Hasher.hash([fingerprint_of(ds), fingerprint_of(again)])
+    return with_columns_of(ds, both.select(order), steps, fingerprint)

@@ -1,0 +1,348 @@
+"""A dataset and a step in, the same rows with the step's columns out: a map that resumes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import datasets
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDataset,
+    IterableDatasetDict,
+    concatenate_datasets,
+)
+from datasets.fingerprint import Hasher
+from datasets.table import MemoryMappedTable, concat_tables
+from datasets.utils import tqdm
+
+from rir_hf.core.columns import check_at_least, check_choice, fingerprint_of, without_indexes
+from rir_hf.core.provenance import provenance, record_step, with_steps
+from rir_hf.core.step import Step
+from rir_hf.running.shards import Job, Shard, plan, read, schema_of
+
+logger = logging.getLogger(__name__)
+
+Rows = TypeVar("Rows", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
+Maker = Callable[[Job, list[Shard]], Iterator[int]]
+
+_VERSION = 1
+_SHARDS = 100
+_NO_ROOM = {
+    errno.ENOSPC: "is full",
+    errno.EDQUOT: "is full (quota)",
+    errno.EFBIG: "takes no file that large",
+    errno.EROFS: "is read-only",
+    errno.EACCES: "may not be written to",
+    errno.EPERM: "may not be written to",
+}
+_without_cache: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def run(
+    ds: Rows,
+    step: Step,
+    *,
+    batch_size: int = 512,
+    rows_per_shard: int | None = None,
+    num_proc: int | None = None,
+    engine: str = "datasets",
+    **engine_options: Any,
+) -> Rows:
+    """`ds.map(step, batched=True, batch_size=batch_size)`, kept a shard at a time in the cache.
+
+    A run that is killed goes on where it was, losing one shard at most for each worker; a run that
+    was finished is read from the cache and loads no model. Only the columns that the step adds are
+    written. The rows are those of `map`; besides, the dataset gets a record of the step
+    (`provenance`), and the log says at the end how many rows have which note.
+
+    Args:
+        ds: a `Dataset`, a `DatasetDict` (each split), or a stream, which is mapped as it is read
+            and does not resume. With `engine="ray"` also a Ray dataset, which stays one.
+        step: a step of this package, or a subclass of `Step`. Other functions go through `ds.map`.
+        batch_size: rows per call of the step.
+        rows_per_shard: rows whose loss does not hurt: ten minutes of work, say. Default: a
+            hundredth of the rows, in whole batches. Shards of another length that an earlier run
+            left stay in use.
+        num_proc: worker processes, which take shards in turn; each loads its model once. They are
+            forked unless `multiprocessing.set_start_method("spawn")` says otherwise, which workers
+            with GPUs need. Searching and encoding use every core already: on a CPU, more processes
+            seldom help.
+        engine: `"datasets"`, or `"ray"` for a Ray cluster.
+        engine_options: with `engine="ray"`: `concurrency`, the number of actors, each with a model
+            of its own (default 1); `num_gpus` and `num_cpus` of each (default none and 1).
+
+    Raises:
+        TypeError: `step` is no `Step`, or `ds` no dataset.
+        ValueError: a column is missing or holds something else, or an option is out of range:
+            before anything is loaded.
+        RuntimeError: a worker was killed, for its memory as a rule; finished shards are kept.
+        OSError: the cache is full or read-only; says where, and that finished shards are kept.
+
+    Example:
+        >>> from rir_hf import RelabelNegatives
+        >>> rows = Dataset.from_dict({
+        ...     "query": ["q"], "pos": [["a"]], "neg": [["b"]],
+        ...     "pos_scores": [[0.5]], "neg_scores": [[0.9]],
+        ... })
+        >>> run(rows, RelabelNegatives())[0]["pos"]
+        ['a', 'b']
+    """
+    if not isinstance(step, Step):
+        raise TypeError(
+            f"run takes a step, got {type(step).__name__}: map other functions with ds.map(...)."
+        )
+    check_choice("engine", engine, ("datasets", "ray"))
+    check_at_least("batch_size", batch_size, 1)
+    check_at_least("rows_per_shard", 1 if rows_per_shard is None else rows_per_shard, 1)
+    check_at_least("num_proc", 1 if num_proc is None else num_proc, 1)
+    if engine_options and engine == "datasets":
+        raise TypeError(f'{next(iter(engine_options))} goes with engine="ray".')
+    if isinstance(ds, (DatasetDict, IterableDatasetDict)):
+        parts = {}
+        for name, part in ds.items():
+            parts[name] = run(
+                part,
+                step,
+                batch_size=batch_size,
+                rows_per_shard=rows_per_shard,
+                num_proc=num_proc,
+                engine=engine,
+                **engine_options,
+            )
+        return type(ds)(parts)
+    if isinstance(ds, IterableDataset):
+        return _run_on_stream(ds, step, batch_size)
+    if engine == "ray" and not isinstance(ds, Dataset):
+        from rir_hf.running.ray import run_on_ray_dataset
+
+        return run_on_ray_dataset(ds, step, batch_size, **engine_options)
+    if not isinstance(ds, Dataset):
+        raise TypeError(f"run takes a Dataset, DatasetDict or stream, got {type(ds).__name__}.")
+    step.check(ds.features)
+    job = Job(without_indexes(ds), step, batch_size)
+    shard = rows_per_shard or _usual_shard(len(ds), batch_size)
+    return _run_in_shards(job, shard, _maker_of(engine, num_proc, engine_options))
+
+
+def _run_in_shards(job: Job, rows_per_shard: int, make: Maker) -> Dataset:
+    """Make the shards that are not in the cache, and put all together."""
+    key = key_of_run(job.ds, job.step)
+    folder = folder_of_run(job.step, key)
+    shards = plan(folder, len(job.ds), rows_per_shard)
+    made = {shard: read(shard) for shard in shards}
+    todo = [shard for shard in shards if made[shard] is None]
+    name = type(job.step).__name__
+    if todo:
+        logger.info("%s: %d of %d shards are cached.", name, len(shards) - len(todo), len(shards))
+        done = len(job.ds) - sum(shard.rows for shard in todo)
+        bar = tqdm(total=len(job.ds), initial=done, desc=name, unit=" rows")
+        with bar, _disk_errors_explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for rows in make(job, todo):
+                bar.update(rows)
+    steps = [*provenance(job.ds), record_step(job.step)]
+    added = Dataset(
+        concat_tables(
+            [made[shard] if made[shard] is not None else _read_new(shard) for shard in shards]
+        )
+    )
+    rows = with_columns_of(job.ds, added, steps, key)
+    _log_notes(job.step, rows, logging.WARNING if todo else logging.INFO)
+    return rows
+
+
+def key_of_run(ds: Dataset, step: Step) -> str:
+    """What the shards of a run are kept under: the same for the same rows and settings, in any
+    process.
+    """
+    return str(Hasher.hash([_VERSION, fingerprint_of(ds), step]))
+
+
+def is_made(ds: Dataset, step: Step) -> bool:
+    """Whether all of a run is in the cache."""
+    ds = without_indexes(ds)
+    shards = plan(folder_of_run(step, key_of_run(ds, step)), len(ds), max(1, len(ds)))
+    return all(read(shard) is not None for shard in shards)
+
+
+def folder_of_run(step: Step, key: str) -> Path:
+    """Where the shards lie: in the `datasets` cache, or in a folder that ends with this process
+    where caching is off.
+    """
+    if not datasets.is_caching_enabled():
+        _without_cache.append(tempfile.TemporaryDirectory(prefix="rir-hf-"))
+        return Path(_without_cache[-1].name)
+    return Path(datasets.config.HF_DATASETS_CACHE) / "rir_hf" / f"{type(step).__name__}-{key}"
+
+
+def _usual_shard(rows: int, batch_size: int) -> int:
+    """A hundredth of the rows, in whole batches."""
+    batches = -(-rows // batch_size)
+    return max(1, -(-batches // _SHARDS)) * batch_size
+
+
+def _maker_of(engine: str, num_proc: int | None, engine_options: dict[str, Any]) -> Maker:
+    """What makes the shards: a function that gives the rows done since the last time."""
+    if engine == "ray":
+        from rir_hf.running.ray import make_on_ray
+
+        return partial(make_on_ray, **engine_options)
+    if num_proc is None or num_proc == 1:
+        return _make_here
+    return partial(_make_in_processes, num_proc=num_proc)
+
+
+def _make_here(job: Job, todo: list[Shard]) -> Iterator[int]:
+    for shard in todo:
+        yield from job.make(shard)
+
+
+def _make_in_processes(job: Job, todo: list[Shard], num_proc: int) -> Iterator[int]:
+    context = multiprocessing.get_context()
+    ranks = context.SimpleQueue()
+    for rank in range(num_proc):
+        ranks.put(rank)
+    workers = min(num_proc, len(todo))
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_Worker.start, initargs=(job, ranks)
+    ) as pool:
+        futures = [pool.submit(_Worker.make, shard) for shard in todo]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "A worker ended at once, as one does that is killed for its memory. Finished "
+                "shards are kept: run it again, with a smaller num_proc or batch_size."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Worker:
+    """What a worker process holds: the job, received once, so that its model is loaded once, and
+    its number.
+    """
+
+    job: Job
+    rank: int
+
+    @classmethod
+    def start(cls, job: Job, ranks: Any) -> None:
+        """Called in each new process."""
+        cls.job, cls.rank = job, ranks.get()
+
+    @classmethod
+    def make(cls, shard: Shard) -> int:
+        """Make a shard; an error of a class that may not survive the way back becomes a
+        `RuntimeError` with its text.
+        """
+        try:
+            return sum(cls.job.make(shard, cls.rank))
+        except Exception as error:
+            if type(error).__module__ == "builtins":
+                raise
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
+def with_columns_of(
+    ds: Dataset, added: Dataset, steps: list[dict[str, Any]], fingerprint: str
+) -> Dataset:
+    """The rows of a dataset with the columns of another beside them or in their place, in the order
+    and format of `map`.
+
+    Args:
+        ds: the rows.
+        added: as many rows, with the added columns.
+        steps: the records of what made them.
+        fingerprint: what `datasets` shall know the result by. Its own would depend on the age of
+            the files.
+    """
+    replaced = [name for name in added.column_names if name in ds.column_names]
+    left = ds.with_format(None).remove_columns(replaced)
+    names = [*ds.column_names, *(name for name in added.column_names if name not in replaced)]
+    if len(ds):
+        joined = concatenate_datasets([left, added], axis=1).select_columns(names)
+    else:  # concatenating leaves columns without rows out
+        kinds = {**left.features, **added.features}
+        joined = Dataset.from_dict(
+            {name: [] for name in names}, Features({name: kinds[name] for name in names})
+        )
+    info = with_steps(ds.info, steps)
+    info.features = None
+    return _in_format_of(
+        ds, Dataset(joined.data, info=info, split=ds.split, fingerprint=fingerprint)
+    )
+
+
+def _read_new(shard: Shard) -> MemoryMappedTable:
+    """A shard that was just made."""
+    made = read(shard)
+    if made is None:
+        raise RuntimeError(f"{shard.path} was deleted or damaged meanwhile: run it again.")
+    return made
+
+
+def _in_format_of(ds: Dataset, mapped: Dataset) -> Dataset:
+    """The mapped rows formatted as `map` leaves them: new columns as those that were formatted."""
+    format = ds.format
+    left_out = set(ds.column_names) - set(format["columns"])
+    if format["type"] is None and not left_out:
+        return mapped
+    columns = [name for name in mapped.column_names if name not in left_out]
+    return mapped.with_format(
+        format["type"],
+        columns=columns,
+        output_all_columns=format["output_all_columns"],
+        **format["format_kwargs"],
+    )
+
+
+def _run_on_stream(ds: IterableDataset, step: Step, batch_size: int) -> IterableDataset:
+    features = None
+    if ds.features is not None:
+        step.check(ds.features)
+        added = Features.from_arrow_schema(schema_of(step, list(ds.features)))
+        features = Features({**ds.features, **added})
+    mapped = ds.map(step, batched=True, batch_size=batch_size, features=features)
+    mapped.info.description = with_steps(ds.info, [*provenance(ds), record_step(step)]).description
+    return mapped
+
+
+def _log_notes(step: Step, made: Dataset, level: int) -> None:
+    """Say once how many rows have which note."""
+    counts = step.counts(made)
+    if step.note is not None and counts:
+        said = ", ".join(f"{count} {code}" for code, count in counts.most_common())
+        name = type(step).__name__
+        logger.log(level, "%s: %s of %d rows: %s.", name, step.note.name, len(made), said)
+
+
+@contextmanager
+def _disk_errors_explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        elsewhere = error.filename is not None and folder not in [
+            Path(error.filename),
+            *Path(error.filename).parents,
+        ]
+        if error.errno not in _NO_ROOM or elsewhere:
+            raise
+        raise OSError(
+            error.errno,
+            f"{folder} {_NO_ROOM[error.errno]}. Finished shards are kept: make room, or set "
+            "HF_DATASETS_CACHE to another folder, and run it again",
+        ) from error

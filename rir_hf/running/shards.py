@@ -1,0 +1,107 @@
+"""Some rows and a step in, an Arrow file with the columns that the step adds out: the unit in which
+a long map is kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from datasets.table import MemoryMappedTable
+
+from rir_hf.core.step import Step
+
+
+class Shard(NamedTuple):
+    """The rows `start` to `end` (not included) of a dataset, and the file of what was made."""
+
+    start: int
+    end: int
+    path: Path
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return self.end - self.start
+
+
+class Job(NamedTuple):
+    """What is done to every shard; it travels to workers."""
+
+    ds: Dataset
+    step: Step
+    batch_size: int
+
+    def make(self, shard: Shard, rank: int | None = None) -> Iterator[int]:
+        """Map a shard into its file, which takes its name when it is complete; give the rows of
+        each batch.
+
+        Args:
+            shard: which rows.
+            rank: number of the worker, which picks its GPU.
+        """
+        schema = schema_of(self.step, self.ds.column_names)
+        rows = self.ds.select(range(shard.start, shard.end)).with_format("arrow")
+        part = shard.path.with_name(f".{shard.path.name}.{uuid4().hex}.part")
+        try:
+            with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+                for batch in rows.iter(self.batch_size):
+                    added = self.step(batch, rank)
+                    arrays = [arrow_of(added[field.name], field.type) for field in schema]
+                    writer.write_batch(pa.record_batch(arrays, schema=schema))
+                    yield len(batch)
+            os.replace(part, shard.path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def schema_of(step: Step, columns: Collection[str]) -> pa.Schema:
+    """The columns that a step adds to a dataset with these columns."""
+    return pa.schema([(column.name, column.type) for column in step.outputs_for(columns)])
+
+
+def plan(folder: Path, rows: int, rows_per_shard: int) -> list[Shard]:
+    """The shards of a dataset, first to last.
+
+    Files that an earlier run left stay in use, whatever its `rows_per_shard` was; new shards fill
+    the gaps between them.
+    """
+    ends: dict[int, int] = {}
+    for file in sorted(folder.glob("[0-9]*-[0-9]*.arrow")):
+        start, end = map(int, file.stem.split("-"))
+        ends[start] = max(end, ends.get(start, 0))
+    shards: list[Shard] = []
+    start = 0
+    while start < rows or not shards:
+        later = [other for other in ends if other > start]
+        end = ends.get(start) or min([start + rows_per_shard, rows, *later])
+        shards.append(Shard(start, end, folder / f"{start}-{end}.arrow"))
+        start = end
+    return shards
+
+
+def read(shard: Shard) -> MemoryMappedTable | None:
+    """The columns of a shard, memory-mapped; None where its file is not there, or damaged."""
+    if not shard.path.exists():
+        return None
+    try:
+        made = MemoryMappedTable.from_file(str(shard.path))
+    except (pa.ArrowInvalid, OSError):
+        return None
+    return made if len(made) == shard.rows else None
+
+
+def arrow_of(values: Any, kind: pa.DataType) -> pa.Array:
+    """The values of a batch as an array of the column's type; a matrix goes without lists."""
+    if not (isinstance(values, np.ndarray) and values.ndim == 2):
+        return pa.array(list(values), kind)
+    rows, width = values.shape
+    offsets = np.arange(rows + 1, dtype=np.int32) * width
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
+    return pa.ListArray.from_arrays(pa.array(offsets), flat)

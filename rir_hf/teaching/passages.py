@@ -1,0 +1,208 @@
+"""The step that adds a teacher's scores to rows with positives and negatives, for distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rir_hf.core.columns import Batch
+from rir_hf.core.step import Step
+from rir_hf.models.llm import raise_if_hopeless
+from rir_hf.schema import (
+    NEG,
+    NEG_SCORES,
+    PASSAGE,
+    POS,
+    POS_SCORES,
+    QUERY,
+    REPAIRS,
+    TEACHER_CUT,
+    TEACHER_ERROR,
+    TEACHER_REPAIRS,
+    Column,
+    OneOf,
+    note,
+)
+from rir_hf.teaching.teacher import Row, Scored, Teacher, scores_of
+
+
+class ScorePassages(Step):
+    """Adds a teacher's scores for the positives and negatives of each row.
+
+    Columns added:
+
+    - `pos_scores`, `neg_scores`: the scores, aligned with `pos` and `neg`, which stay as they are;
+      raw, higher is better. Both null where the row failed.
+    - `teacher_error`: why the row failed; null where it did not.
+    - `teacher_cut`: how many of the row's passages were cut to fit a prompt.
+    - `teacher_repairs`: what had to be repaired in the answers, where the teacher writes any.
+
+    A row fails alone, whether its answer could not be read or a passage of it is empty: a list
+    with a gap trains nothing. `retry` asks again for the rows of the code `failed`. A row without
+    negatives is scored too.
+
+    Args:
+        teacher: `QueryLikelihood(llm)`, `Listwise(llm)`, `CrossEncoderTeacher(model)`,
+            `Blend([...])`, or one of your own.
+        query: the query's column.
+
+    Raises:
+        TypeError: something that is no teacher (at once).
+        ValueError: a missing column, one that holds something else (at the first batch).
+        RuntimeError: the teacher fails on every row of the first batch, or on the first eight.
+
+    Example:
+        >>> from rir_hf.teaching.blend import Similarities
+        >>> row = {"query": "Who wrote Hamlet?", "pos": ["Shakespeare."], "pos_sims": [0.75],
+        ...        "neg": ["A play.", "A prince."], "neg_sims": [0.5, 0.25]}
+        >>> ScorePassages(Similarities()).one(row)
+        {'pos_scores': [0.75], 'neg_scores': [0.5, 0.25], 'teacher_error': None, 'teacher_cut': 0}
+    """
+
+    failures = ("failed",)
+
+    def __init__(self, teacher: Teacher, *, query: str = "query") -> None:
+        if not isinstance(teacher, Teacher):
+            raise TypeError(
+                f"ScorePassages takes a teacher, got {type(teacher).__name__}: make one of a "
+                "language model with QueryLikelihood(llm), YesNo(llm), ListwiseLogits(llm) or "
+                "Listwise(llm), of a cross-encoder with CrossEncoderTeacher(model)."
+            )
+        self.teacher = teacher
+        self.query = query
+
+    @property
+    def inputs(self) -> tuple[Column | OneOf, ...]:
+        """The query, its positives and negatives, and what the teacher reads."""
+        return QUERY.named(self.query), POS | PASSAGE, NEG, *self.teacher.inputs
+
+    @property
+    def outputs(self) -> tuple[Column, ...]:
+        """The scores, and what went wrong."""
+        added = (POS_SCORES, NEG_SCORES, TEACHER_ERROR, TEACHER_CUT)
+        return (*added, TEACHER_REPAIRS) if self.teacher.counts_repairs else added
+
+    @property
+    def note(self) -> Column | None:
+        """`teacher_error`."""
+        return TEACHER_ERROR
+
+    def transform(self, batch: Batch) -> dict[str, Any]:
+        """Ask the teacher about the rows that it can be asked about."""
+        rows = self._read(batch)
+        errors = [problem_of(row) for row in rows]
+        asked = [row for row, error in zip(rows, errors, strict=True) if error is None]
+        found = iter([_complete(*pair) for pair in zip(asked, self._ask(asked), strict=True)])
+        scored = [next(found) if error is None else Scored(error=error) for error in errors]
+        return self._columns(rows, scored)
+
+    def _read(self, batch: Batch) -> list[Row]:
+        queries = [query or "" for query in batch.texts(self.query)]
+        columns = zip(
+            queries,
+            positives_of(batch),
+            _checked_texts(batch, "neg", batch.lists("neg")),
+            extra_columns(batch, self.teacher.inputs),
+            strict=True,
+        )
+        return [Row(*values) for values in columns]
+
+    def _ask(self, rows: list[Row]) -> list[Scored]:
+        scored = scores_of(self.teacher, rows)
+        raise_if_hopeless(self, "teacher", [found.error for found in scored])
+        return scored
+
+    def _columns(self, rows: Sequence[Row], scored: Sequence[Scored]) -> dict[str, Any]:
+        return {
+            "pos_scores": [
+                _part(found, slice(len(row.pos))) for row, found in zip(rows, scored, strict=True)
+            ],
+            "neg_scores": [
+                _part(found, slice(len(row.pos), None))
+                for row, found in zip(rows, scored, strict=True)
+            ],
+            "teacher_error": [found.error for found in scored],
+            "teacher_cut": [found.cut for found in scored],
+            "teacher_repairs": [_all_repairs(found) for found in scored],
+        }
+
+
+def problem_of(row: Row) -> str | None:
+    """Why there is nothing to ask about a row; None where there is.
+
+    Example:
+        >>> problem_of(Row("a query", pos=["a passage"], neg=["another", " "]))
+        'empty_passage: neg[1]'
+    """
+    if not row.query.strip():
+        return note("empty_query")
+    if not row.passages:
+        return note("no_passage")
+    for place, passage in enumerate(row.passages):
+        if not (passage or "").strip():
+            return note("empty_passage", _name_of(row, place))
+    return None
+
+
+def positives_of(batch: Batch) -> list[list[str]]:
+    """The positives of each row: its list `pos`, or one text in `pos` or `passage`."""
+    name = "pos" if "pos" in batch else "passage"
+    rows = [[row] if isinstance(row, str) else row for row in batch.values_of(name)]
+    for row in rows:
+        if row is not None and not isinstance(row, (list, tuple)):
+            raise ValueError(
+                f"{batch.who}: the column {name!r} must hold a text or a list of texts, found "
+                f"{type(row).__name__} {row!r:.60}."
+            )
+    return _checked_texts(batch, name, [list(row or []) for row in rows])
+
+
+def extra_columns(batch: Batch, inputs: Sequence[Column | OneOf]) -> list[dict[str, Any]]:
+    """The values of each row in those of the columns that are there."""
+    wanted: list[Column] = []
+    for column in inputs:
+        wanted += column if isinstance(column, OneOf) else [column]
+    names = [column.name for column in wanted if column.name in batch]
+    values = [batch.values_of(name) for name in names]
+    if not names:
+        return [{} for _ in range(len(batch))]
+    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _checked_texts(batch: Batch, name: str, rows: list[list[Any]]) -> list[list[str]]:
+    for row in rows:
+        for passage in row:
+            if passage is not None and not isinstance(passage, str):
+                raise ValueError(
+                    f"{batch.who}: the column {name!r} must hold lists of texts, found "
+                    f"{type(passage).__name__} {passage!r:.60}."
+                )
+    return rows
+
+
+def _complete(row: Row, scored: Scored) -> Scored:
+    """What was scored, failed where a passage has no score."""
+    is_missing = np.isnan(_array_of(scored))
+    if scored.error is not None or not is_missing.any():
+        return scored
+    return scored._replace(error=note("no_score", _name_of(row, int(is_missing.argmax()))))
+
+
+def _array_of(scored: Scored) -> np.ndarray:
+    return np.array([] if scored.scores is None else scored.scores, np.float64)
+
+
+def _part(scored: Scored, places: slice) -> list[float] | None:
+    return None if scored.error is not None else _array_of(scored)[places].tolist()
+
+
+def _all_repairs(scored: Scored) -> dict[str, int]:
+    return {kind: scored.repairs.get(kind, 0) for kind in REPAIRS}
+
+
+def _name_of(row: Row, place: int) -> str:
+    """Where a passage stands in its row, `"neg[0]"`."""
+    number = place - len(row.pos)
+    return f"pos[{place}]" if number < 0 else f"neg[{number}]"

@@ -1,0 +1,130 @@
+"""Settings that are identity, pickle and record."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+
+from rir_hf import Embed, MineNegatives, OpenAIChat, Retriever, ScorePassages, Search, YesNo
+from rir_hf.core.configured import Configured, digest_of, identity_of_model
+from rir_hf.core.provenance import record_step
+
+KEY = "sk-planted-key-0123456789"
+
+
+class Repeat(Configured):
+    """Something with a setting, one that has no effect, and something built late."""
+
+    without_effect = ("device",)
+
+    def __init__(self, times: int = 2, device: str = "cpu") -> None:
+        self.times = times
+        self.device = device
+
+    @cached_property
+    def _built(self) -> object:
+        return object()
+
+
+def test_the_hash_is_class_version_and_settings_and_nothing_that_was_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = Hasher.hash(Repeat())
+    used = Repeat(device="cuda")
+    assert used._built is used._built
+    assert Hasher.hash(used) == before
+    assert Hasher.hash(Repeat(3)) != before
+    monkeypatch.setattr(Repeat, "version", 2)
+    assert Hasher.hash(Repeat()) != before
+
+
+def test_a_pickle_holds_the_settings_alone_and_still_works() -> None:
+    used = Repeat(3, "cuda")
+    assert used._built is not None
+    back = pickle.loads(pickle.dumps(used))  # noqa: S301 - made here
+    assert vars(back) == {"times": 3, "device": "cuda"}
+    assert back._built is not None
+
+
+def test_moving_a_class_to_another_module_keeps_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Hasher.hash(Repeat())
+    monkeypatch.setattr(Repeat, "__module__", "elsewhere")
+    assert Hasher.hash(Repeat()) == before
+    assert "tests" not in json.dumps(Repeat().key())
+
+
+def test_the_hash_is_the_same_in_another_process_and_after_use(minilm: str) -> None:
+    step = Embed(Retriever(minilm, query_prompt="q: "), "query", role="query")
+    before = Hasher.hash(step)
+    assert step({"query": ["who"]})["embedding"].shape == (1, 384)
+    assert Hasher.hash(step) == before
+    code = (
+        "import sys; from datasets.fingerprint import Hasher; from rir_hf import Embed, Retriever\n"
+        "retriever = Retriever(sys.argv[1], query_prompt='q: ')\n"
+        "print(Hasher.hash(Embed(retriever, 'query', role='query')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, minilm], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == before
+
+
+def test_a_model_is_its_content_wherever_it_lies_and_however_old_it_looks(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    (first / "weights").write_bytes(b"one")
+    shutil.copytree(first, second)
+    (second / "README.md").write_text("Not content.")
+    os.utime(second / "weights", (0, 0))
+    assert digest_of(first) == digest_of(second)
+    # The same size and the same time, as a careful copy leaves them: the inode's own time tells.
+    state = (first / "weights").stat()
+    (first / "weights").write_bytes(b"two")
+    os.utime(first / "weights", ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert digest_of(first) != digest_of(second)
+    link = tmp_path / "link"
+    link.symlink_to(first, target_is_directory=True)
+    before = digest_of(link)
+    link.unlink()
+    link.symlink_to(second, target_is_directory=True)
+    assert digest_of(link) != before
+    assert identity_of_model("user/name") == "user/name"
+
+
+def test_a_loaded_model_keeps_the_identity_of_what_it_loaded(minilm: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(minilm, folder)
+    loaded = Retriever(folder)
+    before = Hasher.hash(loaded)
+    loaded.encode_queries(["load it"])
+    (folder / "config_sentence_transformers.json").write_text("{}")
+    assert Hasher.hash(loaded) == before
+    assert Hasher.hash(Retriever(folder)) != before
+
+
+def test_no_path_and_no_secret_is_in_a_key_or_a_record(minilm: str, faq_corpus: Dataset) -> None:
+    extra = {"chat_template_kwargs": {"enable_thinking": False}, "gateway_key": KEY}
+    server = OpenAIChat("gpt", base_url="http://127.0.0.1:9/v1", api_key=KEY, extra_body=extra)
+    steps = [
+        ScorePassages(YesNo(server)),
+        Embed(minilm),
+        Search(faq_corpus),
+        MineNegatives(faq_corpus),
+    ]
+    records = json.dumps([record_step(step) for step in steps])
+    assert '"enable_thinking": false' in records
+    for secret in (KEY, "127.0.0.1", str(Path(minilm).parent), os.environ["HF_HOME"]):
+        assert secret not in records
+    keys = json.dumps([step.key() for step in steps])
+    for secret in (str(Path(minilm).parent), os.environ["HF_HOME"]):
+        assert secret not in keys

@@ -1,0 +1,128 @@
+"""Embedding: one float32 array per batch, the same in any batch, empty texts kept in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from datasets import Dataset, Features, Value
+
+from rir_hf import Embed, Retriever
+
+TEXTS = ["one", "two words", "now three words", "and there are four", "five five five", "six"]
+
+
+class Lengths:
+    """The number of characters, and which method was called; texts come longest first."""
+
+    def encode_queries(self, texts: list[str], **_: object) -> list[list[float]]:
+        return [[len(text), 1.0] for text in texts]
+
+    def encode_corpus(self, texts: list[str], **_: object) -> np.ndarray:
+        lengths = [len(text) for text in texts]
+        assert lengths == sorted(lengths, reverse=True)
+        assert len(set(texts)) == len(texts)
+        return np.array([[length, 2.0] for length in lengths], np.float64)
+
+    def identity(self) -> str:
+        return "lengths"
+
+
+def test_a_batch_comes_back_as_one_float32_array_of_the_model_s_vectors(
+    retriever: Retriever,
+) -> None:
+    column = Embed(retriever)({"text": TEXTS})
+    assert list(column) == ["embedding"]
+    assert column["embedding"].dtype == np.float32
+    np.testing.assert_allclose(column["embedding"], retriever.encode_corpus(TEXTS), atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 1000])
+def test_vectors_do_not_depend_on_the_batch_size(retriever: Retriever, batch_size: int) -> None:
+    rows = Dataset.from_dict({"text": TEXTS})
+    rows = rows.map(Embed(retriever), batched=True, batch_size=batch_size)
+    assert rows.data.schema.field("embedding").type == pa.list_(pa.float32())
+    found = rows.with_format("numpy")["embedding"][:]
+    np.testing.assert_allclose(found, retriever.encode_corpus(TEXTS), atol=1e-6)
+
+
+def test_the_role_picks_the_method_and_the_output_its_name() -> None:
+    rows = Dataset.from_dict({"query": TEXTS})
+    rows = rows.map(Embed(Lengths(), "query", role="query", output="q"), batched=True)
+    rows = rows.map(Embed(Lengths(), "query", output="p"), batched=True)
+    assert rows["q"][:] == [[float(len(text)), 1.0] for text in TEXTS]
+    assert rows["p"][:] == [[float(len(text)), 2.0] for text in TEXTS]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 1000])
+def test_empty_texts_keep_their_rows_with_zeros_and_equal_texts_share_a_vector(
+    batch_size: int,
+) -> None:
+    rows = Dataset.from_dict({"text": ["", None, "ab", " \n", "abc", "ab"]})
+    rows = rows.map(Embed(Lengths()), batched=True, batch_size=batch_size)
+    assert rows["embedding"][:] == [[0, 0], [0, 0], [2, 2], [0, 0], [3, 2], [2, 2]]
+    assert rows.data.schema.field("embedding").type == pa.list_(pa.float32())
+
+
+def test_a_dataset_without_a_text_or_without_a_row_has_vectors_of_the_right_type() -> None:
+    features = Features({"text": Value("string")})
+    empty = Dataset.from_dict({"text": [None, None]}, features=features)
+    assert empty.map(Embed(Lengths()), batched=True)["embedding"][:] == [[0, 0], [0, 0]]
+    added = Embed(Lengths())({"text": []})["embedding"]
+    assert pa.array(added).type == pa.list_(pa.float32())
+
+
+def test_one_row_and_a_stream_give_the_same(retriever: Retriever) -> None:
+    rows = Dataset.from_dict({"text": TEXTS})
+    expected = retriever.encode_corpus(TEXTS)
+    found = Embed(retriever).one(rows[0])["embedding"]
+    np.testing.assert_allclose(found, expected[0], atol=1e-6)
+    stream = rows.to_iterable_dataset().map(Embed(retriever), batched=True, batch_size=4)
+    np.testing.assert_allclose([row["embedding"] for row in stream], expected, atol=1e-6)
+
+
+def test_wrong_columns_and_settings_are_named() -> None:
+    rows = Dataset.from_dict({"text": ["a"], "number": [1], "list": [["a"]]})
+    with pytest.raises(ValueError, match=r"needs the column 'body', but the dataset has only"):
+        rows.map(Embed(Lengths(), "body"), batched=True)
+    for column in ("number", "list"):
+        with pytest.raises(ValueError, match=f"column '{column}' must hold texts"):
+            rows.map(Embed(Lengths(), column), batched=True)
+        with pytest.raises(ValueError, match=f"column '{column}' must hold string"):
+            Embed(Lengths(), column).check(rows.features)
+    role: Any = "document"
+    with pytest.raises(ValueError, match="role must be"):
+        Embed(Lengths(), role=role)
+    number: Any = 3
+    with pytest.raises(TypeError, match="got int"):
+        Embed(number)
+
+
+def test_an_encoder_that_loses_texts_is_noticed() -> None:
+    class Careless(Lengths):
+        def encode_corpus(self, texts: list[str], **_: object) -> np.ndarray:
+            return np.ones((1, 2))
+
+    with pytest.raises(ValueError, match=r"Careless gave an array of shape \(1, 2\) for 6 texts"):
+        Dataset.from_dict({"text": TEXTS}).map(Embed(Careless()), batched=True)
+
+
+def test_each_worker_puts_its_encoder_on_a_gpu_of_its_own_where_there_are_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved: list[str] = []
+
+    class Movable(Lengths):
+        def to(self, device: str) -> None:
+            moved.append(device)
+
+    Embed(Movable())({"text": ["a"]}, rank=5)
+    assert moved == []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for rank in (0, 1, 5):
+        Embed(Movable())({"text": ["a"]}, rank=rank)
+    Embed(Movable())({"text": ["a"]})
+    assert moved == ["cuda:0", "cuda:1", "cuda:1"]

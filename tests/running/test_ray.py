@@ -1,0 +1,98 @@
+"""The same steps on a Ray cluster of two actors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset, load_from_disk
+
+from rir_hf import (
+    ChatLLM,
+    Embed,
+    MineNegatives,
+    QueryLikelihood,
+    Retriever,
+    ScorePassages,
+    provenance,
+    run,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Ray on this machine, with two cores."""
+    ray = pytest.importorskip("ray", reason='ray is not here: pip install "rir-hf[ray]"')
+    os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    environment = {"env_vars": {"PYTHONPATH": paths}}
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="error", runtime_env=environment)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pairs(faq_pairs: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The pairs with a fingerprint of their own, so that nothing of them is in the cache."""
+    folder = tmp_path_factory.mktemp("ray") / "pairs"
+    faq_pairs.map(lambda row: {"query": f"{row['query']} "}).save_to_disk(folder)
+    return load_from_disk(folder)
+
+
+def test_two_actors_give_the_rows_of_one_process(
+    cluster: Any, pairs: Dataset, faq_corpus: Dataset, retriever: Retriever, tiny_lm: str
+) -> None:
+    options = {"engine": "ray", "concurrency": 2}
+    embed = Embed(retriever, "query", role="query", output="again")
+    embedded = run(pairs, embed, batch_size=30, rows_per_shard=30, **options)
+    plain = pairs.map(embed, batched=True, batch_size=30)
+    assert embedded.features == plain.features
+    assert np.allclose(embedded["again"][:], plain["again"][:], atol=1e-6)
+    assert [step["step"] for step in provenance(embedded)] == ["Embed"]
+
+    mine = MineNegatives(faq_corpus, num_negatives=3)
+    mined = run(pairs, mine, batch_size=30, rows_per_shard=30, **options)
+    want = pairs.map(mine, batched=True)
+    assert mined.features == want.features
+    assert mined.to_list() == want.to_list()
+    assert run(pairs, mine).to_list() == mined.to_list()
+
+    rows = mined.select(range(12))
+    score = ScorePassages(QueryLikelihood(ChatLLM(tiny_lm), max_passage_tokens=40))
+    scored = run(rows, score, batch_size=3, rows_per_shard=6, **options)
+    alone = rows.map(score, batched=True, batch_size=3)
+    for name in ("pos_scores", "neg_scores"):
+        for one, two in zip(scored[name], alone[name], strict=True):
+            assert one == pytest.approx(two, abs=1e-5)
+
+
+def test_a_ray_dataset_gives_a_ray_dataset_that_datasets_reads_back(
+    cluster: Any, pairs: Dataset, faq_corpus: Dataset, tmp_path: Path
+) -> None:
+    pairs.to_parquet(tmp_path / "pairs.parquet")
+    mine = MineNegatives(faq_corpus, num_negatives=3)
+    read = cluster.data.read_parquet(str(tmp_path / "pairs.parquet"))
+    mined = run(read, mine, batch_size=40, engine="ray", concurrency=1)
+    mined.write_parquet(str(tmp_path / "mined"))
+    files = sorted(map(str, (tmp_path / "mined").glob("*.parquet")))
+    back = Dataset.from_parquet(files)
+    want = pairs.map(mine, batched=True)
+    assert back.features == want.features
+    assert sorted(back.to_list(), key=str) == sorted(want.to_list(), key=str)
+
+
+def test_an_error_in_an_actor_comes_back_as_it_is(cluster: Any, retriever: Retriever) -> None:
+    rows = Dataset.from_dict({"query": ["a"], "embedding": [[1.0, 2.0]], "pos_ids": [["x"]]})
+    vectors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    corpus = Dataset.from_dict({"id": ["x", "y"], "text": ["a", "b"], "embedding": vectors})
+    from rir_hf import attach_index
+
+    with pytest.raises(ValueError, match="must hold vectors of 3 numbers"):
+        run(rows, MineNegatives(attach_index(corpus)), engine="ray")

@@ -1,0 +1,49 @@
+"""Every Python block of the README and of the guides runs, in order, as a reader would type it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GUIDES = sorted(
+    [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *ROOT.glob("rir_hf/*/README.md")]
+)
+
+
+def blocks_of(guide: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", guide.read_text(encoding="utf-8"), re.S | re.M)
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_blocks_of_a_guide_run_in_order(guide: Path, tmp_path: Path) -> None:
+    blocks = blocks_of(guide)
+    if not blocks:
+        return
+    script = tmp_path / "guide.py"
+    script.write_text("\n\n".join(blocks), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_every_command_that_the_guides_show_is_one() -> None:
+    from rir_hf.cli.main import COMMANDS
+
+    for guide in GUIDES:
+        text = guide.read_text(encoding="utf-8")
+        for block in re.findall(r"^```bash\n(.*?)^```", text, re.S | re.M):
+            for command in re.findall(r"^rir-hf ([a-z-]+)", block, re.M):
+                assert command in COMMANDS, f"{guide}: rir-hf {command}"
