@@ -1,1 +1,1 @@
-"""The command line: `rir-hf COMMAND`, one module per command, options taken from signatures and docstrings."""
+"""The command line, `rir-hf COMMAND`: a module for each, its options from the docstring."""

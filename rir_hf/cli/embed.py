@@ -10,7 +10,7 @@ from rir_hf.cli.output import OutputOptions
 logger = logging.getLogger(__name__)
 
 
-def embed(
+def command(
     retriever: RetrieverOptions,
     output: OutputOptions,
     running: RunOptions,
@@ -40,8 +40,9 @@ def embed(
     from rir_hf import Embed, attach_index, load_corpus, load_queries, save_index
 
     output.check()
-    if corpus is not None:
-        rows = running.run(load_corpus(corpus, split), Embed(retriever.load()), batch_size)
+    if queries is None:
+        step = Embed(retriever.load())
+        rows = running.run(load_corpus(str(corpus), split), step, batch_size)
     else:
         step = Embed(retriever.load(), "query", role="query")
         rows = running.run(load_queries(queries, split), step, batch_size)

@@ -7,7 +7,7 @@ from rir_hf.cli.options import HubOptions, LLMOptions, RunOptions
 from rir_hf.cli.output import OutputOptions
 
 
-def generate_answers(
+def command(
     llm: LLMOptions,
     output: OutputOptions,
     running: RunOptions,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from rir_hf.cli.options import HubOptions, LLMOptions, RunOptions
+from rir_hf.cli.options import HubOptions, LLMOptions, Rows, RunOptions
 from rir_hf.cli.output import OutputOptions
 
-if TYPE_CHECKING:
-    from datasets import Dataset
 
-
-def generate_queries(
+def command(
     llm: LLMOptions,
     output: OutputOptions,
     running: RunOptions,
@@ -86,7 +83,7 @@ def generate_queries(
     hub.push(rows, "generated")
 
 
-def drawn(rows: Dataset, sample: int | None, seed: int) -> Any:
+def drawn(rows: Rows, sample: int | None, seed: int) -> Rows:
     """So many rows drawn at random, in the order of the draw."""
     if sample is None or sample >= len(rows):
         return rows

@@ -1,4 +1,4 @@
-"""`rir-hf COMMAND`: finds the command's module, reads its options, runs it, and explains what went wrong in one line."""
+"""`rir-hf COMMAND`: finds the command, reads its options, runs it, explains what went wrong."""
 
 from __future__ import annotations
 
@@ -31,11 +31,20 @@ COMMANDS = {
     "train-retriever": "a retriever, contrastive or distilled, with sentence-transformers",
     "train-generator": "a generator on preference pairs, with TRL",
 }
-"""Each is a module of this package, and a function in it, of its name with underscores."""
+"""Each is a module of this folder, of its name with underscores, with a function `command`."""
 
 _NOISY = ("faiss", "httpx", "httpx2", "matplotlib", "openai", "sentence_transformers")
 _USERS = (ValueError, TypeError, OSError, ImportError, RuntimeError, EOFError)
-_LIBRARIES = ("httpx", "httpx2", "huggingface_hub", "datasets", "openai", "pyarrow", "requests", "yaml")
+_LIBRARIES = (
+    "httpx",
+    "httpx2",
+    "huggingface_hub",
+    "datasets",
+    "openai",
+    "pyarrow",
+    "requests",
+    "yaml",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 2 after an error of the user, of which one line says what is wrong; 130
         after Ctrl-C. A programming error is raised.
     """
-    name, *options = sys.argv[1:] if arguments is None else arguments or [""]
+    name, *options = (sys.argv[1:] if arguments is None else arguments) or [""]
     try:
         return run_command(name, options)
     except KeyboardInterrupt:
@@ -80,7 +89,7 @@ def run_command(name: str, options: Sequence[str]) -> int:
     from rir_hf.cli.parser import read_arguments
 
     module = importlib.import_module(f"rir_hf.cli.{name.replace('-', '_')}")
-    command = getattr(module, name.replace("-", "_"))
+    command = module.command
     try:
         values = read_arguments(command, options, f"rir-hf {name}")
     except SystemExit as end:  # after --help
@@ -97,7 +106,9 @@ def overview() -> str:
     return (
         "usage: rir-hf COMMAND [--config FILE.yaml] [options]\n\n"
         "Training data for retrievers from a corpus, a retriever and a language model.\n\n"
-        "commands:\n" + "\n".join(lines) + "\n\n`rir-hf COMMAND --help` lists a command's options.\n"
+        "commands:\n"
+        + "\n".join(lines)
+        + "\n\n`rir-hf COMMAND --help` lists a command's options.\n"
     )
 
 
@@ -118,7 +129,7 @@ def log_plainly() -> None:
 
 
 def is_users(error: Exception) -> bool:
-    """Whether an error comes from what the user gave, or from the world, and not from a mistake in the code."""
+    """Whether an error comes from what the user gave, or from the world: no mistake in the code."""
     from rir_hf.cli.parser import OptionError
 
     if isinstance(error, (*_USERS, OptionError, argparse.ArgumentError)):
@@ -142,3 +153,7 @@ def _message_of(error: BaseException) -> str:
     if isinstance(error, KeyError) or not said:
         return f"{type(error).__name__}: {said}".rstrip(": ")
     return said
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,22 +1,25 @@
-"""Groups of options that several commands share: a retriever, a language model, how a step is run, and where on the Hub rows go."""
+"""Options that several commands share: a retriever, a language model, how it is run, the Hub."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from rir_hf import LLM, Retriever, Step
+from pathlib import Path
+from typing import Any, Literal
 
 logger = logging.getLogger(__name__)
+
+# What a dataset or a stream, a step, a model or a teacher is called in the signatures of this
+# folder, in which `if TYPE_CHECKING:` blocks are executed (see `parser`).
+Rows = Any
+Step = Any
+Model = Any
 
 
 @dataclass
 class RetrieverOptions:
-    """Retriever
+    """Retriever.
 
     Args:
         model: Hub name or folder of a sentence-transformers model.
@@ -44,7 +47,7 @@ class RetrieverOptions:
     trust_remote_code: bool = False
     texts_per_pass: int = 64
 
-    def load(self) -> Retriever:
+    def load(self) -> Model:
         """The retriever that the options describe."""
         from rir_hf import Retriever
 
@@ -54,7 +57,7 @@ class RetrieverOptions:
 
 @dataclass
 class LLMOptions:
-    """Language model
+    """Language model.
 
     Args:
         generate_model_path: Hub name, folder, or the model's name at the server.
@@ -79,7 +82,7 @@ class LLMOptions:
     concurrency: int = 16
     max_length: int | None = None
 
-    def load(self) -> LLM:
+    def load(self) -> Model:
         """The language model that the options describe."""
         self.check()
         thinking = {"enable_thinking": False} if self.no_thinking else {}
@@ -113,7 +116,7 @@ class LLMOptions:
         if self.gguf_file is not None and self.model_type not in ("llm", "llm_instruct"):
             raise ValueError("--gguf_file goes with --model_type llm or llm_instruct")
 
-    def _load_from_server(self, thinking: dict[str, Any]) -> LLM:
+    def _load_from_server(self, thinking: dict[str, Any]) -> Model:
         from rir_hf import OpenAIChat
 
         return OpenAIChat(
@@ -128,7 +131,7 @@ class LLMOptions:
 
 @dataclass
 class RunOptions:
-    """How it is run
+    """How it is run.
 
     Args:
         engine: what runs the steps: this machine, or a Ray cluster.
@@ -142,7 +145,7 @@ class RunOptions:
     num_proc: int | None = None
     num_gpus: float | None = None
 
-    def run(self, rows: Any, step: Step, batch_size: int, *, retry: bool = False) -> Any:
+    def run(self, rows: Rows, step: Step, batch_size: int, *, retry: bool = False) -> Rows:
         """The rows with the columns of a step.
 
         Args:
@@ -167,7 +170,7 @@ class RunOptions:
 
 @dataclass
 class HubOptions:
-    """Hub
+    """Hub.
 
     Args:
         push_to_hub: repository to send the result to; the token is that of `hf auth login`, or
@@ -184,7 +187,21 @@ class HubOptions:
     license: str | None = None
     language: str | None = None
 
-    def push(self, rows: Dataset, config: str, *, corpus: Dataset | None = None) -> None:
+    def push_file(self, file: Path, config: str, step: Step) -> None:
+        """Send the rows of a file to the Hub, with the record of a step, if asked."""
+        if self.push_to_hub is not None:
+            from rir_hf import load_rows
+
+            self.push(load_rows(file), config, steps=[step])
+
+    def push(
+        self,
+        rows: Rows,
+        config: str,
+        *,
+        corpus: Rows | None = None,
+        steps: Sequence[Step] = (),
+    ) -> None:
         """Send rows to the Hub, if asked."""
         if self.push_to_hub is None:
             return
@@ -198,13 +215,14 @@ class HubOptions:
             license=self.license,
             language=self.language,
             corpus=corpus,
+            steps=steps,
         )
         logger.info("Pushed to %s: %s", self.push_to_hub, done.commit_url)
 
 
 @dataclass
 class ModelHubOptions:
-    """Hub
+    """Hub.
 
     Args:
         push_to_hub: repository to send the model to; the token is that of `hf auth login`, or

@@ -1,4 +1,4 @@
-"""Where a command's result goes: a folder of rows, complete or not at all, tried before the work starts."""
+"""Where a command's result goes: a folder of rows, complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from datasets import Dataset
+from rir_hf.cli.options import Rows
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class OutputOptions:
-    """Output
+    """Output.
 
     Args:
         output: folder for the result, which `load_from_disk` and all commands read.
@@ -30,13 +29,18 @@ class OutputOptions:
     output: str
     overwrite: bool = False
 
-    def check(self) -> None:
+    def check(self, lines: str | None = None) -> None:
         """Raise `OSError` where the folder cannot be written or holds something already.
 
         To be called before the work starts.
+
+        Args:
+            lines: the one file in it that is to be written; None: the folder as a whole.
         """
         folder = Path(self.output)
-        if folder.is_dir() and any(folder.iterdir()):
+        if lines is not None and (folder / lines).exists() and not self.overwrite:
+            raise FileExistsError(f"{folder / lines} is there: --overwrite replaces it")
+        if lines is None and folder.is_dir() and any(folder.iterdir()):
             self._check_replaceable(folder)
         elif folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"{folder} is a file: name a folder as --output")
@@ -45,7 +49,7 @@ class OutputOptions:
         if not os.access(parent, os.W_OK):
             raise PermissionError(f"{parent} cannot be written into: choose another --output")
 
-    def save(self, rows: Dataset, lines: str, summary: Mapping[str, Any] | None = None) -> Path:
+    def save(self, rows: Rows, lines: str, summary: Mapping[str, Any] | None = None) -> Path:
         """Write rows as `save_to_disk` does, and as JSON lines beside.
 
         Args:
@@ -90,7 +94,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_file(path: str | None, option: str) -> None:
-    """Raise `OSError` where a file cannot be written, and make its folder; to be called before the work starts."""
+    """Raise `OSError` where a file cannot be written, and make its folder, before the work."""
     if path is None:
         return
     file = Path(path).absolute()

@@ -3,6 +3,11 @@
 An option is a parameter of the function: its type, default and help are those of the signature and
 the docstring. A parameter whose type is a dataclass stands for a group of options (a retriever,
 where the result goes), which are options of the command like all others.
+
+To read a signature jsonargparse executes the `if TYPE_CHECKING:` blocks of the function's module,
+and looks in its parent packages for something of the function's name (4.53, October 2026). Both
+would make `--help` import `datasets` or torch. So a command's module has no such block, and its
+function is called `command`, which is no public name of this package.
 """
 
 from __future__ import annotations
@@ -59,9 +64,9 @@ def read_arguments(
     try:
         values = parser.parse_args(completed(arguments, kinds)).as_dict()
     except argparse.ArgumentError as error:
-        raise OptionError(in_one_line(str(error), kinds)) from error
+        raise OptionError(in_one_line(str(error), kinds)) from None
     except UnicodeDecodeError as error:
-        raise OptionError(f"--config: the file is no text ({error})") from error
+        raise OptionError(f"--config: the file is no text ({error})") from None
     return as_parameters(values, list(hints), groups)
 
 
@@ -146,7 +151,7 @@ def in_one_line(message: str, kinds: Mapping[str, Any]) -> str:
     if key and value and key[1] in kinds:
         wanted = inspect.formatannotation(kinds[key[1]]).replace("typing.", "")
         return f"--{key[1]} must be {wanted}, got {value[1]}"
-    return " ".join(message.split())
+    return " ".join(message.replace('Parser key "config": ', "--config: ").split())
 
 
 def _without_none(kind: Any) -> Any:

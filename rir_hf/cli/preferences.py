@@ -6,7 +6,7 @@ from rir_hf.cli.options import HubOptions, RetrieverOptions, RunOptions
 from rir_hf.cli.output import OutputOptions
 
 
-def preferences(
+def command(
     retriever: RetrieverOptions,
     output: OutputOptions,
     running: RunOptions,
@@ -22,7 +22,7 @@ def preferences(
     task: str | None = None,
     batch_size: int = 256,
 ) -> None:
-    """Prefer the answer with which the retriever finds the passage best to the one that finds it worst.
+    """Prefer the answer that helps the retriever most to the one that helps it least.
 
     rir-hf preferences --rows answered --model BAAI/bge-base-en-v1.5 --output preferred
     rir-hf train-generator --rows preferred --model Qwen/Qwen3-8B --output adapter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rir_hf.cli.output import OutputOptions
 
 
-def pull(
+def command(
     output: OutputOptions,
     repo: str,
     config_name: str | None = None,
@@ -22,9 +22,9 @@ def pull(
         split: which split.
         revision: branch, tag or commit.
     """
-    from rir_hf import pull as pulled
+    from rir_hf import pull
 
     output.check()
-    rows = pulled(repo, config_name, revision=revision, split=split)
+    rows = pull(repo, config_name, revision=revision, split=split)
     lines = "" if "embedding" in rows.column_names else "rows.jsonl"
     output.save(rows, lines=lines)

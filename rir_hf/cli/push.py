@@ -1,4 +1,4 @@
-"""`rir-hf push`: rows in, a config of a Hub dataset out, with a card that says how they were made."""
+"""`rir-hf push`: rows in, a config of a Hub dataset with its card out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 logger = logging.getLogger(__name__)
 
 
-def push(
+def command(
     rows: str,
     repo: str,
     config_name: str = "default",
@@ -37,10 +37,9 @@ def push(
         tags: further tags for the card.
         commit_message: of the commit.
     """
-    from rir_hf import load_corpus, load_rows
-    from rir_hf import push as pushed
+    from rir_hf import load_corpus, load_rows, push
 
-    done = pushed(
+    done = push(
         load_rows(rows, split),
         repo,
         config_name,

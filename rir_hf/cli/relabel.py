@@ -8,7 +8,7 @@ from rir_hf.cli.options import HubOptions, RunOptions
 from rir_hf.cli.output import OutputOptions
 
 
-def relabel(
+def command(
     output: OutputOptions,
     running: RunOptions,
     hub: HubOptions,

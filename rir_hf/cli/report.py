@@ -7,7 +7,7 @@ import sys
 from rir_hf.cli.output import check_file, write_json
 
 
-def report(
+def command(
     rows: str,
     split: str = "train",
     negatives: str = "neg",

@@ -6,7 +6,7 @@ from rir_hf.cli.options import HubOptions, RunOptions
 from rir_hf.cli.output import OutputOptions
 
 
-def score(
+def command(
     output: OutputOptions,
     running: RunOptions,
     hub: HubOptions,

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rir_hf.cli.options import HubOptions, RetrieverOptions, RunOptions
+from rir_hf.cli.options import HubOptions, Model, RetrieverOptions, Rows, RunOptions
 from rir_hf.cli.output import OutputOptions, check_file
 
-if TYPE_CHECKING:
-    from datasets import Dataset
 
-    from rir_hf import Retriever
-
-
-def search(
+def command(
     retriever: RetrieverOptions,
     output: OutputOptions,
     running: RunOptions,
@@ -61,15 +54,15 @@ def search(
 
 
 def nearest(
-    corpus: Dataset,
-    queries: Dataset,
-    retriever: Retriever,
+    corpus: Rows,
+    queries: Rows,
+    retriever: Model,
     running: RunOptions,
     *,
     k: int,
     factory: str,
     batch_size: int,
-) -> Dataset:
+) -> Rows:
     """The queries with the ids and scores of the passages nearest to them, without vectors."""
     from rir_hf import Embed, Search, attach_index
 

@@ -56,7 +56,7 @@ def read_teacher(described: str | dict[str, Any]) -> Teacher:
 
 def read_yaml(text: str) -> Any:
     """The content of a YAML file, or of the text itself."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
     if text.endswith((".yaml", ".yml")):
         text = Path(text).read_text(encoding="utf-8")

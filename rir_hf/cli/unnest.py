@@ -6,7 +6,7 @@ from rir_hf.cli.options import HubOptions
 from rir_hf.cli.output import OutputOptions
 
 
-def unnest(
+def command(
     output: OutputOptions,
     hub: HubOptions,
     rows: str,
@@ -22,10 +22,9 @@ def unnest(
         columns: the columns of lists, each with the name that its items get.
         split: which split, where there are several.
     """
-    from rir_hf import load_rows
-    from rir_hf import unnest as unnested
+    from rir_hf import load_rows, unnest
 
     output.check()
-    found = unnested(load_rows(rows, split), columns)
+    found = unnest(load_rows(rows, split), columns)
     output.save(found, lines="rows.jsonl")
     hub.push(found, "pairs")

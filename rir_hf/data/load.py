@@ -158,7 +158,7 @@ def stream_pairs(source: Source, split: str = "train") -> IterableDataset:
         rows = load_rows(source, split).to_iterable_dataset()
     else:
         rows = _choose_split(_pulled(source, streaming=True), split, source)
-    first = next(iter(rows), {})
+    first: Mapping[str, Any] = next(iter(rows), {})
     return _renamed(rows, _names_of_pairs(list(first), source))
 
 

@@ -380,14 +380,12 @@ def _rendered_texts(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) 
     prompt = tokenizer.apply_chat_template(
         row["prompt"], tokenize=False, add_generation_prompt=True, **arguments
     )
-    whole = [row["prompt"] + row[name] for name in _ANSWERS]
-    return [
-        prompt,
-        *(
-            tokenizer.apply_chat_template(messages, tokenize=False, **arguments)
-            for messages in whole
-        ),
-    ]
+    texts = [str(prompt)]
+    for name in _ANSWERS:
+        messages = row["prompt"] + row[name]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, **arguments)
+        texts.append(str(text))
+    return texts
 
 
 def _shared_beginning(first: list[int], second: list[int]) -> int:

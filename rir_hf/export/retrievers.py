@@ -210,7 +210,8 @@ def to_flagembedding(
     given = {"prompt": prompt, "type": type}
     for name, value in given.items():
         if value is not None and name not in extras:
-            rows = rows.map(_constant, fn_kwargs={"name": name, "value": value}, batched=True)
+            column = {"name": name, "value": value}
+            rows = rows.map(_constant, fn_kwargs=column, batched=True, desc="to_flagembedding")
     names = [QUERY.name, POS.name, NEG.name, *(_SCORES if scored else ()), *_FLAG_EXTRAS]
     made = rows.select_columns([name for name in names if name in rows.column_names])
     if file is not None:

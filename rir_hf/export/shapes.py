@@ -1,4 +1,4 @@
-"""The shapes of rows that losses of sentence-transformers take, made of a query with its passages."""
+"""The rows that losses of sentence-transformers take, made of a query with its passages."""
 
 from __future__ import annotations
 

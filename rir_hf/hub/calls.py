@@ -30,8 +30,7 @@ _REMEDY = "hf auth login, HF_TOKEN, or token=..."
 
 
 def trying(call: Callable[[], Result]) -> Result:
-    """The call's result, after up to `TRIES` tries where the Hub has a conflict or a fault, or the
-    connection breaks."""
+    """The call's result, after up to `TRIES` tries where a conflict or fault of the Hub passes."""
     wait = FIRST_WAIT
     attempt = 1
     while True:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from datasets import DatasetInfo, Features
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub import CardData, DatasetCard
 from jinja2 import Environment, StrictUndefined, Template
 
 from rir_hf import schema
@@ -140,13 +140,15 @@ def render_section(repo_id: str, part: Part) -> str:
         quantiles=list(next(iter(spread.values()), {})),
         plot=part.plot,
     )
-    return text.strip()
+    # No text from the rows may look like one of the comments that the next push looks for.
+    text = text.strip().replace("<!--", "<! --")
+    begin, end = _comments(part.config)
+    return f"{begin}\n{text}\n{end}"
 
 
 def with_section(body: str, repo_id: str, config: str, section: str) -> str:
-    """The card's text with the section of this config in its place, or at the end; a new card gets
-    a title."""
-    begin, end = f"<!-- rir_hf: {config} -->", f"<!-- rir_hf: end of {config} -->"
+    """The card's text with the section in its place, or at the end; a new card gets a title."""
+    begin, end = _comments(config)
     before, _, rest = body.partition(begin)
     _, is_there, after = rest.partition(end)
     if is_there:
@@ -154,6 +156,11 @@ def with_section(body: str, repo_id: str, config: str, section: str) -> str:
     if not body.strip():
         body = f"# {repo_id.split('/')[-1]}\n\nTraining data made with rir_hf.\n"
     return f"{body.rstrip()}\n\n{section}\n"
+
+
+def _comments(config: str) -> tuple[str, str]:
+    """What stands before and after the section of a config."""
+    return f"<!-- rir_hf: {config} -->", f"<!-- rir_hf: end of {config} -->"
 
 
 def describe_column(name: str) -> str:
@@ -197,7 +204,8 @@ def describe_step(step: Mapping[str, Any]) -> str:
     it searched indented below.
 
     Example:
-        >>> describe_step({"step": "Embed", "retriever": {"class": "Retriever", "model": "bge"}, "role": "query"})
+        >>> retriever = {"class": "Retriever", "model": "bge"}
+        >>> describe_step({"step": "Embed", "retriever": retriever, "role": "query"})
         '**Embed** retriever `bge` (`role=query`)'
     """
     settings = {name: value for name, value in step.items() if name != "step"}
@@ -219,7 +227,7 @@ def _corpus_lines(name: str, corpus: Mapping[str, Any]) -> str:
 
 
 def _nested(name: str, value: Any) -> str:
-    """A model or teacher among the settings, by its model's name or its class, with its settings."""
+    """A model or teacher among the settings: its model's name or its class, and its settings."""
     if isinstance(value, list):
         return f"{name}: {', '.join(_nested('', item).strip() for item in value)}"
     inner = {key: item for key, item in value.items() if key not in ("class", "model")}
@@ -275,7 +283,7 @@ def _fenced(text: str, language: str) -> str:
 
 
 def _all_settings(steps: Sequence[Mapping[str, Any]]) -> str:
-    """The records as JSON, without what could be taken for one of our comments."""
+    """The records as JSON, in which a comment is written so that it stays the same text."""
     text = json.dumps(steps, indent=1, ensure_ascii=False).replace("<!--", "\\u003c!--")
     return _fenced(text, "json")
 
@@ -329,8 +337,7 @@ def _rows(number: int) -> str:
 
 
 def _divided(counts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The figures of a report without its distributions, and these by name; nothing where no stage
-    was counted."""
+    """The figures of a report, and apart from them its distributions; none without a stage."""
     counted: dict[str, Any] = {}
     spread: dict[str, Any] = {}
     for name, value in counts.items():
@@ -347,7 +354,7 @@ def _figures(values: Mapping[str, float | None]) -> list[str]:
     return ["" if value is None else f"{value:.3f}" for value in values.values()]
 
 
-def _describe_config(data: DatasetCardData, part: Part) -> None:
+def _describe_config(data: CardData, part: Part) -> None:
     """Put the config's columns, splits and files into the YAML."""
     DatasetInfosDict({part.config: part.info}).to_dataset_card_data(data)
     folder = folder_of(part.config)
@@ -357,9 +364,8 @@ def _describe_config(data: DatasetCardData, part: Part) -> None:
     configs.to_dataset_card_data(data)
 
 
-def _describe_kind(data: DatasetCardData, kind: str, yaml: Mapping[str, Any]) -> None:
-    """Put license, language, tags, task and size into the YAML; what is there stays unless it is
-    given anew."""
+def _describe_kind(data: CardData, kind: str, yaml: Mapping[str, Any]) -> None:
+    """Put license, language, tags, task and size into the YAML, and keep what is there."""
     for name in ("license", "language"):
         if yaml.get(name) is not None:
             data[name] = yaml[name]
@@ -372,7 +378,7 @@ def _describe_kind(data: DatasetCardData, kind: str, yaml: Mapping[str, Any]) ->
     data["size_categories"] = [size_category(sum(_split_sizes(data)))]
 
 
-def _split_sizes(data: DatasetCardData) -> Iterator[int]:
+def _split_sizes(data: CardData) -> Iterator[int]:
     """Rows of each split of each config that the YAML knows."""
     for config in _as_list(data.get("dataset_info")):
         for split in config.get("splits", []):

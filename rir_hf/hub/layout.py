@@ -1,5 +1,4 @@
-"""What lies where in a dataset repository, and what an index must match: what `push` and `pull`
-agree on."""
+"""What `push` and `pull` agree on: what lies where in a repository, and what an index matches."""
 
 from __future__ import annotations
 

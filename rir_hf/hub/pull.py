@@ -97,6 +97,16 @@ def _read(builder: DatasetBuilder, split: str | None, streaming: bool) -> Any:
     if streaming:
         return builder.as_streaming_dataset(split=split)
     builder.download_and_prepare()
+    if split is not None:
+        return _read_split(builder, split)
+    return DatasetDict({name: _read_split(builder, name) for name in builder.info.splits})
+
+
+def _read_split(builder: DatasetBuilder, split: str) -> Dataset:
+    """The rows of a split; `datasets` itself refuses to read one without any."""
+    known = builder.info.splits.get(split)
+    if known is not None and known.num_examples == 0:
+        return Dataset.from_dict({}, features=builder.info.features, split=split)
     return builder.as_dataset(split=split)
 
 

@@ -238,8 +238,7 @@ def _write_index(
     folder: Path,
     files: dict[str, Path],
 ) -> dict[str, Any]:
-    """Write the index, if one is attached, and say what it is, for people and for the check of
-    `pull`."""
+    """Write the index, if one is attached, and say what it is: for people and for `pull`."""
     attached = [split for split, rows in splits.items() if rows.list_indexes()]
     if not attached:
         return {}

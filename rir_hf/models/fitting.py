@@ -51,7 +51,7 @@ def fit(
         >>> llm = OpenAIChat("any", max_length=11)      # counts three bytes as a token
         >>> write = lambda passages: "Judge " + " and ".join(passages)
         >>> fit(llm, write, ["short", "a long passage"], max_passage_tokens=9, answer_tokens=3)
-        Fitted(prompt='Judge short and a long pa', cut=1)
+        Fitted(prompt='Judge short and a long', cut=1)
     """
     kept = llm.cut(passages, max_passage_tokens)
     prompt = write(kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -368,7 +369,8 @@ class ChatLLM(Tokenized):
         """
         ids, mask = self._padded(prompts)
         read = self._forward(ids, mask, use_cache=True, logits_to_keep=1)
-        if getattr(read, "past_key_values", None) is None:
+        cache_name = _cache_name(self._model, read)
+        if getattr(read, cache_name, None) is None:
             raise ValueError(
                 f"{type(self._model).__name__} keeps no keys and values: it is not a causal "
                 "language model."
@@ -378,22 +380,36 @@ class ChatLLM(Tokenized):
         size = max(1, min(fitting, _LOGITS_AT_ONCE // (longest * read.logits.shape[-1])))
         for start in range(0, len(jobs), size):
             part = jobs[start : start + size]
-            yield from self._score_part(read, mask, part, is_all=len(jobs) <= size)
+            cache = getattr(read, cache_name)
+            if len(jobs) > size:
+                cache = copy.deepcopy(cache)  # reading on changes it
+            yield from self._score_part(read.logits, {cache_name: cache}, mask, part)
 
     def _score_part(
-        self, read: Any, mask: torch.Tensor, jobs: list[tuple[int, list[int]]], *, is_all: bool
+        self,
+        last: torch.Tensor,
+        cache: dict[str, Any],
+        mask: torch.Tensor,
+        jobs: list[tuple[int, list[int]]],
     ) -> Iterator[np.ndarray]:
-        """Log-probabilities of some continuations of prompts that were read."""
+        """Log-probabilities of some continuations of prompts that were read.
+
+        Args:
+            last: logits of the last token of each prompt, `(prompts, 1, vocabulary)`.
+            cache: keys and values of the prompts, under the name that the model takes them by.
+            mask: of the prompts.
+            jobs: number of the prompt, and token ids of a continuation.
+        """
         import torch
 
         rows = torch.tensor([row for row, _ in jobs], device=mask.device)
         ids, is_token = self._padded([wanted for _, wanted in jobs], left=False)
-        logits = read.logits[rows]
+        logits = last[rows]
         if ids.shape[1] > 1:
-            cache = read.past_key_values if is_all else copy.deepcopy(read.past_key_values)
-            cache.batch_select_indices(rows)
+            for kept in cache.values():
+                kept.batch_select_indices(rows)
             whole = torch.cat([mask[rows], is_token[:, :-1]], dim=1)
-            more = self._forward(ids[:, :-1], whole, past_key_values=cache, use_cache=True)
+            more = self._forward(ids[:, :-1], whole, use_cache=True, **cache)
             logits = torch.cat([logits, more.logits], dim=1)
         for row, (_, wanted) in enumerate(jobs):
             own = logits[row, : len(wanted)].float()
@@ -454,6 +470,13 @@ def does_not_fit(tokens: int, answer_tokens: int, context_length: int) -> LLMErr
         f"a prompt of {tokens} tokens and an answer of {answer_tokens} do not fit the model's "
         f"{context_length}"
     )
+
+
+def _cache_name(model: Any, read: Any) -> str:
+    """What a model calls its keys and values: transformers renamed them (5.23, September 2026)."""
+    if "past_key_values" in inspect.signature(model.forward).parameters:
+        return "past_key_values"
+    return "cache" if hasattr(read, "cache") else "past_key_values"
 
 
 def _numbered(ids: list[Any], n: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Counts of what each stage made of the rows and what was lost on the way, read from the columns that are there."""
+"""What each stage made of the rows and what was lost, counted from the columns that are there."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ _PREFERENCES = ("pair_note", "chosen_score", "rejected_score", "query_score")
 
 
 def report(ds: Dataset, *, output: str = "neg") -> dict[str, Any]:
-    """Count what each stage made of the rows, and write the counts as a table to the log (level INFO).
+    """Count what each stage made of the rows, and write the counts as a table to the log (INFO).
 
-    Everything is read from the columns, so that cached, saved and downloaded rows can be reported on just as well. Where
-    rows were lost, the codes of the column of notes say why (`rir_hf.schema` has the meaning of each).
+    Everything is read from the columns, so that cached, saved and downloaded rows can be reported
+    on just as well. Where rows were lost, the codes in the column of notes say why; `rir_hf.schema`
+    has the meaning of each.
 
     Args:
         ds: rows of any stage.
@@ -39,22 +40,27 @@ def report(ds: Dataset, *, output: str = "neg") -> dict[str, Any]:
     Returns:
         `rows`, and a dict for each stage whose columns are there:
 
-        - `mining`: `rows_without_positive` (none of the row's is in the corpus, although the query has a vector),
-          `negatives` over all rows, `rows_short` (fewer than asked) and `short_because`; `skipped`, the better-ranked
-          passages that each rule left out; `positives`, `positives_not_in_corpus` and `positives_worse_than_20` (rows whose
-          best positive is outranked by 20 passages or more); `positive_similarity`, `negative_similarity` and `difference`
-          (a row's lowest positive less its best negative) as distributions.
-        - `teacher`: `rows_scored`, `rows_failed` and `failed_because`; `passages_cut` to fit; `teacher_agrees`, the share of
-          scored rows whose best positive scores above every negative; `repairs` of generated rankings. After
-          `RelabelNegatives`, `relabelled` negatives in place of `teacher_agrees`.
-        - `queries`: `queries_asked`, `queries` that were taken, `not_taken_because`, `rows_without_query`,
-          `rows_with_cut_passage`.
-        - `answers`: `answers`, `answers_dropped` by reason, `rows_without_answer` and `error_because`.
-        - `preferences`: `pairs`, `rows_without_pair` and `no_pair_because`; `gap`, how much better the chosen answer scores
-          than the rejected one, and `gain`, how much better than the query alone, as distributions.
+        - `mining`: `rows_without_positive` (none of the row's is in the corpus, although the query
+          has a vector), `negatives` over all rows, `rows_short` (fewer than asked) and
+          `short_because`; `skipped`, the better-ranked passages that each rule left out;
+          `positives`, `positives_not_in_corpus` and `positives_worse_than_20` (rows whose best
+          positive is outranked by 20 passages or more); `positive_similarity`,
+          `negative_similarity` and `difference` (a row's lowest positive less its best negative) as
+          distributions.
+        - `teacher`: `rows_scored`, `rows_failed` and `failed_because`; `passages_cut` to fit;
+          `teacher_agrees`, the share of scored rows whose best positive scores above every
+          negative; `repairs` of generated rankings. After `RelabelNegatives`, the number of
+          `relabelled` negatives in place of `teacher_agrees`.
+        - `queries`: `queries_asked`, `queries` that were taken, `not_taken_because`,
+          `rows_without_query`, `rows_with_cut_passage`.
+        - `answers`: `answers`, `answers_dropped` by reason, `rows_without_answer`,
+          `error_because`.
+        - `preferences`: `pairs`, `rows_without_pair` and `no_pair_because`; `gap`, how much better
+          the chosen answer scores than the rejected one, and `gain`, how much better than the query
+          alone, as distributions.
 
-        A distribution is the mean, minimum, 5th percentile, median, 95th percentile and maximum; all None where there is
-        nothing to count.
+        A distribution is the mean, minimum, 5th percentile, median, 95th percentile and maximum;
+        all None where there is nothing to count.
 
     Raises:
         TypeError: several splits, or a stream.
@@ -85,7 +91,8 @@ def as_table(counts: Mapping[str, Any]) -> str:
     """The counts of `report`, or of one stage of it, as lines of text, one figure each.
 
     Example:
-        >>> print(as_table({"rows": 2, "mining": {"skipped": {"positive": 1}, "difference": {"mean": 0.25, "min": None}}}))
+        >>> mining = {"skipped": {"positive": 1}, "difference": {"mean": 0.25, "min": None}}
+        >>> print(as_table({"rows": 2, "mining": mining}))
         rows                                        2
         mining
           skipped: positive                         1
@@ -102,7 +109,7 @@ def as_table(counts: Mapping[str, Any]) -> str:
 
 
 def count_stages(ds: Dataset, output: str = "neg") -> dict[str, Any]:
-    """What `report` returns, `{"rows": ...}` alone where the rows carry nothing to report on; nothing is logged."""
+    """What `report` returns, without the log; `{"rows": ...}` alone where there is no stage."""
     has = set(ds.column_names).issuperset
     counts: dict[str, Any] = {"rows": len(ds)}
     if has(mining_columns(output)):
@@ -136,7 +143,7 @@ class Mined(NamedTuple):
 
 
 def mining_columns(output: str) -> tuple[str, ...]:
-    """The columns that `MineNegatives(output=output)` adds and a report reads, in the order of `Mined`."""
+    """The columns of `MineNegatives(output=output)` that a report reads, ordered as in `Mined`."""
     before = "" if output == "neg" else f"{output}_"
     return (
         f"{output}_sims",
@@ -149,13 +156,8 @@ def mining_columns(output: str) -> tuple[str, ...]:
 
 def read_mined(ds: Dataset, output: str) -> Mined:
     """Read the mined columns; `ValueError` where one is missing."""
+    _check_mined(ds, output)
     names = mining_columns(output)
-    missing = [name for name in names if name not in ds.column_names]
-    if missing:
-        raise ValueError(
-            f"A report reads the columns that MineNegatives(output={output!r}) adds, but {missing} are not among "
-            f"{ds.column_names}."
-        )
     columns = _read(ds, names)
     sims, positive_sims, ranks, notes, skipped = (columns[name] for name in names)
     return Mined(_lists(sims), _lists(positive_sims), ranks, notes, skipped)
@@ -298,21 +300,36 @@ def known_ranks(mined: Mined) -> list[int]:
     return [rank for rank, positives in rows if positives]
 
 
+def _check_mined(ds: Dataset, output: str) -> None:
+    missing = [name for name in mining_columns(output) if name not in ds.column_names]
+    if missing:
+        raise ValueError(
+            f"A report reads the columns that MineNegatives(output={output!r}) adds, but {missing} "
+            f"are not among {ds.column_names}."
+        )
+
+
 def _check_columns(ds: Dataset, output: str) -> None:
     """Raise `ValueError` where there is nothing to report on."""
     if output != "neg":
-        read_mined(ds.select([]) if len(ds) else ds, output)
-    stages = (mining_columns(output), _TEACHER, _QUERIES, _ANSWERS, _PREFERENCES)
-    if not any(set(stage) <= set(ds.column_names) for stage in stages):
+        _check_mined(ds, output)
+    stages = {
+        "MineNegatives": mining_columns(output),
+        "ScorePassages": _TEACHER,
+        "GenerateQueries": _QUERIES,
+        "GenerateAnswers": _ANSWERS,
+        "PreferencePairs": _PREFERENCES,
+    }
+    if not any(set(names) <= set(ds.column_names) for names in stages.values()):
+        wanted = "; ".join(f"{step}: {', '.join(names)}" for step, names in stages.items())
         raise ValueError(
-            f"There is nothing to report on: of what MineNegatives, ScorePassages, GenerateQueries, GenerateAnswers or "
-            f"PreferencePairs add, a report reads {', '.join(map(str, map(list, stages)))}, all of one of these lists; "
-            f"found {ds.column_names}."
+            "There is nothing to report on. A report reads all columns of at least one step "
+            f"({wanted}), found {ds.column_names}."
         )
 
 
 def _share_of_agreement(positives: list[Any], negatives: list[Any]) -> float | None:
-    """Share of the rows whose best positive scores above every negative; None where no row has both."""
+    """Share of the rows whose best positive scores above every negative; None for no row."""
     rows = zip(_lists(positives), _lists(negatives), strict=True)
     agrees = [max(pos) > max(neg) for pos, neg in rows if pos and neg]
     return float(np.mean(agrees)) if agrees else None
@@ -335,7 +352,7 @@ def _flat(rows: Iterable[Sequence[Any]]) -> list[Any]:
 
 
 def _is_stage(value: Any) -> bool:
-    """Whether a value is the counts of a stage, which hold at least one dict, and no figure counted by reason."""
+    """Whether a value is the counts of a stage, of which some are counts by reason themselves."""
     return isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values())
 
 

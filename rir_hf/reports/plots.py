@@ -20,10 +20,11 @@ from rir_hf.reports.counts import (
 
 
 def plot_report(ds: Dataset, path: str | os.PathLike[str], *, output: str = "neg") -> None:
-    """Draw mined rows as one PNG: similarities, their differences, ranks of the positives (extra `plot`).
+    """Draw mined rows as one PNG: similarities, their differences, ranks of positives.
 
-    On the left, negatives that lie where the positives do may be false negatives. In the middle, what is left of 0 are rows
-    with a negative more similar than a positive. On the right, the share of rows whose best positive is among the first.
+    On the left, negatives that lie where the positives do may be false negatives. In the middle,
+    what is left of 0 are rows with a negative more similar than a positive. On the right, the share
+    of rows whose best positive is among the first. Needs the extra `plot`.
 
     Args:
         ds: rows from `MineNegatives`.
@@ -37,7 +38,8 @@ def plot_report(ds: Dataset, path: str | os.PathLike[str], *, output: str = "neg
     Example:
         >>> import tempfile
         >>> rows = Dataset.from_dict({
-        ...     "pos_sims": [[0.9]], "pos_rank": [0], "neg_sims": [[0.7, 0.4]], "neg_note": [None], "neg_skipped": [None],
+        ...     "pos_sims": [[0.9]], "pos_rank": [0], "neg_sims": [[0.7, 0.4]],
+        ...     "neg_note": [None], "neg_skipped": [None],
         ... })
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     plot_report(rows, f"{folder}/report.png")

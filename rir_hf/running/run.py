@@ -24,13 +24,12 @@ from datasets import (
     concatenate_datasets,
 )
 from datasets.fingerprint import Hasher
-from datasets.table import MemoryMappedTable, concat_tables
 from datasets.utils import tqdm
 
 from rir_hf.core.columns import check_at_least, check_choice, fingerprint_of, without_indexes
 from rir_hf.core.provenance import provenance, record_step, with_steps
 from rir_hf.core.step import Step
-from rir_hf.running.shards import Job, Shard, plan, read, schema_of
+from rir_hf.running.shards import Job, Shard, merged, plan, read, schema_of
 
 logger = logging.getLogger(__name__)
 
@@ -141,8 +140,7 @@ def _run_in_shards(job: Job, rows_per_shard: int, make: Maker) -> Dataset:
     key = key_of_run(job.ds, job.step)
     folder = folder_of_run(job.step, key)
     shards = plan(folder, len(job.ds), rows_per_shard)
-    made = {shard: read(shard) for shard in shards}
-    todo = [shard for shard in shards if made[shard] is None]
+    todo = [shard for shard in shards if read(shard) is None]
     name = type(job.step).__name__
     if todo:
         logger.info("%s: %d of %d shards are cached.", name, len(shards) - len(todo), len(shards))
@@ -153,11 +151,7 @@ def _run_in_shards(job: Job, rows_per_shard: int, make: Maker) -> Dataset:
             for rows in make(job, todo):
                 bar.update(rows)
     steps = [*provenance(job.ds), record_step(job.step)]
-    added = Dataset(
-        concat_tables(
-            [made[shard] if made[shard] is not None else _read_new(shard) for shard in shards]
-        )
-    )
+    added = Dataset(merged(shards))
     rows = with_columns_of(job.ds, added, steps, key)
     _log_notes(job.step, rows, logging.WARNING if todo else logging.INFO)
     return rows
@@ -285,14 +279,6 @@ def with_columns_of(
     return _in_format_of(
         ds, Dataset(joined.data, info=info, split=ds.split, fingerprint=fingerprint)
     )
-
-
-def _read_new(shard: Shard) -> MemoryMappedTable:
-    """A shard that was just made."""
-    made = read(shard)
-    if made is None:
-        raise RuntimeError(f"{shard.path} was deleted or damaged meanwhile: run it again.")
-    return made
 
 
 def _in_format_of(ds: Dataset, mapped: Dataset) -> Dataset:

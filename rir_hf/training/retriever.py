@@ -195,12 +195,14 @@ def _prompt(encoder: SentenceTransformer, given: str | None, names: tuple[str, .
 
 def _settings(data: Dataset, query_prompt: str, passage_prompt: str, **options: Any) -> Any:
     """The options in sentence-transformers' terms, with a prompt for each column of texts."""
+    import torch
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     texts = [column for column in data.column_names if column != "label"]
     prompts = {name: query_prompt if name == QUERY.name else passage_prompt for name in texts}
     return SentenceTransformerTrainingArguments(
         prompts={column: prompt for column, prompt in prompts.items() if prompt} or None,
+        dataloader_pin_memory=torch.cuda.is_available(),
         logging_steps=10,
         save_strategy="no",
         report_to="none",

@@ -191,13 +191,13 @@ def test_wrong_arguments_are_refused_before_anything_is_made(tmp_path: Path) -> 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "rows missing"])
 def test_a_damaged_shard_is_made_again(damage: str, tmp_path: Path) -> None:
     ds = rows(prefix=damage)
-    made = run(ds, Lengths(tmp_path / "calls"), rows_per_shard=50, batch_size=10)
+    made = run(ds, Lengths(tmp_path / "calls"), batch_size=10)
     want = made.to_list()
     file = Path(
         next(
             file["filename"]
             for file in made.cache_files
-            if file["filename"].endswith("50-100.arrow")
+            if file["filename"].endswith("0-100.arrow")
         )
     )
     content = file.read_bytes()
@@ -210,8 +210,8 @@ def test_a_damaged_shard_is_made_again(damage: str, tmp_path: Path) -> None:
     else:
         file.write_bytes(content[:200] if damage == "truncated" else b"not arrow at all")
     before = len(calls_of(tmp_path / "calls"))
-    assert run(ds, Lengths(tmp_path / "calls"), rows_per_shard=50, batch_size=10).to_list() == want
-    assert len(calls_of(tmp_path / "calls")) == before + 5
+    assert run(ds, Lengths(tmp_path / "calls"), batch_size=10).to_list() == want
+    assert len(calls_of(tmp_path / "calls")) == before + 10
 
 
 def test_without_caching_every_run_works_anew(tmp_path: Path) -> None:
@@ -248,7 +248,8 @@ def test_a_killed_worker_is_told_and_finished_shards_stay(tmp_path: Path) -> Non
 
 
 KILLED = """
-import sys
+import logging, sys
+logging.basicConfig(level=logging.INFO)
 from datasets import Dataset
 from rir_hf import Embed, run
 from tests.running.test_run import texts_of_the_killed_run
@@ -260,7 +261,7 @@ print("done", len(rows), flush=True)
 
 
 def texts_of_the_killed_run() -> Dataset:
-    texts = [f"how thick must a wall of storey {place} be " * 6 for place in range(400)]
+    texts = [f"how thick must a wall of storey {place} be" for place in range(400)]
     return Dataset.from_dict({"query": texts})
 
 
@@ -282,10 +283,10 @@ def test_kill_9_at_any_moment_loses_one_shard_at_most(minilm: str) -> None:
         process.kill()
         process.wait()
         assert len(kept - before) >= 3 * (number + 1)
-    kept_at = {file: file.stat().st_mtime_ns for file in finished() - before}
+    kept = len(finished() - before)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "done 400"
-    assert {file: file.stat().st_mtime_ns for file in kept_at} == kept_at
+    assert f"Embed: {kept} of 25 shards are cached." in done.stderr
     want = texts_of_the_killed_run().map(
         Embed(minilm, "query", role="query"), batched=True, batch_size=16
     )

@@ -1,0 +1,233 @@
+"""`rir-hf distill`: files of query, pos and neg in, the same with a teacher's scores out.
+
+The options are those of the seed's script.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rir_hf.cli.options import HubOptions, LLMOptions, Model, Rows, RunOptions, Step
+
+logger = logging.getLogger(__name__)
+
+FILE = "train.jsonl"
+_LISTWISE = ("window", "step", "shuffles", "temperature", "top_p", "max_tokens", "seed", "prompt")
+METHODS = {
+    "listwise": ("Listwise", _LISTWISE),
+    "listwise_logits": ("ListwiseLogits", ("shuffles", "seed", "prompt")),
+    "yes_no": ("YesNo", ("prompt",)),
+    "query_likelihood": ("QueryLikelihood", ("prompt",)),
+    "cross_encoder": ("CrossEncoderTeacher", ()),
+}
+"""Each with its teacher and the options that this takes, besides `max_passage_tokens`."""
+
+
+def command(
+    llm: LLMOptions,
+    running: RunOptions,
+    hub: HubOptions,
+    dataset_path: str,
+    dataset_name: str | None = None,
+    output_dir: str | None = None,
+    method: Literal[
+        "listwise", "listwise_logits", "yes_no", "query_likelihood", "cross_encoder"
+    ] = "listwise",
+    prompt: str | None = None,
+    temperature: float = 0.2,
+    top_p: float = 1.0,
+    max_tokens: int = 300,
+    window: int = 20,
+    step: int | None = None,
+    shuffles: int = 1,
+    max_passage_tokens: int = 512,
+    blend_retriever: bool = False,
+    seed: int = 0,
+    batch_size: int = 256,
+    overwrite: bool = False,
+) -> None:
+    """Add a teacher's scores to the train.jsonl of one dataset or many.
+
+    rir-hf distill --dataset_path data --output_dir scored --generate_model_path Qwen/Qwen3-8B
+    rir-hf distill --dataset_path data --dataset_name scifact --model_type gpt
+        --generate_model_path gpt-4.1-mini
+
+    A file is replaced at once when it is complete, so that a killed run leaves the old one; run
+    again, it goes on where it was. What this very teacher has scored is not asked again, but for
+    the rows that failed. `rir-hf score` takes all options of all teachers.
+
+    Args:
+        dataset_path: folder of folders with a train.jsonl of query, pos and neg, or such a folder.
+        dataset_name: the one dataset to score; none: all of them.
+        output_dir: where the scored files go; none: in place, which changes no other column.
+        method: how the teacher is asked; query_likelihood suits small models.
+        prompt: another prompt, with the fields {query} and {passage} or {passages}.
+        temperature: of listwise answers. As in the seed's script; the default of its function, and
+            so of `Listwise`, is 0.0.
+        top_p: of listwise answers.
+        max_tokens: tokens of the longest listwise answer.
+        window: passages ranked at a time (listwise).
+        step: passages that the window moves by; none: half a window.
+        shuffles: orders in which each list is shown.
+        max_passage_tokens: tokens after which a passage is cut.
+        blend_retriever: add the z-scores of pos_sims and neg_sims to the teacher's.
+        seed: of orders and draws.
+        batch_size: rows per batch.
+        overwrite: ask again for what this teacher has scored.
+    """
+    from rir_hf import ScorePassages
+
+    settings = {
+        "prompt": prompt,
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_tokens": max_tokens,
+        "window": window,
+        "step": step,
+        "shuffles": shuffles,
+        "seed": seed,
+    }
+    folders = folders_with_rows(Path(dataset_path), dataset_name)
+    teacher = teacher_for(method, llm, settings, max_passage_tokens)
+    scoring = ScorePassages(blended(teacher) if blend_retriever else teacher)
+    for folder in folders:
+        target = (Path(output_dir) / folder.name if output_dir else folder) / FILE
+        score_file(folder / FILE, target, scoring, running, batch_size, overwrite=overwrite)
+        config = "scored" if len(folders) == 1 else f"scored-{folder.name}"
+        hub.push_file(target, config, scoring)
+
+
+def folders_with_rows(path: Path, name: str | None) -> list[Path]:
+    """The folders that hold a train.jsonl; `FileNotFoundError` where there is none."""
+    if path.name == FILE:
+        path = path.parent
+    if name is not None:
+        folders = [path / name]
+    elif (path / FILE).exists():
+        folders = [path]
+    else:
+        folders = sorted(file.parent for file in path.glob(f"*/{FILE}"))
+    missing = [folder for folder in folders if not (folder / FILE).exists()]
+    if missing or not folders:
+        where = missing[0] if missing else f"{path} or a folder below it"
+        raise FileNotFoundError(f"no {FILE} in {where}")
+    return folders
+
+
+def teacher_for(
+    method: str, llm: LLMOptions, settings: Mapping[str, Any], max_passage_tokens: int
+) -> Model:
+    """The teacher of a method, with those of the settings that it takes."""
+    import rir_hf
+
+    name, takes = METHODS[method]
+    model = llm.generate_model_path if method == "cross_encoder" else llm.load()
+    options = {option: settings[option] for option in takes}
+    return getattr(rir_hf, name)(model, max_passage_tokens=max_passage_tokens, **options)
+
+
+def blended(teacher: Model) -> Model:
+    """The teacher together with what the retriever said in mining."""
+    from rir_hf import Blend, Similarities
+
+    return Blend([teacher, Similarities()])
+
+
+def score_file(
+    file: Path, target: Path, step: Step, running: RunOptions, batch_size: int, *, overwrite: bool
+) -> None:
+    """Write the rows of a file with the columns of the step into another, or into itself."""
+    from rir_hf import as_table
+    from rir_hf.reports.counts import count_stages
+
+    rows = read_lines(file)
+    earlier = read_lines(target) if target.exists() else []
+    has_failures = any(row.get("teacher_error") for row in earlier)
+    asked = columns_for(step, rows)
+    if overwrite:
+        forget(asked, step)
+    scored = running.run(asked, step, batch_size)
+    if has_failures and not overwrite:
+        scored = running.run(scored, step, batch_size, retry=True)
+    added = [column.name for column in step.outputs_for(asked.column_names)]
+    new = scored.select_columns(added).to_list()
+    write_lines([{**row, **more} for row, more in zip(rows, new, strict=True)], target)
+    table = as_table(count_stages(scored))
+    logger.info("%s: %d rows in %s\n%s", file.parent.name, len(rows), target, table)
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; `ValueError` with the line's number where one is none."""
+    rows = []
+    with file.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{file}, line {number}: no JSON ({error})") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"{file}, line {number}: {type(row).__name__} in place of a row")
+            rows.append(row)
+    return rows
+
+
+def columns_for(step: Step, rows: Sequence[Mapping[str, Any]]) -> Rows:
+    """What the step reads of the rows, as a dataset that is known by this content alone.
+
+    So scores that stand in the file already, and whatever else does, change nothing.
+    """
+    from datasets import Dataset
+
+    there = {name for row in rows for name in row}
+    names = []
+    for wanted in step.inputs:
+        columns = (
+            wanted if isinstance(wanted, list | tuple) and not hasattr(wanted, "name") else [wanted]
+        )
+        names += [column.name for column in columns if column.name in there]
+    return Dataset.from_dict({name: [storable(row.get(name)) for row in rows] for name in names})
+
+
+def storable(value: Any) -> Any:
+    """The value with a question mark for each half of a character, which Arrow cannot hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return [storable(item) for item in value] if isinstance(value, list) else value
+
+
+def forget(rows: Rows, step: Step) -> None:
+    """Delete what earlier runs of the step over these rows left in the cache."""
+    from rir_hf.running.run import folder_of_run, key_of_run
+
+    shutil.rmtree(folder_of_run(step, key_of_run(rows, step)), ignore_errors=True)
+
+
+def write_lines(rows: Sequence[Mapping[str, Any]], target: Path) -> None:
+    """Replace a file once all is written; a link stays a link, and the file's mode what it was."""
+    from rir_hf.export.files import replacing
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    file = target.resolve()
+    with replacing(file) as part:
+        with part.open("w", encoding="utf-8") as lines:
+            for row in rows:
+                lines.write(as_line(row) + "\n")
+        if file.exists():
+            shutil.copymode(file, part)
+
+
+def as_line(row: Mapping[str, Any]) -> str:
+    """A row as JSON; with escapes where it holds half a character, which UTF-8 cannot."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(row)
+    return line

@@ -1,0 +1,81 @@
+"""`rir-hf export`: mined, scored or preferred rows in, a trainer's own format out."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+logger = logging.getLogger(__name__)
+
+FORMATS = {
+    "sentence-transformers": "to_sentence_transformers",
+    "flagembedding": "to_flagembedding",
+    "pylate": "to_pylate",
+    "tevatron": "to_tevatron",
+    "trl": "to_trl",
+    "llamafactory": "to_llamafactory",
+}
+
+
+def command(
+    rows: str,
+    format: Literal[
+        "sentence-transformers", "flagembedding", "pylate", "tevatron", "trl", "llamafactory"
+    ],
+    path: str,
+    split: str = "train",
+    options: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write rows as a trainer reads them. Rows that it cannot use are left out and counted.
+
+    rir-hf export --rows scored --format sentence-transformers --path train.parquet
+        --options '{loss: MarginMSELoss, num_negatives: 7}'
+    rir-hf export --rows mined --format flagembedding --path train.jsonl
+    rir-hf export --rows preferred --format trl --path preferences
+
+    Args:
+        rows: a file, a folder, a Hub name.
+        format: whose.
+        path: file or folder to write.
+        split: which split, where there are several.
+        options: those of the format's function, `rir_hf.to_FORMAT`: loss (needed) and num_negatives
+            of sentence-transformers, for example; rescale and temperature of most; tokenizer (a
+            name or folder), conversational and max_length of trl.
+        overwrite: replace what is there.
+    """
+    import rir_hf
+
+    written = getattr(rir_hf, FORMATS[format])
+    given = dict(options or {})
+    check_options(written, given, format)
+    if not overwrite and is_taken(Path(path)):
+        raise FileExistsError(f"{path} is there already: --overwrite replaces it")
+    if isinstance(given.get("tokenizer"), str):
+        from transformers import AutoTokenizer
+
+        given["tokenizer"] = AutoTokenizer.from_pretrained(given["tokenizer"])
+    written(rir_hf.load_rows(rows, split), path, **given)
+    logger.info("Written to %s", path)
+
+
+def check_options(function: Callable[..., Any], options: Mapping[str, Any], format: str) -> None:
+    """Raise `ValueError` where a format has no such option, or needs another."""
+    parameters = list(inspect.signature(function).parameters.values())[2:]
+    known = [parameter.name for parameter in parameters]
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"--options: {format} has no option {option!r}, only {', '.join(known)}"
+            )
+    for parameter in parameters:
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise ValueError(f"--options: {format} needs {parameter.name!r}")
+
+
+def is_taken(path: Path) -> bool:
+    """Whether a file, or a folder with something in it, is there."""
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))

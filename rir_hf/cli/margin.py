@@ -1,0 +1,82 @@
+"""`rir-hf margin`: mined rows and a teacher in, the margin to mine with out."""
+
+from __future__ import annotations
+
+import sys
+
+from rir_hf.cli.options import Rows
+from rir_hf.cli.output import check_file, write_json
+
+
+def command(
+    rows: str,
+    teacher: dict | str,
+    split: str = "train",
+    sample: int = 100,
+    corpus: str | None = None,
+    model: str | None = None,
+    margins: list[float] | None = None,
+    num_negatives: int = 5,
+    max_false: float = 0.1,
+    qrels: str | None = None,
+    seed: int = 0,
+    json: str | None = None,
+) -> None:
+    """Let a teacher judge a sample of negatives, and say which margin to mine with.
+
+    rir-hf margin --rows mined --teacher '{QueryLikelihood: {llm: Qwen/Qwen3-8B}}'
+
+    Args:
+        rows: rows mined with --relative_margin 0, or with --corpus and --model any pairs.
+        teacher: a YAML file with the teacher, or the same in a line; see `rir-hf score --help`.
+        split: which split, where there are several.
+        sample: rows to judge, drawn at random.
+        corpus: mine the sample in this corpus at each margin.
+        model: the retriever to mine with, Hub name or folder.
+        margins: margins to compare; none: 0, 0.02, 0.05, 0.1, 0.2.
+        num_negatives: negatives per row by which a margin is judged.
+        max_false: share of false negatives to put up with.
+        qrels: all known positives, a TREC or BEIR file.
+        seed: of the sample.
+        json: also write the result to this file.
+    """
+    from rir_hf import load_qrels, load_rows, recommend_margin
+    from rir_hf.cli.teachers import read_teacher
+    from rir_hf.teaching.margin import MARGINS
+
+    if (corpus is None) != (model is None):
+        raise ValueError("--corpus and --model go together")
+    check_file(json, "--json")
+    judge = read_teacher(teacher)
+    mined = load_rows(rows, split)
+    passages = None
+    if corpus is not None and model is not None:
+        mined, passages = embedded(mined, corpus, model, split)
+    found = recommend_margin(
+        mined,
+        judge,
+        sample,
+        corpus=passages,
+        margins=margins or MARGINS,
+        num_negatives=num_negatives,
+        max_false=max_false,
+        qrels=load_qrels(qrels, split) if qrels else None,
+        seed=seed,
+    )
+    table = found["margins"].to_list()
+    met = "" if found["is_met"] else f" (no margin has at most {max_false} false negatives)"
+    names = ("margin", "false_negatives", "low", "high", "difficulty", "negatives")
+    sys.stdout.write("  ".join(f"{name:>15}" for name in names) + "\n")
+    for row in table:
+        sys.stdout.write("  ".join(f"{row[name]:>15.4g}" for name in names) + "\n")
+    sys.stdout.write(f"--relative_margin {found['margin']}{met}\n")
+    if json is not None:
+        write_json({**found, "margins": table}, json)
+
+
+def embedded(rows: Rows, corpus: str, model: str, split: str) -> tuple[Rows, Rows]:
+    """The rows with vectors of their queries, and the corpus with vectors and index."""
+    from rir_hf import Embed, attach_index, load_corpus, run
+
+    passages = attach_index(run(load_corpus(corpus, split), Embed(model)))
+    return run(rows, Embed(model, "query", role="query")), passages

@@ -1,0 +1,235 @@
+"""`rir-hf mine`: a corpus and pairs of query and positive in, the pairs with hard negatives out."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from rir_hf.cli.options import HubOptions, Model, RetrieverOptions, Rows, RunOptions
+from rir_hf.cli.output import OutputOptions
+
+logger = logging.getLogger(__name__)
+
+LINES = "mined.jsonl"
+
+
+@dataclass
+class Rules:
+    """Which passages are negatives.
+
+    Args:
+        num_negatives: negatives per row.
+        relative_margin: share of the positive's similarity that a negative must lie below it.
+        absolute_margin: how much a negative must lie below the positive, in similarity.
+        max_score: no negative more similar than this.
+        min_score: no negative less similar than this.
+        range_min: leave out so many of the best passages under the ceiling.
+        range_max: so many of them random and stratified draw from; none: 100, for top all.
+        sampling_strategy: which of the passages under the ceiling.
+        neg_type: hard: near the query; random: any passage; mixed: half of each.
+        seed: of all that is random.
+    """
+
+    num_negatives: int = 15
+    relative_margin: float | None = 0.05
+    absolute_margin: float | None = None
+    max_score: float | None = None
+    min_score: float | None = None
+    range_min: int = 0
+    range_max: int | None = None
+    sampling_strategy: Literal["top", "random", "stratified"] = "top"
+    neg_type: Literal["hard", "random", "mixed"] = "hard"
+    seed: int = 0
+
+    def settings(self) -> dict[str, Any]:
+        """The options by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def command(
+    retriever: RetrieverOptions,
+    rules: Rules,
+    output: OutputOptions,
+    running: RunOptions,
+    hub: HubOptions,
+    corpus: str,
+    pairs: str,
+    split: str = "train",
+    qrels: str | None = None,
+    factory: str = "Flat",
+    nprobe: int = 16,
+    answers: bool = False,
+    answer_weight: float = 0.0,
+    max_rank: int | None = None,
+    streaming: bool = False,
+    batch_size: int = 512,
+) -> None:
+    """Mine hard negatives for pairs of query and positive over a corpus.
+
+    rir-hf mine --corpus scifact --pairs scifact --model BAAI/bge-base-en-v1.5 --output mined
+
+    The output holds the rows, mined.jsonl, report.json and report.png. Run again with the same
+    options, a command that was killed goes on where it was.
+
+    Args:
+        corpus: passages, with the columns id and text (a title goes before the text): a file
+            (.jsonl, .json, .parquet, .csv, .tsv), a folder, a Hub name ("name" or "name:config"),
+            or a folder in BEIR layout, which holds the pairs too.
+        pairs: rows with query and pos, passage or pos_ids, and query_id where a query has several
+            rows, from the same.
+        split: split of pairs and corpus, where there are several.
+        qrels: all known positives by query_id, a TREC or BEIR file; none: those of the pairs.
+        factory: FAISS index, IVF4096,Flat for example; Flat is exact.
+        nprobe: lists that an IVF index looks into.
+        answers: mine negatives for the column answer too, as neg_answer.
+        answer_weight: weight of the answer in the search for the query's negatives.
+        max_rank: leave out rows whose positive is outranked by so many passages or more.
+        streaming: read the pairs as they are needed and write mined.jsonl alone, for millions of
+            them. A query's positives in other rows are then known from --qrels alone.
+        batch_size: rows per batch.
+    """
+    from rir_hf import load_pairs, load_qrels, stream_pairs
+
+    if streaming and (hub.push_to_hub or running.engine == "ray"):
+        raise ValueError("--streaming goes with neither --push_to_hub nor --engine ray")
+    output.check(LINES if streaming else None)
+    found = stream_pairs(pairs, split) if streaming else load_pairs(pairs, split)
+    columns = list(next(iter(found), {}))
+    with_answers = answers or answer_weight != 0
+    check_columns(columns, qrels=qrels is not None, answers=with_answers)
+    known = load_qrels(qrels, split) if qrels else None
+    if known is None and not streaming and "query_id" in columns:
+        known = found
+    loaded = retriever.load()
+    passages = indexed(corpus, split, loaded, running, factory, nprobe, batch_size)
+    chain = Chain(passages, loaded, running, batch_size, known, rules)
+    mined = chain.mine(found, answers=answers, answer_weight=answer_weight, embed=with_answers)
+    if max_rank is not None:
+        mined = mined.filter(ranks_below, input_columns="pos_rank", fn_kwargs={"limit": max_rank})
+    if streaming:
+        write_stream(mined, Path(output.output) / LINES)
+    else:
+        finish(mined, passages, output, hub, answers=answers)
+
+
+def finish(
+    mined: Rows, corpus: Rows, output: OutputOptions, hub: HubOptions, *, answers: bool
+) -> None:
+    """Report, draw, save and push."""
+    from rir_hf import plot_report, report
+
+    counts = report(mined)
+    if answers:
+        report(mined, output="neg_answer")
+    folder = output.save(mined, lines=LINES, summary=counts)
+    try:
+        plot_report(mined, folder / "report.png")
+    except ImportError as error:
+        logger.warning("No report.png: %s", error)
+    hub.push(mined, "mined", corpus=corpus)
+    if len(mined) and counts["mining"]["rows_without_positive"] == len(mined):
+        raise ValueError(
+            "no positive of any row is in the corpus, so nothing was mined: do ids and texts of "
+            "pairs and corpus belong together?"
+        )
+
+
+def check_columns(columns: list[str], *, qrels: bool, answers: bool) -> None:
+    """Raise `ValueError` where the pairs lack what an option needs."""
+    if qrels and "query_id" not in columns:
+        raise ValueError(f"--qrels needs a column query_id, the pairs have {columns}")
+    if answers and "answer" not in columns:
+        raise ValueError(
+            f"--answers and --answer_weight need a column answer, the pairs have {columns}"
+        )
+
+
+def indexed(
+    corpus: str,
+    split: str,
+    retriever: Model,
+    running: RunOptions,
+    factory: str,
+    nprobe: int,
+    batch_size: int,
+) -> Rows:
+    """The corpus with vectors and index."""
+    from rir_hf import Embed, attach_index, load_corpus
+
+    passages = running.run(load_corpus(corpus, split), Embed(retriever), batch_size)
+    passages = attach_index(passages, factory=factory)
+    index = passages.get_index("embedding").faiss_index
+    if hasattr(index, "nprobe"):
+        index.nprobe = nprobe
+    return passages
+
+
+@dataclass
+class Chain:
+    """The steps over the pairs, whether they are a dataset or a stream."""
+
+    corpus: Rows
+    retriever: Model
+    running: RunOptions
+    batch_size: int
+    qrels: Any
+    rules: Rules
+
+    def mine(self, pairs: Rows, *, answers: bool, answer_weight: float, embed: bool) -> Rows:
+        """The pairs with their negatives, without vectors.
+
+        Args:
+            pairs: a dataset or a stream.
+            answers: also mine for the answer.
+            answer_weight: weight of the answer beside the query.
+            embed: whether the answers need vectors.
+        """
+        mined = self._embedded(pairs, "query", "embedding")
+        vectors = ["embedding"]
+        if embed:
+            mined = self._embedded(mined, "answer", "answer_embedding")
+            vectors.append("answer_embedding")
+        mined = self._mined(mined, answer_weight=answer_weight)
+        if answers:
+            mined = self._mined(mined, query="answer_embedding", output="neg_answer")
+        return mined.remove_columns(vectors)
+
+    def _embedded(self, rows: Rows, column: str, output: str) -> Rows:
+        from rir_hf import Embed
+
+        step = Embed(self.retriever, column, role="query", output=output)
+        return self.running.run(rows, step, self.batch_size)
+
+    def _mined(self, rows: Rows, **options: Any) -> Rows:
+        from rir_hf import MineNegatives
+
+        rules = {**self.rules.settings(), **options}
+        step = MineNegatives(self.corpus, qrels=self.qrels, **rules)
+        return self.running.run(rows, step, self.batch_size)
+
+
+def ranks_below(rank: int, limit: int) -> bool:
+    """Whether fewer passages than `limit` outrank the positive."""
+    return rank < limit
+
+
+def write_stream(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write rows as they come, under another name until all are there, and count their notes."""
+    from datasets.utils import tqdm
+
+    from rir_hf.export.files import replacing
+    from rir_hf.schema import code_of
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notes: Counter[str | None] = Counter()
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
+        for row in tqdm(rows, unit=" rows"):
+            notes[code_of(row["neg_note"])] += 1
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    short = {code: number for code, number in notes.items() if code}
+    logger.info("Written to %s: %d rows; notes: %s", path, sum(notes.values()), short)

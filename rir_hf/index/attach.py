@@ -1,0 +1,343 @@
+"""A corpus with vectors in, the same corpus with a FAISS index attached out: built once, written
+beside the cache files, memory-mapped afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from datasets.features import List
+from datasets.fingerprint import Hasher
+
+from rir_hf.core.columns import fingerprint_of, vectors_of, without_indexes
+from rir_hf.core.configured import digest_of
+from rir_hf.index.devices import to_device
+from rir_hf.index.files import (
+    IndexFile,
+    identity_in,
+    index_path,
+    read_index,
+    search_settings,
+    vectors_in,
+    write_index,
+)
+
+if TYPE_CHECKING:
+    import faiss
+
+logger = logging.getLogger(__name__)
+
+_FILE_VERSION = 2
+_MIN_TRAINING_ROWS = 65_536
+_TRAINING_ROWS_PER_LIST = 64
+_BLOCK = 8192
+_SAMPLE = 64
+
+
+def attach_index(
+    corpus: Dataset,
+    column: str = "embedding",
+    *,
+    factory: str = "Flat",
+    device: int | list[int] | None = None,
+    train_size: int | None = None,
+) -> Dataset:
+    """Return the corpus with a FAISS index over a vector column attached under the column's name.
+
+    Similarity is the inner product, which is cosine similarity on unit vectors. The index is
+    written once beside the cache files of the corpus (`index-*.faiss`; in the folder itself for a
+    corpus from `load_from_disk`; such files can be deleted) and memory-mapped from there
+    afterwards: a second run with the same vectors and settings builds nothing, and several
+    processes share one copy. A file that was cut or exchanged is built anew. Attach the index last:
+    `Dataset.map` drops it, `select`, `filter` and `sort` refuse to run with one.
+
+    Args:
+        corpus: rows with a vector column, as `Embed` makes it. Not changed.
+        column: the vector column.
+        factory: a FAISS factory string: `"Flat"` (exact, the default), `"IVF4096,Flat"`,
+            `"HNSW32"`, `"IVF4096,PQ48"`, ... An IVF index looks into one list only, FAISS's
+            default: set `corpus.get_index(column).faiss_index.nprobe` higher before a step is made.
+        device: None for the CPU, a GPU's number, or a list of numbers (or -1 for all GPUs) to
+            spread the index over: each GPU then holds a part of the rows.
+        train_size: rows, drawn at random with a fixed seed, on which an index that must be trained
+            is trained. Default: 64 per list and at least 65,536, or the whole corpus when it is
+            smaller.
+
+    Raises:
+        TypeError: the corpus is not one `Dataset`.
+        ValueError: no such column, no vectors in it, vectors of uneven length, NaN or infinite
+            values, an unknown factory string, or a corpus too small to train the index; each says
+            which and what to do.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> rows = {"id": ["a", "b"], "embedding": [[1.0, 0.0], [0.6, 0.8]]}
+        >>> corpus = attach_index(Dataset.from_dict(rows))
+        >>> corpus.search("embedding", np.array([0.0, 1.0], "float32"), k=1).indices.tolist()
+        [1]
+    """
+    _check_is_vector_column(corpus, column)
+    identity = Hasher.hash([_FILE_VERSION, fingerprint_of(corpus), column, factory, train_size])
+    path = index_path(corpus, identity)
+    if not path.exists() or identity_in(path) != identity:
+        logger.info("Building the index %r over %d vectors of %r.", factory, len(corpus), column)
+        write_index(_build(corpus, column, factory, train_size), path, identity)
+    index = read_index(path)
+    check_size(index, len(corpus), str(path))
+    return _attach(corpus, column, to_device(index, device), IndexFile(str(path), identity, column))
+
+
+def save_index(corpus: Dataset, path: str | os.PathLike[str], name: str = "embedding") -> None:
+    """Write the index attached to `corpus` under `name` to a file, from whatever device it is on.
+
+    Args:
+        corpus: a dataset with the index attached.
+        path: the file. Its folder is made where it is missing; an older file is replaced at the
+            end.
+        name: name of the index.
+    """
+    write_index(corpus.get_index(name).faiss_index, Path(path), "saved")
+
+
+def load_index(
+    corpus: Dataset,
+    path: str | os.PathLike[str],
+    name: str = "embedding",
+    *,
+    device: int | list[int] | None = None,
+) -> Dataset:
+    """Return the corpus with the index in the file attached, memory-mapped; the counterpart of
+    `save_index`.
+
+    Args:
+        corpus: the rows that the index was built from, in the same order.
+        path: a file of `save_index`, or of FAISS itself.
+        name: name for the index, and of the corpus's column of vectors.
+        device: as in `attach_index`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no complete index, it does not use inner product, it does not have
+            one vector for each row of the corpus, or (where it keeps the vectors and the corpus has
+            the column `name`) the vectors are those of other rows or of another order.
+    """
+    path = Path(path)
+    index = read_index(path)
+    check_size(index, len(corpus), str(path))
+    check_metric(index, name)
+    _check_sample(index, corpus, name, str(path))
+    file = IndexFile(str(path), f"content:{digest_of(path)}", name)
+    return _attach(corpus, name, to_device(index, device), file)
+
+
+def file_of(corpus: Dataset, name: str) -> IndexFile:
+    """The file of an attached index; one is written for an index of the user's own, which has none.
+
+    Raises:
+        ValueError: no such index, another metric than inner product, or not one vector per row.
+    """
+    if name not in corpus.list_indexes():
+        raise ValueError(
+            f"The corpus has no index {name!r}, only {corpus.list_indexes()}. Attach it last, with "
+            f"attach_index(corpus, {name!r}): map drops an attached index."
+        )
+    attached = corpus.get_index(name)
+    check_metric(attached.faiss_index, name)
+    check_size(attached.faiss_index, len(corpus), f"the index {name!r}")
+    return getattr(attached, "file", None) or _stored(corpus, attached.faiss_index, name)
+
+
+def index_identity(corpus: Dataset, name: str) -> dict[str, Any]:
+    """What an attached index is, for a person and for a check: its name, kind, rows, dimension and
+    search settings.
+    """
+    index = corpus.get_index(name).faiss_index
+    return {
+        "name": name,
+        "index": type(index).__name__,
+        "rows": index.ntotal,
+        "dimension": index.d,
+        "settings": search_settings(index),
+    }
+
+
+def vector_blocks(corpus: Dataset, column: str, rows: int) -> Iterator[np.ndarray]:
+    """The vectors of a column in order, `(rows, d)` float32 at a time, read through Arrow without
+    Python lists.
+    """
+    for table in arrow_columns(corpus, [column]).iter(rows):
+        yield vectors_at(table, column)
+
+
+def arrow_columns(corpus: Dataset, names: list[str]) -> Dataset:
+    """Some columns of a corpus as Arrow tables."""
+    return without_indexes(corpus).select_columns(names).with_format("arrow")
+
+
+def vectors_at(table: pa.Table, column: str) -> np.ndarray:
+    """The only column of a table as `(rows, d)` float32.
+
+    Raises:
+        ValueError: nulls or uneven lengths.
+    """
+    vectors = vectors_of(table.column(0))
+    if vectors is None:
+        raise ValueError(
+            f"The column {column!r} must hold one vector of floats per row, all of one length, "
+            f"found {table.schema.field(0).type} with nulls or uneven lengths. Make it with Embed, "
+            "and drop the rows without a vector."
+        )
+    return vectors
+
+
+def check_size(index: faiss.Index, rows: int, where: str) -> None:
+    """Raise `ValueError` where an index has not one vector for each row."""
+    if index.ntotal != rows:
+        raise ValueError(
+            f"{where} holds {index.ntotal} vectors, but the corpus has {rows} rows: it was built "
+            "from other rows. Build it again with attach_index."
+        )
+
+
+def check_metric(index: faiss.Index, name: str) -> None:
+    """Raise `ValueError` where an index does not use inner product."""
+    import faiss
+
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise ValueError(
+            f"The index {name!r} does not use inner product (Dataset.add_faiss_index defaults to "
+            "L2). Attach it with attach_index, or pass metric_type=faiss.METRIC_INNER_PRODUCT."
+        )
+
+
+def _attach(corpus: Dataset, name: str, index: faiss.Index, file: IndexFile) -> Dataset:
+    """A copy of the corpus with this index and those that it had."""
+    attached = without_indexes(corpus)
+    for other in corpus.list_indexes():
+        if other != name:
+            _add(attached, other, corpus.get_index(other).faiss_index, corpus.get_index(other))
+    _add(attached, name, index, None)
+    attached.get_index(name).file = file
+    return attached
+
+
+def _add(corpus: Dataset, name: str, index: faiss.Index, like: Any) -> None:
+    nothing = np.empty((0, index.d), np.float32)
+    corpus.add_faiss_index_from_external_arrays(nothing, name, custom_index=index)
+    if hasattr(like, "file"):
+        corpus.get_index(name).file = like.file
+
+
+def _stored(corpus: Dataset, index: faiss.Index, name: str) -> IndexFile:
+    import faiss
+
+    from rir_hf.index.devices import on_cpu
+
+    digest = Hasher.hash(faiss.serialize_index(on_cpu(index)).tobytes())
+    path = index_path(corpus, digest)
+    if not path.exists() or identity_in(path) != digest:
+        write_index(index, path, digest)
+    return IndexFile(str(path), f"content:{digest}", name)
+
+
+def _build(corpus: Dataset, column: str, factory: str, train_size: int | None) -> faiss.Index:
+    import faiss
+
+    dimension = _check_vectors(corpus, column)
+    try:
+        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise ValueError(
+            f"FAISS does not know the factory string {factory!r} for vectors of {dimension}: {error}"
+        ) from error
+    if not index.is_trained:
+        _train(index, corpus, column, factory, train_size)
+    for block in vector_blocks(corpus, column, _BLOCK):
+        index.add(np.ascontiguousarray(block))
+    return index
+
+
+def _train(
+    index: faiss.Index, corpus: Dataset, column: str, factory: str, train_size: int | None
+) -> None:
+    wanted = max(_MIN_TRAINING_ROWS, _TRAINING_ROWS_PER_LIST * getattr(index, "nlist", 0))
+    size = min(len(corpus), train_size or wanted)
+    sample = np.sort(np.random.default_rng(0).choice(len(corpus), size, replace=False))
+    logger.info("Training %r on %d of %d vectors.", factory, size, len(corpus))
+    try:
+        index.train(vectors_at(arrow_columns(corpus, [column])[sample], column))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{factory!r} cannot be trained on {size} vectors (the corpus has {len(corpus)}): it "
+            "needs at least one for each of its lists or codes, and works well with 39 or more. "
+            f'Take fewer lists, a larger train_size, or "Flat". FAISS says: {error}'
+        ) from error
+
+
+def _check_is_vector_column(corpus: Dataset, column: str) -> None:
+    if not isinstance(corpus, Dataset):
+        raise TypeError(f"The corpus must be a datasets.Dataset, got {type(corpus).__name__}.")
+    if column not in corpus.column_names:
+        raise ValueError(
+            f"The corpus has no column {column!r}, only {corpus.column_names}. Make it with "
+            f"corpus.map(Embed(retriever, output={column!r}), batched=True)."
+        )
+    if len(corpus) == 0:
+        raise ValueError("The corpus is empty: there is nothing to index.")
+    feature = corpus.features[column]
+    kind = getattr(getattr(feature, "feature", None), "dtype", "")
+    if not isinstance(feature, List) or not kind.startswith("float"):
+        raise ValueError(
+            f"The column {column!r} is {feature}, not vectors of floats: expected "
+            "List(Value('float32')), as Embed makes it."
+        )
+
+
+def _check_vectors(corpus: Dataset, column: str) -> int:
+    """Dimension of the vectors; `ValueError` unless every row has one, all of one length and
+    finite.
+    """
+    dimension = 0
+    start = 0
+    for block in vector_blocks(corpus, column, _BLOCK):
+        dimension = dimension or block.shape[1]
+        if block.shape[1] != dimension:
+            raise ValueError(
+                f"The column {column!r} has vectors of {dimension} and of {block.shape[1]} numbers "
+                f"(from row {start} on): all must come from one model."
+            )
+        if not np.isfinite(block).all():
+            row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
+            raise ValueError(
+                f"The vector in row {row} of {column!r} has NaN or infinite values, with which any "
+                "search goes wrong. Half precision may have overflowed: encode with "
+                'Retriever(..., dtype="float32"), or drop the row.'
+            )
+        start += len(block)
+    return dimension
+
+
+def _check_sample(index: faiss.Index, corpus: Dataset, column: str, where: str) -> None:
+    """Compare some rows of the vector column with an index that keeps the vectors."""
+    import faiss
+
+    flat = index if isinstance(index, faiss.IndexFlat) else getattr(index, "storage", None)
+    flat = faiss.downcast_index(flat) if flat is not None else None
+    if not isinstance(flat, faiss.IndexFlat) or column not in corpus.column_names:
+        return
+    rows = np.unique(np.linspace(0, len(corpus) - 1, _SAMPLE).astype(np.int64))
+    stored = vectors_in(flat)[rows]
+    vectors = vectors_at(arrow_columns(corpus, [column])[rows], column)
+    if stored.shape != vectors.shape or not np.allclose(stored, vectors, atol=1e-3):
+        raise ValueError(
+            f"{where} holds other vectors than the column {column!r} of the corpus: it was built "
+            "from other rows, in another order or by another model. Build it again with "
+            "attach_index."
+        )

@@ -1,0 +1,162 @@
+"""Pulling what was pushed: rows, provenance and index of one commit."""
+
+from __future__ import annotations
+
+import datasets
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+from huggingface_hub import HfApi
+from rir_hf.index.attach import attach_index
+from rir_hf.mining.negatives import MineNegatives
+
+from rir_hf.core.provenance import provenance
+from rir_hf.hub.pull import pull
+from rir_hf.hub.push import push
+from rir_hf.index.embed import Embed
+from rir_hf.running.run import run
+from tests.hub.conftest import REPO, files_of, rows_of
+from tests.hub_server import HubServer
+
+
+class Letters:
+    """Stands in for a retriever: how often each letter stands in a text."""
+
+    def identity(self) -> str:
+        return "letters"
+
+    def encode_queries(self, texts: list[str]) -> np.ndarray:
+        counts = [[text.count(letter) for letter in "abcdefgh"] for text in texts]
+        vectors = np.array(counts, np.float32) + 0.1
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    encode_corpus = encode_queries
+
+
+@pytest.fixture
+def corpus() -> Dataset:
+    """Sixteen passages with an index."""
+    texts = [f"{'abcdefgh'[row % 8] * (row + 1)} abc" for row in range(16)]
+    rows = Dataset.from_dict({"id": [f"p{row}" for row in range(16)], "text": texts})
+    return attach_index(run(rows, Embed(Letters())))
+
+
+@pytest.fixture
+def mined(corpus: Dataset) -> Dataset:
+    """Four queries with three negatives each."""
+    pairs = Dataset.from_dict({"query": list("abcd"), "passage": corpus["text"][:4]})
+    pairs = run(pairs, Embed(Letters(), "query", role="query"))
+    return run(pairs, MineNegatives(corpus, num_negatives=3))
+
+
+def test_what_comes_back_is_what_went(hub: HubServer, mined: Dataset, corpus: Dataset) -> None:
+    push(mined, REPO, "mined", corpus=corpus)
+    rows, again = pull(REPO, "mined"), pull(REPO, "corpus")
+    assert [step["step"] for step in provenance(rows)] == ["Embed", "MineNegatives"]
+    assert provenance(rows) == provenance(mined)
+    assert rows.features == mined.features
+    assert rows.to_list() == mined.to_list()
+    assert again.list_indexes() == ["embedding"]
+    pairs = rows.select_columns(["query", "passage", "embedding"])
+    mined_again = run(pairs, MineNegatives(again, num_negatives=3))
+    assert mined_again["neg_ids"][:] == mined["neg_ids"][:]
+    assert datasets.load_dataset(REPO, "mined", split="train").to_list() == mined.to_list()
+
+
+def test_a_stream_brings_its_provenance(hub: HubServer) -> None:
+    push(rows_of("first"), REPO, steps=[{"step": "Collect"}])
+    stream = pull(REPO, streaming=True)
+    assert next(iter(stream))["text"] == "first"
+    assert provenance(stream) == [{"step": "Collect"}]
+
+
+def test_rows_that_are_none_come_back_with_their_columns(hub: HubServer) -> None:
+    push(DatasetDict(train=rows_of("first"), test=rows_of("none", 0)), REPO)
+    rows = pull(REPO)
+    assert {split: part.num_rows for split, part in rows.items()} == {"train": 3, "test": 0}
+    assert rows["test"].features == rows["train"].features
+
+
+def test_branch_tag_and_commit(hub: HubServer) -> None:
+    first = push(rows_of("first"), REPO)
+    HfApi().create_tag(REPO, tag="v1", repo_type="dataset")
+    push(rows_of("second"), REPO)
+    push(rows_of("third"), REPO, revision="trial")
+    found = {
+        revision: pull(REPO, revision=revision)[0]["text"]
+        for revision in (None, "v1", "main", "trial", first.oid)
+    }
+    expected = {None: "second", "v1": "first", "main": "second", "trial": "third"}
+    assert found == expected | {first.oid: "first"}
+    with pytest.raises(FileNotFoundError, match="no such revision"):
+        pull(REPO, revision="v9")
+
+
+def test_what_is_not_there_is_named(hub: HubServer) -> None:
+    push(rows_of("first"), REPO, "one")
+    with pytest.raises(ValueError, match="one"):
+        pull(REPO, "two")
+    with pytest.raises(FileNotFoundError, match="me/nothing is not on the Hub"):
+        pull("me/nothing")
+
+
+def test_an_index_that_does_not_belong_to_the_rows_is_refused(
+    hub: HubServer, corpus: Dataset
+) -> None:
+    push(corpus, REPO, "corpus")
+    bare = corpus.select_columns(["id", "text", "embedding"])
+    bare.drop_index("embedding")
+    bare.select(range(5)).push_to_hub(REPO, "corpus")
+    with pytest.raises(ValueError, match=r"built over other rows \(16 of them, here are 5\)"):
+        pull(REPO, "corpus")
+    push(corpus, REPO, "corpus")
+    bare.select(range(15, -1, -1)).push_to_hub(REPO, "corpus")
+    with pytest.raises(ValueError, match="built over other rows"):
+        pull(REPO, "corpus")
+    push(bare, REPO, "corpus")
+    assert not pull(REPO, "corpus").list_indexes()
+    assert not [name for name in files_of(hub) if name.endswith(".faiss")]
+
+
+def test_how_widely_an_index_looks_travels_too(hub: HubServer) -> None:
+    vectors = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
+    corpus = rows_of("x", 400).add_column("embedding", list(vectors))
+    corpus = attach_index(corpus, factory="IVF4,Flat")
+    corpus.get_index("embedding").faiss_index.nprobe = 3
+    push(corpus, REPO, "corpus")
+    index = pull(REPO, "corpus").get_index("embedding").faiss_index
+    assert (type(index).__name__, index.nprobe, index.ntotal) == ("IndexIVFFlat", 3, 400)
+
+
+def test_a_note_that_cannot_be_read_does_not_keep_the_rows_back(
+    hub: HubServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    push(rows_of("first"), REPO)
+    HfApi().upload_file(
+        path_or_fileobj=b"{broken",
+        path_in_repo="rir_hf/default/provenance.json",
+        repo_id=REPO,
+        repo_type="dataset",
+    )
+    assert pull(REPO)[0]["text"] == "first"
+    assert "cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["cut", 500])
+def test_a_download_that_breaks_off_is_whole_in_the_end(what: int | str, hub: HubServer) -> None:
+    rows = rows_of(f"some words {what} " * 50, 200)
+    push(rows, REPO)
+    hub.fail("resolve", what)
+    assert pull(REPO).to_list() == rows.to_list()
+    assert hub.faults[0].times == 0
+
+
+def test_a_download_that_never_comes_is_an_error_and_no_older_copy(hub: HubServer) -> None:
+    push(rows_of("an old copy"), REPO)
+    assert pull(REPO)[0]["text"] == "an old copy"
+    push(rows_of("never seen"), REPO)
+    hub.fail("resolve", 500, times=10_000)
+    with pytest.raises(ConnectionError, match="that is another"):
+        pull(REPO)
+    hub.faults.clear()
+    assert pull(REPO)[0]["text"] == "never seen"

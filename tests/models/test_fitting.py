@@ -1,0 +1,162 @@
+"""Prompts that fit: passages are cut, the longest first, and nothing else is."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import AutoTokenizer
+
+from rir_hf.models.fitting import fit
+from rir_hf.models.llm import (
+    LLM,
+    LLMError,
+    as_llm,
+    ask_where_fitting,
+    check_sampling,
+    is_chat,
+    raise_if_hopeless,
+)
+from rir_hf.models.local import ChatLLM, CompletionLLM
+from rir_hf.models.server import OpenAIChat
+from rir_hf.models.vllm import VLLM
+
+PASSAGES = ["short one", "the balcony faces the street " * 30, "rules for plans " * 60]
+BEFORE, BEHIND = "Judge these: ", " Query: who decides?"
+
+
+def write(texts: list[str]) -> str:
+    return BEFORE + " | ".join(texts) + BEHIND
+
+
+@pytest.mark.parametrize("context", [60, 100, 200, 400])
+def test_a_prompt_is_cut_at_its_passages_and_no_more_than_needed(
+    context: int, tiny_lm: str
+) -> None:
+    llm = ChatLLM(tiny_lm, max_length=context)
+    prompt, cut = fit(llm, write, PASSAGES, max_passage_tokens=10_000, answer_tokens=10)
+    assert isinstance(prompt, str)
+    assert context - 10 - 8 < llm.count_tokens([prompt])[0] <= context - 10
+    kept = prompt.removeprefix(BEFORE).removesuffix(BEHIND).split(" | ")
+    assert prompt == write(kept)
+    assert all(whole.startswith(part) for part, whole in zip(kept, PASSAGES, strict=True))
+    assert cut == sum(part != whole for part, whole in zip(kept, PASSAGES, strict=True)) > 0
+
+
+def test_the_longest_passages_are_cut_first() -> None:
+    llm = OpenAIChat("any", max_length=14)
+    fitted = fit(llm, "|".join, ["abc" * 2, "def" * 9, "ghi" * 20], max_passage_tokens=99,
+                 answer_tokens=1)  # fmt: skip
+    assert fitted.cut == 2
+    assert [len(part) for part in str(fitted.prompt).split("|")] == [6, 15, 15]
+
+
+def test_passages_are_no_longer_than_asked_though_they_would_fit(tiny_lm: str) -> None:
+    llm = ChatLLM(tiny_lm)
+    assert fit(llm, write, ["a", "b"], max_passage_tokens=5, answer_tokens=5).cut == 0
+    assert fit(llm, write, PASSAGES, max_passage_tokens=9, answer_tokens=5).cut == 2
+
+
+def test_a_prompt_that_cannot_fit_says_so(tiny_lm: str) -> None:
+    llm = ChatLLM(tiny_lm, max_length=25)
+    fitted = fit(llm, write, PASSAGES, max_passage_tokens=100, answer_tokens=10)
+    assert isinstance(fitted.prompt, LLMError)
+    assert "does not fit 25 tokens less 10 for the answer" in str(fitted.prompt)
+
+
+def test_a_model_without_a_known_context_takes_any_prompt() -> None:
+    fitted = fit(OpenAIChat("any"), write, PASSAGES, max_passage_tokens=999, answer_tokens=10)
+    assert fitted == (write(PASSAGES), 0)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_a_cut_text_is_the_beginning_with_as_many_tokens(size: int, tiny_lm: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+
+    def count(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    texts = ["Åsa bygger ett hus – 建築 – für alle", "", "a"]
+    for text, kept in zip(texts, ChatLLM(tiny_lm).cut(texts, size), strict=True):
+        assert text.startswith(kept)
+        assert kept == text or count(kept) in (size, size + 1)
+        assert (kept == text) == (count(text) <= size) or count(text) == size + 1
+
+
+def test_messages_and_plain_texts_are_the_same_question(tiny_lm: str) -> None:
+    tokenizer, chat = AutoTokenizer.from_pretrained(tiny_lm), ChatLLM(tiny_lm)
+    messages = [{"role": "user", "content": "Why?"}]
+    with_system = [{"role": "system", "content": "Be brief."}, *messages]
+    assert chat.token_ids([messages]) == chat.token_ids(["Why?"])
+    [ids] = chat.token_ids([with_system])
+    assert tokenizer.decode(ids) == "<|system|>Be brief.<|end|><|user|>Why?<|end|><|assistant|>"
+    [ids] = CompletionLLM(tiny_lm).token_ids([with_system])
+    assert tokenizer.decode(ids) == "Be brief.\n\nWhy?"
+
+
+def test_a_continued_text_and_its_continuation_are_two_words(tiny_lm: str) -> None:
+    llm = CompletionLLM(tiny_lm)
+    with_space = llm.continuation_ids("Question: ", " why")
+    assert llm.continuation_ids("Question:", "why") == with_space
+    assert llm.continuation_ids("Question: ", "why") != with_space
+    assert ChatLLM(tiny_lm).continuation_ids("Question:", "why") != with_space
+
+
+def test_choices_that_begin_alike_are_refused(tiny_lm: str) -> None:
+    with pytest.raises(ValueError, match="'permit' begins with the same token"):
+        ChatLLM(tiny_lm).first_tokens(["permit", "permit"])
+
+
+def test_all_models_have_the_same_methods(tiny_lm: str) -> None:
+    server = OpenAIChat("any", base_url="http://127.0.0.1:1/v1")
+    for model in (ChatLLM(tiny_lm), CompletionLLM(tiny_lm), server, VLLM(tiny_lm)):
+        assert isinstance(model, LLM)
+        assert is_chat(model) == (type(model) is not CompletionLLM)
+
+
+def test_a_name_becomes_a_chat_model_and_what_is_no_model_is_refused(tiny_lm: str) -> None:
+    assert type(as_llm(tiny_lm, "generate", "Step")) is ChatLLM
+    server = OpenAIChat("any")
+    assert as_llm(server, "generate", "Step") is server
+    with pytest.raises(TypeError, match="Step needs a model with generate, .* got int"):
+        as_llm(3, "generate", "Step")  # type: ignore[arg-type]  # that is what is tested
+
+
+def test_only_prompts_that_fit_are_asked_for() -> None:
+    error = LLMError("too long")
+    asked: list[tuple[list[str], list[int]]] = []
+
+    def ask(prompts: list[str], positions: list[int]) -> list[str]:
+        asked.append((prompts, positions))
+        return [prompt.upper() for prompt in prompts]
+
+    assert ask_where_fitting(["a", error, "b"], ask) == ["A", error, "B"]  # type: ignore[arg-type]  # all prompts here are texts
+    assert asked == [(["a", "b"], [0, 2])]
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(-0.1, 1), (float("nan"), 1), (1, 0), (1, 2)])
+def test_sampling_that_no_draw_can_have_is_refused(temperature: float, top_p: float) -> None:
+    with pytest.raises(ValueError, match="temperature must be at least 0 and top_p in"):
+        check_sampling(temperature, top_p)
+
+
+class Step:
+    """What `raise_if_hopeless` keeps its counts on."""
+
+
+def test_a_model_that_fails_on_a_whole_first_batch_is_given_up() -> None:
+    with pytest.raises(RuntimeError, match="Step: the teacher failed on all 2 rows.*: late"):
+        raise_if_hopeless(Step(), "teacher", ["early", "late"])
+
+
+def test_a_model_that_fails_on_the_first_eight_rows_one_by_one_is_given_up() -> None:
+    step = Step()
+    for _ in range(7):
+        raise_if_hopeless(step, "teacher", ["no"])
+    with pytest.raises(RuntimeError, match="failed on all 8 rows"):
+        raise_if_hopeless(step, "teacher", ["no"])
+
+
+def test_a_model_that_has_answered_once_is_not_given_up() -> None:
+    step = Step()
+    raise_if_hopeless(step, "teacher", [None, "no"])
+    raise_if_hopeless(step, "teacher", ["no"] * 20)
+    assert all(name.startswith("_") for name in vars(step))

@@ -1,0 +1,93 @@
+"""Training a retriever: scored rows are distilled, others contrasted."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from rir_hf.models.retriever import Retriever
+from rir_hf.training.retriever import LOSSES, train_retriever
+
+QUICK = {"max_steps": 2, "batch_size": 4, "max_length": 32, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def rows(faq_file: Path) -> Dataset:
+    """Scored rows of real text, with two negatives."""
+    faq = Dataset.from_json(str(faq_file)).select(range(10))
+    texts = faq["a"][:]
+    return Dataset.from_dict(
+        {
+            "query": faq["q"][:8],
+            "pos": [[text] for text in texts[:8]],
+            "neg": [texts[number + 1 : number + 3] for number in range(8)],
+            "pos_scores": [[-1.0]] * 8,
+            "neg_scores": [[-2.0, -4.0]] * 8,
+            "id": list(range(8)),
+        }
+    )
+
+
+def vector(model: str | Path) -> np.ndarray:
+    return Retriever(str(model)).encode_queries(["How is radon measured?"])
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_retriever_is_trained_by_what_the_rows_hold_and_saved(
+    scored: bool, rows: Dataset, minilm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = rows if scored else rows.remove_columns(["pos_scores", "neg_scores"])
+    with caplog.at_level(logging.INFO, "rir_hf"):
+        folder = train_retriever(rows, minilm, tmp_path / "tuned", train_length=16, **QUICK)
+    names = "query, positive, negative_1, negative_2"
+    distilled = f"DistillKLDivLoss on 8 rows: {names}, label"
+    contrasted = f"MultipleNegativesRankingLoss on 8 rows: {names}"
+    assert caplog.messages[0] == (distilled if scored else contrasted)
+    assert folder == tmp_path / "tuned"
+    assert not np.allclose(vector(minilm), vector(folder), atol=1e-3)
+
+
+def test_a_tuned_model_cuts_texts_at_max_length_not_at_train_length(
+    rows: Dataset, minilm: str, tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = train_retriever(rows, minilm, tmp_path, train_length=16, **QUICK)
+    assert SentenceTransformer(str(folder)).max_seq_length == 32
+
+
+def test_the_same_seed_trains_the_same_model_and_prompts_train_another(
+    rows: Dataset, minilm: str, tmp_path: Path
+) -> None:
+    options: dict[str, dict[str, Any]] = {"one": {}, "two": {}, "prompted": {"query_prompt": "Q: "}}
+    vectors = {
+        name: vector(train_retriever(rows, minilm, tmp_path / name, **QUICK, **more))
+        for name, more in options.items()
+    }
+    np.testing.assert_array_equal(vectors["one"], vectors["two"])
+    assert not np.allclose(vectors["one"], vectors["prompted"], atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains(loss: str, rows: Dataset, minilm: str, tmp_path: Path) -> None:
+    folder = train_retriever(rows, minilm, tmp_path, loss=loss, **QUICK)
+    assert not np.allclose(vector(minilm), vector(folder), atol=1e-4)
+
+
+def test_wrong_input_is_named_before_a_model_is_loaded(rows: Dataset, tmp_path: Path) -> None:
+    for options, message in (
+        ({"loss": "SoftmaxLoss"}, "loss must be one of"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"num_negatives": 3}, "none of the 8 rows can be used"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_retriever(rows, "no-such-model", tmp_path / "tuned", **options)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        train_retriever(rows, "no-such-model", tmp_path / "file")
