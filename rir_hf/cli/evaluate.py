@@ -1,11 +1,134 @@
-"""`rir-hf evaluate`: a retriever or a run and judgements in, the measures out."""
+"""`rir-hf evaluate`: a retriever, or a run, and judgements in, the measures out."""
 
 from __future__ import annotations
 
-import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-logger = logging.getLogger(__name__)
+from rir_hf.cli.options import HubOptions, RetrieverOptions, Rows, RunOptions
+from rir_hf.cli.output import check_file, write_json
 
 
-def command() -> None:
-    """Evaluate."""
+@dataclass
+class OptionalRetriever(RetrieverOptions):
+    """Retriever, unless there is a --run."""
+
+    model: str | None = None  # type: ignore[assignment]  # here it may be missing
+
+
+def command(
+    retriever: OptionalRetriever,
+    running: RunOptions,
+    hub: HubOptions,
+    data: str | None = None,
+    corpus: str | None = None,
+    queries: str | None = None,
+    qrels: str | None = None,
+    split: str = "test",
+    run: str | None = None,
+    measures: list[str] = ["nDCG@10", "R@100", "RR@10"],  # noqa: B006 - never changed
+    k: int = 100,
+    factory: str = "Flat",
+    run_file: str | None = None,
+    json: str | None = None,
+    batch_size: int = 512,
+) -> None:
+    """Evaluate a retriever, or a run, on judged queries as trec_eval does, with 95 % intervals.
+
+    rir-hf evaluate --data scifact --model BAAI/bge-base-en-v1.5 --run_file before.run
+    rir-hf evaluate --data scifact --run before.run
+
+    Args:
+        data: folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv).
+        corpus: in place of those of the folder, passages with the columns id and text.
+        queries: in place of those of the folder, rows with query_id and query.
+        qrels: in place of those of the folder, judgements in a TREC or BEIR file.
+        split: split to evaluate.
+        run: a TREC run file, or what `rir-hf search` wrote, in place of --model.
+        measures: what is measured: nDCG@10, R@100, RR@10, P@5, AP@100 and the like.
+        k: passages that are searched for each query.
+        factory: FAISS index; Flat is exact.
+        run_file: write the run to this file, for --run and `rir-hf compare`.
+        json: also write the measures to this file.
+        batch_size: rows per batch.
+    """
+    if (run is None) == (retriever.model is None):
+        raise ValueError("give either --model or --run")
+    judgements = qrels or data
+    if judgements is None or (run is None and not data and not (corpus and queries)):
+        raise ValueError("give --data, or all of --corpus, --queries and --qrels")
+    from rir_hf import load_qrels, write_run
+    from rir_hf.evaluation.metrics import parse_measures
+
+    parse_measures(measures)
+    check_file(run_file, "--run_file")
+    check_file(json, "--json")
+    judged = load_qrels(judgements, split)
+    if run is None:
+        found = searched(
+            str(corpus or data),
+            str(queries or data),
+            split,
+            judged,
+            retriever,
+            running,
+            k=k,
+            factory=factory,
+            batch_size=batch_size,
+        )
+    else:
+        found = load_run(run)
+    if run_file is not None:
+        write_run(found, run_file)
+    show(found, judged, measures, json)
+    if run is None:
+        hub.push(found, "run")
+
+
+def searched(
+    corpus: str,
+    queries: str,
+    split: str,
+    qrels: Any,
+    retriever: RetrieverOptions,
+    running: RunOptions,
+    **options: Any,
+) -> Rows:
+    """The run of a retriever over the judged queries."""
+    from rir_hf import load_corpus, load_queries
+    from rir_hf.cli.search import nearest
+
+    asked = judged_only(load_queries(queries, split), qrels)
+    return nearest(load_corpus(corpus, split), asked, retriever.load(), running, **options)
+
+
+def judged_only(queries: Rows, qrels: Mapping[str, Any]) -> Rows:
+    """The queries that have judgements; `ValueError` where none has."""
+    there = [place for place, name in enumerate(queries["query_id"]) if name in qrels]
+    if not there:
+        raise ValueError("no query has judgements: do queries and qrels belong together?")
+    return queries.select(there).flatten_indices()
+
+
+def load_run(path: str) -> Any:
+    """A run from a TREC file, or from a folder."""
+    from rir_hf import load_rows, read_run
+
+    return load_rows(path) if Path(path).is_dir() else read_run(path)
+
+
+def show(run: Any, qrels: Any, measures: list[str], json: str | None) -> None:
+    """Write each measure with its interval to the standard output, and the measures to a file."""
+    from rir_hf import confidence_interval, evaluate
+
+    rows = evaluate(run, qrels, measures, per_query=True)
+    means = {measure: sum(rows[measure]) / len(rows) for measure in measures}
+    for measure, mean in means.items():
+        low, high = confidence_interval(rows, measure)
+        interval = f"95 % interval {100 * low:.2f} to {100 * high:.2f}"
+        sys.stdout.write(f"{measure:<12}{100 * mean:>7.2f}   {interval}\n")
+    if json is not None:
+        write_json(means, json)

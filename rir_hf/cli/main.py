@@ -132,6 +132,8 @@ def is_users(error: Exception) -> bool:
     """Whether an error comes from what the user gave, or from the world: no mistake in the code."""
     from rir_hf.cli.parser import OptionError
 
+    if isinstance(error, ImportError) and (error.name or "").startswith("rir_hf"):
+        return False
     if isinstance(error, (*_USERS, OptionError, argparse.ArgumentError)):
         return True
     package = type(error).__module__.partition(".")[0]
@@ -150,6 +152,8 @@ def explain(error: BaseException) -> str:
 def _message_of(error: BaseException) -> str:
     """What an error says, or what it is where it says nothing or too little."""
     said = str(error).strip()
+    if type(error).__name__ in ("ConnectError", "ConnectTimeout", "ConnectionError"):
+        return f"no connection to the Hub or the server: {said}"
     if isinstance(error, KeyError) or not said:
         return f"{type(error).__name__}: {said}".rstrip(": ")
     return said

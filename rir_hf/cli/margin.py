@@ -40,7 +40,7 @@ def command(
         seed: of the sample.
         json: also write the result to this file.
     """
-    from rir_hf import load_qrels, load_rows, recommend_margin
+    from rir_hf import load_pairs, load_qrels, load_rows, recommend_margin
     from rir_hf.cli.teachers import read_teacher
     from rir_hf.teaching.margin import MARGINS
 
@@ -48,10 +48,11 @@ def command(
         raise ValueError("--corpus and --model go together")
     check_file(json, "--json")
     judge = read_teacher(teacher)
-    mined = load_rows(rows, split)
     passages = None
     if corpus is not None and model is not None:
-        mined, passages = embedded(mined, corpus, model, split)
+        mined, passages = embedded(load_pairs(rows, split), corpus, model, split)
+    else:
+        mined = load_rows(rows, split)
     found = recommend_margin(
         mined,
         judge,

@@ -24,31 +24,42 @@ class Rules:
 
     Args:
         num_negatives: negatives per row.
-        relative_margin: share of the positive's similarity that a negative must lie below it.
-        absolute_margin: how much a negative must lie below the positive, in similarity.
+        ceiling: which of the positives' similarities the margins are counted from.
+        relative_margin: share of that similarity by which a negative must lie below it.
+        absolute_margin: the same as a difference of similarities.
         max_score: no negative more similar than this.
         min_score: no negative less similar than this.
-        range_min: leave out so many of the best passages under the ceiling.
-        range_max: so many of them random and stratified draw from; none: 100, for top all.
-        sampling_strategy: which of the passages under the ceiling.
-        neg_type: hard: near the query; random: any passage; mixed: half of each.
+        range_min: leave out so many of the best passages that the other rules left.
+        range_max: place before which random and stratified draw; none: 100, for top all.
+        sampling_strategy: which of them: the best, a random choice, one from each slice; uniform
+            draws from the whole corpus, without ceiling, margin or range.
         seed: of all that is random.
     """
 
     num_negatives: int = 15
+    ceiling: Literal["lowest", "mean", "highest"] = "lowest"
     relative_margin: float | None = 0.05
     absolute_margin: float | None = None
     max_score: float | None = None
     min_score: float | None = None
     range_min: int = 0
     range_max: int | None = None
-    sampling_strategy: Literal["top", "random", "stratified"] = "top"
-    neg_type: Literal["hard", "random", "mixed"] = "hard"
+    sampling_strategy: Literal["top", "random", "stratified", "uniform"] = "top"
     seed: int = 0
 
     def settings(self) -> dict[str, Any]:
         """The options by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def check(self, answer_weight: float) -> None:
+        """Raise `ValueError` for options out of range, before the corpus is embedded."""
+        from datasets import Dataset
+
+        from rir_hf import MineNegatives, attach_index
+
+        # The step that checks them takes a corpus with its index: a tiny one does.
+        corpus = Dataset.from_dict({"id": ["a"], "text": ["a"], "embedding": [[1.0]]})
+        MineNegatives(attach_index(corpus), answer_weight=answer_weight, **self.settings())
 
 
 def command(
@@ -98,6 +109,8 @@ def command(
     if streaming and (hub.push_to_hub or running.engine == "ray"):
         raise ValueError("--streaming goes with neither --push_to_hub nor --engine ray")
     output.check(LINES if streaming else None)
+    rules.check(answer_weight)
+    loaded = retriever.load()
     found = stream_pairs(pairs, split) if streaming else load_pairs(pairs, split)
     columns = list(next(iter(found), {}))
     with_answers = answers or answer_weight != 0
@@ -105,7 +118,6 @@ def command(
     known = load_qrels(qrels, split) if qrels else None
     if known is None and not streaming and "query_id" in columns:
         known = found
-    loaded = retriever.load()
     passages = indexed(corpus, split, loaded, running, factory, nprobe, batch_size)
     chain = Chain(passages, loaded, running, batch_size, known, rules)
     mined = chain.mine(found, answers=answers, answer_weight=answer_weight, embed=with_answers)

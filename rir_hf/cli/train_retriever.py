@@ -125,10 +125,10 @@ def command(
 def measured(dev: str, split: str, retriever: RetrieverOptions) -> Any:
     """The run of a retriever over the judged queries of a folder in BEIR layout."""
     from rir_hf import load_corpus, load_qrels, load_queries
-    from rir_hf.cli.evaluate import judged
+    from rir_hf.cli.evaluate import judged_only
     from rir_hf.cli.search import nearest
 
-    queries = judged(load_queries(dev, split), load_qrels(dev, split))
+    queries = judged_only(load_queries(dev, split), load_qrels(dev, split))
     return nearest(
         load_corpus(dev, split),
         queries,

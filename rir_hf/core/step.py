@@ -137,9 +137,11 @@ class Step(Configured, ABC):
         if self.note is None or self.note.name not in ds.column_names:
             return Counter()
         notes = ds.with_format(None)[self.note.name]
-        return Counter(
-            code for row in notes for text in self.notes_of(row) if (code := code_of(text))
-        )
+        counts: Counter[str] = Counter()
+        for row in notes:
+            codes = {code_of(text) for text in self.notes_of(row)}
+            counts.update(code for code in codes if code is not None)
+        return counts
 
     def has_failed(self, row: Any) -> bool:
         """Whether a value of the column `note` marks its row as failed."""

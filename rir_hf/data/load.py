@@ -190,7 +190,7 @@ def load_queries(source: Source, split: str = "test") -> Dataset:
     return _renamed(rows, names).cast_column(QUERY_ID.name, Value("string"))
 
 
-def load_qrels(source: Source, split: str = "test") -> Mapping[str, Mapping[str, float]]:
+def load_qrels(source: Source, split: str = "test") -> dict[str, dict[str, float]]:
     """Judgements `{query_id: {passage_id: grade}}` from a TREC or BEIR file, or a BEIR folder.
 
     Args:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +35,12 @@ from rir_hf.export.shapes import (
     Labelled,
     features_of,
 )
-from rir_hf.export.usable import is_text, keep
+from rir_hf.export.usable import (
+    keep,
+    why_incomplete,
+    why_ragged_ids,
+    why_unusable,
+)
 from rir_hf.schema import (
     ANSWER,
     NEG,
@@ -123,7 +128,7 @@ def to_sentence_transformers(
     shape, who = SHAPE_OF_LOSS[loss], f"to_sentence_transformers(loss={loss!r})"
     scored = shape == SCORED_TUPLE or (shape == SCORED_LIST and _has_scores(rows))
     rows = _prepared(rows, query, scored=scored, who=who)
-    reasons = [_why_not(row, query, scored) for row in rows]
+    reasons = [why_unusable(row, query, scored) for row in rows]
     if shape in (TUPLE, SCORED_TUPLE):
         lengths = [len(negatives or ()) for negatives in rows[NEG.name][:]]
         num_negatives = num_negatives or _usual_length(lengths, reasons)
@@ -202,7 +207,7 @@ def to_flagembedding(
     file = None if path is None else check_path(path, lines_only=True)
     rows = _prepared(rows, QUERY.name, scored=scored, who="to_flagembedding")
     extras = [name for name in _FLAG_EXTRAS if name in rows.column_names]
-    reasons = [_why_not(row, QUERY.name, scored) or _empty_extra(row, extras) for row in rows]
+    reasons = [why_unusable(row, QUERY.name, scored) or why_incomplete(row, extras) for row in rows]
     rows = keep(rows, reasons, "to_flagembedding")
     if scored:
         settings = {"rescale": rescale, "temperature": temperature, "order": order}
@@ -250,7 +255,7 @@ def to_tevatron(
     scored = _has_scores(rows) if scores is None else scores
     file = None if path is None else check_path(path, lines_only=True)
     rows = _prepared(rows, query, scored=scored, who="to_tevatron")
-    reasons = [_why_not(row, query, scored) or _ragged_ids(row) for row in rows]
+    reasons = [why_unusable(row, query, scored) or why_ragged_ids(row) for row in rows]
     rows = keep(rows, reasons, "to_tevatron")
     made = rows.map(
         _tevatron_row,
@@ -303,7 +308,7 @@ def to_pylate(
     parts = ("queries", "documents", "train")
     files = {} if path is None else {part: check_path(os.path.join(path, part)) for part in parts}
     rows = _prepared(rows, query, scored=True, who="to_pylate")
-    reasons = [_why_not(row, query, scored=True) or _ragged_ids(row) for row in rows]
+    reasons = [why_unusable(row, query, scored=True) or why_ragged_ids(row) for row in rows]
     queries: dict[str, str] = {}
     documents: dict[str, str] = {}
     train = []
@@ -376,53 +381,6 @@ def _listed(batch: Mapping[str, list[Any]]) -> dict[str, list[list[str]]]:
 
 def _constant(batch: Mapping[str, list[Any]], name: str, value: str) -> dict[str, list[str]]:
     return {name: [value] * len(batch[QUERY.name])}
-
-
-def _why_not(row: Mapping[str, Any], query: str, scored: bool) -> str | None:
-    """Why no trainer can use the row; None where it can."""
-    if not is_text(row[query]):
-        return "empty query"
-    if not row[POS.name]:
-        return "no positive"
-    if not all(map(is_text, row[POS.name])):
-        return "null or empty positive"
-    if not row[NEG.name]:
-        return "no negative"
-    if not all(map(is_text, row[NEG.name])):
-        return "null or empty negative"
-    return _why_no_scores(row) if scored else None
-
-
-def _why_no_scores(row: Mapping[str, Any]) -> str | None:
-    high, low = (row[name] or [] for name in _SCORES)
-    if not high or not low:
-        return "no scores"
-    if len(high) != len(row[POS.name]) or len(low) != len(row[NEG.name]):
-        return "not a score for each passage"
-    if None in [*high, *low] or not np.isfinite([*high, *low]).all():
-        return "a score that is not a number"
-    return None
-
-
-def _empty_extra(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """Why FlagEmbedding cannot use what goes along; prompt and type may be empty."""
-    checks: dict[str, Callable[[Any], bool]] = {
-        ANSWER.name: is_text,
-        "neg_answer": lambda texts: bool(texts) and all(map(is_text, texts)),
-    }
-    for name in names:
-        check = checks.get(name, lambda value: value is not None)
-        if not check(row[name]):
-            return f"null or empty {name}"
-    return None
-
-
-def _ragged_ids(row: Mapping[str, Any]) -> str | None:
-    for name in (POS.name, NEG.name):
-        ids = row.get(f"{name}_ids")
-        if ids and len(ids) != len(row[name]):
-            return "not an id for each passage"
-    return None
 
 
 def _one_negative(num_negatives: int | None) -> int:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
+
+from rir_hf.schema import ANSWER, NEG, NEG_SCORES, POS, POS_SCORES
 
 logger = logging.getLogger(__name__)
 
@@ -51,3 +54,52 @@ def is_text(value: Any) -> bool:
         (True, False, False)
     """
     return isinstance(value, str) and bool(value.strip())
+
+
+def why_unusable(row: Mapping[str, Any], query: str, scored: bool) -> str | None:
+    """Why no trainer can use the row; None where it can."""
+    if not is_text(row[query]):
+        return "empty query"
+    if not row[POS.name]:
+        return "no positive"
+    if not all(map(is_text, row[POS.name])):
+        return "null or empty positive"
+    if not row[NEG.name]:
+        return "no negative"
+    if not all(map(is_text, row[NEG.name])):
+        return "null or empty negative"
+    return why_unscored(row) if scored else None
+
+
+def why_unscored(row: Mapping[str, Any]) -> str | None:
+    """Why the scores of the row cannot be used; None where they can."""
+    high, low = (row[name] or [] for name in (POS_SCORES.name, NEG_SCORES.name))
+    if not high or not low:
+        return "no scores"
+    if len(high) != len(row[POS.name]) or len(low) != len(row[NEG.name]):
+        return "not a score for each passage"
+    if None in [*high, *low] or not np.isfinite([*high, *low]).all():
+        return "a score that is not a number"
+    return None
+
+
+def why_incomplete(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """Why FlagEmbedding cannot use what goes along; prompt and type may be empty."""
+    checks: dict[str, Callable[[Any], bool]] = {
+        ANSWER.name: is_text,
+        "neg_answer": lambda texts: bool(texts) and all(map(is_text, texts)),
+    }
+    for name in names:
+        check = checks.get(name, lambda value: value is not None)
+        if not check(row[name]):
+            return f"null or empty {name}"
+    return None
+
+
+def why_ragged_ids(row: Mapping[str, Any]) -> str | None:
+    """Why the ids of the row cannot be used; None where they can, or where there are none."""
+    for name in (POS.name, NEG.name):
+        ids = row.get(f"{name}_ids")
+        if ids and len(ids) != len(row[name]):
+            return "not an id for each passage"
+    return None

@@ -217,10 +217,11 @@ def describe_step(step: Mapping[str, Any]) -> str:
     return words + "".join(_corpus_lines(name, value) for name, value in corpora.items())
 
 
-def _corpus_lines(name: str, corpus: Mapping[str, Any]) -> str:
-    index = f", `{_short(corpus['index'])}`" if "index" in corpus else ""
-    lines = [f"\n   - {name}: {_rows(corpus['rows'])}{index}"]
-    for step in corpus.get("made_by", []):
+def _corpus_lines(name: str, view: Mapping[str, Any]) -> str:
+    """A searched corpus as an indented list: its size and index, then what made it."""
+    index = ", ".join([f"`{_short(view['kind'])}`", *_plain_settings(view["search"])])
+    lines = [f"\n   - {name}: {_rows(view['corpus']['rows'])}, {index}"]
+    for step in view["made_by"]:
         indented = describe_step(step).replace("\n", "\n  ")
         lines.append(f"\n     - {indented}")
     return "".join(lines)
@@ -253,7 +254,8 @@ def _is_object(value: Any) -> bool:
 
 
 def _is_corpus(value: Any) -> bool:
-    return isinstance(value, Mapping) and "rows" in value
+    """Whether a setting is the record of a `CorpusView`."""
+    return isinstance(value, Mapping) and {"corpus", "kind", "search", "made_by"} <= set(value)
 
 
 def _short(value: Any) -> str:

@@ -17,6 +17,8 @@ from huggingface_hub.errors import EntryNotFoundError
 from rir_hf.core.provenance import with_steps
 from rir_hf.hub.calls import explaining, head_of, trying
 from rir_hf.hub.layout import digest_of_rows, note_of
+from rir_hf.index.attach import load_index
+from rir_hf.index.files import set_search_settings
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +108,8 @@ def _read_split(builder: DatasetBuilder, split: str) -> Dataset:
     """The rows of a split; `datasets` itself refuses to read one without any."""
     known = builder.info.splits.get(split)
     if known is not None and known.num_examples == 0:
-        return Dataset.from_dict({}, features=builder.info.features, split=split)
+        empty: dict[str, list[object]] = {name: [] for name in builder.info.features}
+        return Dataset.from_dict(empty, features=builder.info.features, split=split)
     return builder.as_dataset(split=split)
 
 
@@ -131,8 +134,6 @@ def _write_steps(rows: Any, steps: list[dict[str, Any]]) -> None:
 
 
 def _with_index(rows: Dataset, path: Path, index: Mapping[str, Any], where: str) -> Dataset:
-    from rir_hf.index.attach import load_index
-
     if index["rows"] != len(rows) or index["corpus"] != digest_of_rows(rows):
         raise ValueError(
             f"The index in {where} was built over other rows ({index['rows']:,} of them, here are "

@@ -37,6 +37,7 @@ from rir_hf.hub.layout import (
     plot_of,
     shard_of,
 )
+from rir_hf.index.attach import check_metric, index_identity, save_index
 from rir_hf.reports.counts import count_stages
 from rir_hf.reports.plots import plot_report
 
@@ -188,7 +189,7 @@ def _prepare(
     note: dict[str, Any] = {"steps": made_by, "versions": package_versions()}
     note |= _write_index(config, splits, made_by, folder, files)
     first = next(iter(splits.values()))
-    counts = count_stages(first)
+    counts = count_stages(first) if len(first) else {}
     has_plot = "mining" in counts and _write_plot(config, first, folder, files)
     path = folder / f"{config}-provenance.json"
     path.write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -246,10 +247,9 @@ def _write_index(
     if len(attached) > 1 or len(rows.list_indexes()) > 1:
         names = {split: splits[split].list_indexes() for split in attached}
         raise ValueError(f"A config can have one index, {config!r} has {names}.")
-    from rir_hf.index.attach import save_index
-
     name = rows.list_indexes()[0]
     path = folder / f"{config}-{name}.faiss"
+    check_metric(rows.get_index(name).faiss_index, name)
     save_index(rows, path, name)
     files[index_of(config, name)] = path
     identity = index_identity(rows, name)

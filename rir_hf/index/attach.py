@@ -18,7 +18,7 @@ from datasets.fingerprint import Hasher
 
 from rir_hf.core.columns import fingerprint_of, vectors_of, without_indexes
 from rir_hf.core.configured import digest_of
-from rir_hf.index.devices import to_device
+from rir_hf.index.devices import on_cpu, to_device
 from rir_hf.index.files import (
     IndexFile,
     identity_in,
@@ -238,8 +238,6 @@ def _add(corpus: Dataset, name: str, index: faiss.Index, like: Any) -> None:
 def _stored(corpus: Dataset, index: faiss.Index, name: str) -> IndexFile:
     import faiss
 
-    from rir_hf.index.devices import on_cpu
-
     digest = Hasher.hash(faiss.serialize_index(on_cpu(index)).tobytes())
     path = index_path(corpus, digest)
     if not path.exists() or identity_in(path) != digest:
@@ -255,7 +253,8 @@ def _build(corpus: Dataset, column: str, factory: str, train_size: int | None) -
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise ValueError(
-            f"FAISS does not know the factory string {factory!r} for vectors of {dimension}: {error}"
+            f"FAISS does not know the factory string {factory!r} for vectors of {dimension}: "
+            f"{error}"
         ) from error
     if not index.is_trained:
         _train(index, corpus, column, factory, train_size)

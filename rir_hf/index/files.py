@@ -86,11 +86,12 @@ def read_index(path: Path) -> faiss.Index:
         # one that `write_index` did not sign is read in the ordinary way before.
         _read(path, 0)
     index = _read(path, faiss.IO_FLAG_MMAP_IFC)
-    lists = faiss.try_extract_index_ivf(index)
-    if lists is not None and "OnDisk" in type(faiss.downcast_InvertedLists(lists.invlists)).__name__:
+    ivf = faiss.try_extract_index_ivf(index)
+    lists = None if ivf is None else ivf.invlists
+    if lists is not None and "OnDisk" in type(faiss.downcast_InvertedLists(lists)).__name__:
         raise ValueError(
-            f"The index {path} keeps its lists in another file that it names. Write it as one file: "
-            "read it with FAISS, make its lists ArrayInvertedLists, and save it again."
+            f"The index {path} keeps its lists in another file that it names. Write it as one "
+            "file: read it with FAISS, make its lists ArrayInvertedLists, and save it again."
         )
     return index
 
@@ -111,7 +112,7 @@ def identity_in(path: Path) -> str | None:
     return signed["identity"] if signed["size"] == size - 16 - length else None
 
 
-def vectors_in(index: faiss.Index) -> np.ndarray:
+def vectors_in(index: faiss.IndexFlat) -> np.ndarray:
     """The vectors of a flat index, `(rows, d)`, not copied; the array keeps the index alive."""
     return np.asarray(_KeepsIndex(index)).reshape(index.ntotal, index.d)
 

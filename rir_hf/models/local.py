@@ -381,7 +381,7 @@ class ChatLLM(Tokenized):
         for start in range(0, len(jobs), size):
             part = jobs[start : start + size]
             cache = getattr(read, cache_name)
-            if len(jobs) > size:
+            if len(jobs) > size and longest > 1:
                 cache = copy.deepcopy(cache)  # reading on changes it
             yield from self._score_part(read.logits, {cache_name: cache}, mask, part)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 
@@ -20,8 +21,9 @@ def retry(ds: Dataset | DatasetDict, step: Step, **options: Any) -> Dataset | Da
     """Ask again for the rows that a step marked as failed, and only for those.
 
     Which rows failed stands in the step's column of notes (`teacher_error`, `answer_error`,
-    `query_checks`), under the codes in `step.failures`. All other rows stay as they are. What
-    succeeds is kept in the cache; what fails again is asked again the next time.
+    `query_checks`), under the codes in `step.failures`. All other rows stay as they are, and
+    so does one that fails again. What succeeds is kept in the cache; what fails again is asked
+    again the next time.
 
     Args:
         ds: rows that the step, or one with other settings, has mapped.
@@ -53,20 +55,26 @@ def retry(ds: Dataset | DatasetDict, step: Step, **options: Any) -> Dataset | Da
     outputs = [column.name for column in step.outputs_for(ds.column_names)]
     present = [name for name in outputs if name in ds.column_names]
     asked = ds.with_format(None).select(failed).remove_columns(present)
+    step = copy.copy(step)
+    vars(step)["_answered"] = 1  # these rows failed before: no reason to stop if all fail again
     was_made = is_made(asked, step)
     again = run(asked, step, **options)
     if was_made:  # an earlier retry of the same rows: what failed then too is asked once more
         again = retry(again, step, **options)
-    return _replaced(ds, again, failed, outputs)
+    return _replaced(ds, again, failed, step)
 
 
-def _replaced(ds: Dataset, again: Dataset, failed: list[int], outputs: list[str]) -> Dataset:
-    """The rows of `ds`, those at `failed` with the outputs of `again`."""
-    before = ds.with_format(None).select_columns(outputs)
-    both = concatenate_datasets([before, again.select_columns(outputs)])
+def _replaced(ds: Dataset, again: Dataset, failed: list[int], step: Step) -> Dataset:
+    """The rows of `ds`, those at `failed` with the outputs of `again` where they succeeded."""
+    outputs = [column.name for column in step.outputs_for(again.column_names)]
+    notes = again[step.note.name] if step.note else []
+    both = concatenate_datasets(
+        [ds.with_format(None).select_columns(outputs), again.select_columns(outputs)]
+    )
     order = list(range(len(ds)))
-    for number, place in enumerate(failed):
-        order[place] = len(ds) + number
+    for number, (place, value) in enumerate(zip(failed, notes, strict=True)):
+        if not step.has_failed(value):
+            order[place] = len(ds) + number
     steps = [*provenance(ds), *(step for step in provenance(again) if step not in provenance(ds))]
     fingerprint = Hasher.hash([fingerprint_of(ds), fingerprint_of(again)])
     return with_columns_of(ds, both.select(order), steps, fingerprint)

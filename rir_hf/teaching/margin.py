@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 
 from rir_hf.core.columns import require_dataset
-from rir_hf.evaluation.comparison import confidence_interval
+from rir_hf.evaluation.comparison import interval_of_mean
 from rir_hf.evaluation.runs import Qrels
 from rir_hf.mining.negatives import MineNegatives
 from rir_hf.models.llm import LLM
@@ -162,7 +162,7 @@ def judge(
             f"No row of the sample has a negative at margin {margin} and a positive that is in "
             "the corpus."
         )
-    low, high = confidence_interval(shares, seed=seed)
+    low, high = interval_of_mean(np.array(shares), seed=seed)
     return {
         "margin": float(margin),
         "false_negatives": float(np.mean(shares)),

@@ -50,7 +50,9 @@ def clustered_vectors(rows: int, seed: int) -> np.ndarray:
 def near(vectors: np.ndarray, noise: float, seed: int) -> np.ndarray:
     """Unit vectors at some distance from the given ones."""
     rng = np.random.default_rng(seed)
-    moved = vectors + noise / np.sqrt(DIMENSION) * rng.standard_normal(vectors.shape, dtype=np.float32)
+    moved = vectors + noise / np.sqrt(DIMENSION) * rng.standard_normal(
+        vectors.shape, dtype=np.float32
+    )
     return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
 
@@ -60,7 +62,9 @@ def write_inputs(folder: Path, passages: int, rows: int) -> None:
     positives = np.random.default_rng(1).choice(passages, rows, replace=False)
     ids = [f"passage-{place}" for place in range(passages)]
     texts = [f"The text of passage number {place}." for place in range(passages)]
-    Dataset.from_dict({"id": ids, "text": texts}).add_column("embedding", list(corpus)).save_to_disk(folder / "corpus")
+    Dataset.from_dict({"id": ids, "text": texts}).add_column(
+        "embedding", list(corpus)
+    ).save_to_disk(folder / "corpus")
     pairs = {
         "query": [f"query {place}" for place in positives],
         "pos": [[texts[place]] for place in positives],
@@ -77,7 +81,9 @@ def mine(folder: Path) -> list[list[str]]:
     corpus = attach_index(load_from_disk(folder / "corpus"))
     mined = load_from_disk(folder / "pairs")
     for query, output in (("embedding", "neg"), ("answer_embedding", "neg_answer")):
-        miner = MineNegatives(corpus, query=query, output=output, num_negatives=NEGATIVES, margin=MARGIN)
+        miner = MineNegatives(
+            corpus, query=query, output=output, num_negatives=NEGATIVES, relative_margin=MARGIN
+        )
         mined = mined.map(miner, batched=True, batch_size=1024, load_from_cache_file=False)
     return mined["neg_ids"][:]
 
@@ -114,10 +120,14 @@ class GivenVectors:
         return pairwise_dot_score(a, b)
 
 
-def sentence_transformers(folder: Path, queries: list[np.ndarray], corpus: np.ndarray, use_faiss: bool) -> list[set[str]]:
+def sentence_transformers(
+    folder: Path, queries: list[np.ndarray], corpus: np.ndarray, use_faiss: bool
+) -> list[set[str]]:
     """`mine_hard_negatives` on the same vectors, its range wide enough to find the same negatives."""
     pairs, texts = load_from_disk(folder / "pairs"), load_from_disk(folder / "corpus")["text"][:]
-    rows = Dataset.from_dict({"query": pairs["query"][:], "positive": [row[0] for row in pairs["pos"]]})
+    rows = Dataset.from_dict(
+        {"query": pairs["query"][:], "positive": [row[0] for row in pairs["pos"]]}
+    )
     found: list[set[str]] = []
     for vectors in queries:
         mined = mine_hard_negatives(
@@ -134,7 +144,9 @@ def sentence_transformers(folder: Path, queries: list[np.ndarray], corpus: np.nd
             output_format="n-tuple",
             verbose=False,
         )
-        negatives = {row["query"]: {row[f"negative_{n}"] for n in range(1, NEGATIVES + 1)} for row in mined}
+        negatives = {
+            row["query"]: {row[f"negative_{n}"] for n in range(1, NEGATIVES + 1)} for row in mined
+        }
         found = found or [negatives.get(query, set()) for query in pairs["query"]]
     return found
 
@@ -178,7 +190,11 @@ def timed(function: Callable[[], object], repeat: int) -> tuple[float, object]:
 
 def peak_memory(folder: Path) -> int:
     """Peak resident megabytes of a fresh process that mines."""
-    return int(subprocess.run([sys.executable, "-c", ALONE, str(folder)], capture_output=True, text=True, check=True).stdout)
+    return int(
+        subprocess.run(
+            [sys.executable, "-c", ALONE, str(folder)], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 ALONE = f"""
@@ -188,7 +204,7 @@ from rir_hf import MineNegatives, attach_index
 corpus = attach_index(datasets.load_from_disk(sys.argv[1] + "/corpus"))
 mined = datasets.load_from_disk(sys.argv[1] + "/pairs")
 for query, output in (("embedding", "neg"), ("answer_embedding", "neg_answer")):
-    miner = MineNegatives(corpus, query=query, output=output, num_negatives={NEGATIVES}, margin={MARGIN})
+    miner = MineNegatives(corpus, query=query, output=output, num_negatives={NEGATIVES}, relative_margin={MARGIN})
     mined = mined.map(miner, batched=True, batch_size=1024, load_from_cache_file=False)
 print(int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
 """
@@ -201,19 +217,32 @@ def compare(folder: Path, rows: int, passages: int, repeat: int) -> None:
     queries = [pairs["embedding"][:], pairs["answer_embedding"][:]]
     ours, found = timed(lambda: mine(folder), repeat)
     floor, _ = timed(lambda: products(queries, corpus), repeat)
-    peers = [timed(lambda way=way: sentence_transformers(folder, queries, corpus, way), 1) for way in (True, False)]
+    peers = [
+        timed(lambda way=way: sentence_transformers(folder, queries, corpus, way), 1)
+        for way in (True, False)
+    ]
     (peer, peer_found), slower = sorted(peers, key=lambda entry: entry[0])
     old, old_found = timed(lambda: original(folder, queries, corpus), 1)
-    numbers = {f"The text of passage number {place}.": f"passage-{place}" for place in range(passages)}
+    numbers = {
+        f"The text of passage number {place}.": f"passage-{place}" for place in range(passages)
+    }
     same_old = np.mean([a == b for a, b in zip(found, old_found, strict=True)])
-    same_peer = np.mean([set(a) == {numbers[text] for text in b} for a, b in zip(found, peer_found, strict=True)])
-    print(f"\n{passages:,} passages x {DIMENSION}, {rows:,} rows with query and answer, {NEGATIVES} negatives, margin {MARGIN}\n")
+    same_peer = np.mean(
+        [set(a) == {numbers[text] for text in b} for a, b in zip(found, peer_found, strict=True)]
+    )
+    print(
+        f"\n{passages:,} passages x {DIMENSION}, {rows:,} rows with query and answer, {NEGATIVES} negatives, margin {MARGIN}\n"
+    )
     print("| what | seconds | ours takes | same negatives |\n| --- | --- | --- | --- |")
     print(f"| `MineNegatives`, two maps | {ours:.2f} | | |")
     print(f"| (a) the bare float32 products | {floor:.2f} | {ours / floor:.2f} x | |")
-    print(f"| (b) `mine_hard_negatives`, its faster search | {peer:.2f} | 1/{peer / ours:.1f} | {same_peer:.1%} of rows |")
+    print(
+        f"| (b) `mine_hard_negatives`, its faster search | {peer:.2f} | 1/{peer / ours:.1f} | {same_peer:.1%} of rows |"
+    )
     print(f"| its other search | {slower[0]:.2f} | 1/{slower[0] / ours:.1f} | |")
-    print(f"| (c) FAISS top {WIDE} by 32, then Python | {old:.2f} | 1/{old / ours:.1f} | {same_old:.1%} of rows |")
+    print(
+        f"| (c) FAISS top {WIDE} by 32, then Python | {old:.2f} | 1/{old / ours:.1f} | {same_old:.1%} of rows |"
+    )
 
 
 def remove_index(folder: Path) -> None:
@@ -235,7 +264,9 @@ def growth(root: Path, sizes: list[int], rows: int, repeat: int) -> None:
         remove_index(folder)
         peak_building = peak_memory(folder)
         remove_index(folder)
-        building, _ = timed(lambda folder=folder: attach_index(load_from_disk(folder / "corpus")), 1)
+        building, _ = timed(
+            lambda folder=folder: attach_index(load_from_disk(folder / "corpus")), 1
+        )
         vectors = size * DIMENSION * 4 / 2**20
         times = f"{seconds:.2f} | {seconds / size * 100_000:.2f} | {peak} | {building:.2f}"
         print(f"| {size:,} | {vectors:.0f} | {times} | {peak_building} |")
@@ -244,7 +275,9 @@ def growth(root: Path, sizes: list[int], rows: int, repeat: int) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the passages and rows")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each entry (default: 3)")
     options = parser.parse_args()
@@ -254,7 +287,12 @@ def main() -> None:
         first = 100_000 // shrink
         write_inputs(root / str(first), first, rows)
         compare(root / str(first), rows, first, options.repeat)
-        growth(root, [size // shrink for size in (100_000, 250_000, 500_000, 1_000_000)], rows, options.repeat)
+        growth(
+            root,
+            [size // shrink for size in (100_000, 250_000, 500_000, 1_000_000)],
+            rows,
+            options.repeat,
+        )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 from datasets import Dataset, Features, Value
 
 from rir_hf import Embed, Step
-from rir_hf.core.columns import Batch, Typed
+from rir_hf.core.columns import Batch, Typed, without_indexes
 from rir_hf.schema import POS, POS_IDS, QUERY, Column, code_of, note
 
 WORDS = Column("words", pa.int64(), "words of the query")
@@ -134,9 +134,7 @@ print(json.dumps([len(again), sum(len(row) for row in two["neg"])]))
 def test_two_processes_work_after_a_search_in_the_parent(
     faq_corpus: Dataset, faq_pairs: Dataset, minilm: str, tmp_path: Path
 ) -> None:
-    faq_corpus.select_columns(["id", "text", "embedding"]).drop_index("embedding").save_to_disk(
-        tmp_path / "corpus"
-    )
+    without_indexes(faq_corpus).save_to_disk(tmp_path / "corpus")
     faq_pairs.save_to_disk(tmp_path / "pairs")
     command = [sys.executable, "-c", HANG, str(tmp_path), minilm]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)

@@ -30,7 +30,7 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 
 @pytest.fixture
 def beir(tmp_path: Path) -> Path:
-    """Two passages and three queries in BEIR layout: q2 has no relevant passage, q3 no judgement."""
+    """Two passages and three queries in BEIR layout: q2 has no relevant one, q3 no judgement."""
     folder = tmp_path / "beir"
     (folder / "qrels").mkdir(parents=True)
     write_lines(folder / "corpus.jsonl", PASSAGES)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import math
+import sys
+import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -399,30 +402,27 @@ def test_the_cross_encoder_trainer_takes_two_steps(
     check_two_steps(trainer)
 
 
-def from_wheel(package: str, file: str) -> Any:
-    """A module of a package whose other modules do not import here, from its file."""
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+def from_wheel(package: str, folder: str, module: str) -> Any:
+    """A module of a package whose other modules do not import here: the folder as a package."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
         pytest.skip(f"pip install --no-deps {package}")
-    path = Path(found.submodule_search_locations[0], file)
-    spec = importlib.util.spec_from_file_location(f"{package}_alone", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    alone = types.ModuleType(f"{package}_alone")
+    alone.__path__ = [str(Path(spec.submodule_search_locations[0], folder))]
+    sys.modules[alone.__name__] = alone
+    return importlib.import_module(f"{alone.__name__}.{module}")
 
 
 @pytest.mark.slow
 def test_flagembeddings_own_dataset_reads_the_lines(
     real_rows: Dataset, minilm: str, tmp_path: Path
 ) -> None:
-    reason = "pip install --no-deps FlagEmbedding==1.4.2"
-    flag = pytest.importorskip("FlagEmbedding.abc.finetune.embedder", reason=reason)
     from transformers import AutoTokenizer
 
+    arguments = from_wheel("FlagEmbedding", "abc/finetune/embedder", "AbsArguments")
+    flag = from_wheel("FlagEmbedding", "abc/finetune/embedder", "AbsDataset")
     to_flagembedding(real_rows, tmp_path / "train.jsonl", prompt="Find: ")
-    settings = flag.AbsEmbedderDataArguments(
+    settings = arguments.AbsEmbedderDataArguments(
         train_data=[str(tmp_path / "train.jsonl")],
         cache_path=str(tmp_path),
         train_group_size=4,
@@ -447,7 +447,7 @@ def test_flagembeddings_own_dataset_reads_the_lines(
 
 @pytest.mark.slow
 def test_pylate_joins_what_is_its_own(real_rows: Dataset) -> None:
-    processing = from_wheel("pylate", "utils/processing.py")
+    processing = from_wheel("pylate", "utils", "processing")
     made = to_pylate(real_rows)
     join = processing.KDProcessing(queries=made["queries"], documents=made["documents"])
     train = made["train"].with_transform(join.transform)
@@ -459,7 +459,7 @@ def test_pylate_joins_what_is_its_own(real_rows: Dataset) -> None:
 def test_tevatron_reads_the_lines(real_rows: Dataset, minilm: str, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    preprocessor = from_wheel("tevatron", "datasets/preprocessor.py")
+    preprocessor = from_wheel("tevatron", "datasets", "preprocessor")
     tokenizer = AutoTokenizer.from_pretrained(minilm)
     to_tevatron(real_rows, tmp_path / "train.jsonl")
     read = load_dataset("json", data_files=str(tmp_path / "train.jsonl"), split="train")

@@ -20,8 +20,10 @@ MINE = {
     "relative_margin": 0.05,
     "max_score": None,
     "corpus": {
-        "rows": 1200,
-        "index": "IndexFlatIP",
+        "class": "CorpusView",
+        "corpus": {"rows": 1200},
+        "kind": "IndexIVFFlat",
+        "search": {"nprobe": 8},
         "made_by": [{"step": "Embed", "retriever": {"class": "Retriever", "model": "bge"}}],
     },
 }
@@ -40,7 +42,8 @@ def test_the_card_says_what_it_is(hub: HubServer, mined: Dataset) -> None:
         "| `neg` | list of string | the negatives, best first |",
         f'rows = load_dataset("{REPO}", "mined", split="train")',
         'to_sentence_transformers(rows, loss="MultipleNegativesRankingLoss")',
-        "1. **MineNegatives** (`relative_margin=0.05`)\n   - corpus: 1,200 rows, `IndexFlatIP`",
+        "1. **MineNegatives** (`relative_margin=0.05`)\n",
+        "   - corpus: 1,200 rows, `IndexIVFFlat`, `nprobe=8`",
         "\n     - **Embed** retriever `bge`",
         "  short_because: corpus_exhausted           1",
         "| difference | 0.200 | 0.200 | 0.200 | 0.200 | 0.200 | 0.200 |",

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 from huggingface_hub import HfApi
-from rir_hf.index.attach import attach_index
 from rir_hf.mining.negatives import MineNegatives
 
 from rir_hf.core.provenance import provenance
 from rir_hf.hub.pull import pull
 from rir_hf.hub.push import push
+from rir_hf.index.attach import attach_index
 from rir_hf.index.embed import Embed
 from rir_hf.running.run import run
 from tests.hub.conftest import REPO, files_of, rows_of

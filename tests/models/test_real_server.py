@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,9 @@ def there(
 def pairs(faq_file: Path) -> list[dict[str, Any]]:
     """Six questions, each with its answer and that of the next one."""
     rows = [json.loads(line) for line in faq_file.read_text(encoding="utf-8").splitlines()[:7]]
-    following = zip(rows, rows[1:], strict=False)
-    return [{"query": row["q"], "passages": [row["a"], after["a"]]} for row, after in following]
+    return [
+        {"query": row["q"], "passages": [row["a"], after["a"]]} for row, after in pairwise(rows)
+    ]
 
 
 def test_the_server_and_transformers_judge_alike(

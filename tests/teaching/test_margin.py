@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from datasets import Dataset
+
 from rir_hf.index.attach import attach_index
 from rir_hf.mining.negatives import MineNegatives
-
 from rir_hf.teaching.margin import recommend_margin
 from rir_hf.teaching.pointwise import YesNo
 from tests.teaching.judge import Judge

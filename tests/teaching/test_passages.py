@@ -61,11 +61,13 @@ def test_what_can_be_asked_again_is_told_by_the_code() -> None:
 def test_columns_depend_on_the_teacher_alone() -> None:
     plain = ["pos_scores", "neg_scores", "teacher_error", "teacher_cut"]
     judge = Judge()
-    for teacher in (YesNo(judge), ListwiseLogits(judge), Blend([QueryLikelihood(judge)])):
-        assert list(ScorePassages(teacher).one(rows_worth([[2, 1]])[0])) == plain
-    for teacher in (Listwise(judge), Blend([Listwise(judge)])):
-        row = ScorePassages(teacher).one(rows_worth([[2, 1]])[0])
-        assert list(row) == [*plain, "teacher_repairs"]
+    row = rows_worth([[2, 1]])[0]
+    scoring: list[Teacher] = [YesNo(judge), ListwiseLogits(judge), Blend([QueryLikelihood(judge)])]
+    for teacher in scoring:
+        assert list(ScorePassages(teacher).one(row)) == plain
+    writing: list[Teacher] = [Listwise(judge), Blend([Listwise(judge)])]
+    for teacher in writing:
+        assert list(ScorePassages(teacher).one(row)) == [*plain, "teacher_repairs"]
 
 
 def test_one_positive_may_be_a_text_and_a_row_may_have_no_negative() -> None:

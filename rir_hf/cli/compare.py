@@ -1,0 +1,56 @@
+"""`rir-hf compare`: two runs and judgements in, their difference with a paired test out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rir_hf.cli.output import check_file, write_json
+
+
+def command(
+    run: str,
+    other: str,
+    data: str | None = None,
+    qrels: str | None = None,
+    split: str = "test",
+    measures: list[str] = ["nDCG@10", "R@100", "RR@10"],  # noqa: B006 - never changed
+    json: str | None = None,
+) -> None:
+    """Compare two runs query by query, with 95 % intervals and a paired randomisation test.
+
+    rir-hf compare --run after.run --other before.run --data scifact
+
+    Args:
+        run: a TREC run file, or what `rir-hf search` wrote.
+        other: the one to compare with, from the same.
+        data: folder in BEIR layout with qrels/SPLIT.tsv.
+        qrels: in place of those of the folder, judgements in a TREC or BEIR file.
+        split: split that was searched.
+        measures: what is measured: nDCG@10, R@100, RR@10, P@5, AP@100 and the like.
+        json: also write the comparison to this file.
+    """
+    judgements = qrels or data
+    if judgements is None:
+        raise ValueError("give --data or --qrels")
+    from rir_hf import compare, load_qrels
+    from rir_hf.cli.evaluate import load_run
+
+    check_file(json, "--json")
+    found = compare(load_run(run), load_run(other), load_qrels(judgements, split), measures)
+    sys.stdout.write("\n".join(as_lines(found)) + "\n")
+    if json is not None:
+        write_json(found, json)
+
+
+def as_lines(found: Mapping[str, Any]) -> list[str]:
+    """A line for each measure."""
+    lines = []
+    for name, values in found.items():
+        mean, other, difference, low, high = (
+            100 * values[key] for key in ("mean", "other", "difference", "low", "high")
+        )
+        gain = f"{difference:+6.2f} ({low:+.2f} to {high:+.2f}), p = {values['p_value']:.4f}"
+        lines.append(f"{name:<12}{mean:>7.2f} over {other:>6.2f}: {gain}")
+    return lines

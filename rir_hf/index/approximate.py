@@ -1,0 +1,116 @@
+"""The same question asked of any FAISS index: it proposes passages, exact scores rank them.
+
+An index that is not flat cannot be asked for passages below a ceiling. It is asked for few
+passages, for more only where a query has not yet enough, and what remains is searched exactly.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rir_hf.index.devices import GPU_LIMIT, is_on_gpu
+from rir_hf.index.exact import (
+    Asked,
+    Marks,
+    Nearest,
+    Proposed,
+    Vectors,
+    keep_best,
+    nearest_below,
+    nothing,
+    similarities,
+)
+
+if TYPE_CHECKING:
+    import faiss
+
+_SPARE = 8
+_DEEPER = 4
+_TRIES = 3
+
+
+def nearest_by_index(
+    index: faiss.Index,
+    queries: np.ndarray,
+    vectors: Vectors,
+    k: int,
+    ceilings: np.ndarray | None = None,
+    marks: Marks | None = None,
+    eligible: np.ndarray | None = None,
+    device: str | None = None,
+) -> Nearest:
+    """Find for each query k good passages at or below its ceiling; as `nearest_below`, but only
+    among those that the index returns.
+
+    The counts are of what the index returned, lower bounds. A query for which it does not return
+    enough is finished by an exact search.
+
+    Args:
+        index: the FAISS index, which may have been set to look more widely.
+        queries, vectors, k, ceilings, marks, eligible, device: as in `nearest_below`.
+    """
+    asked = Asked.of(queries, ceilings, marks)
+    result = nothing(len(queries), k)
+    todo = np.arange(len(queries))
+    for attempt in range(_TRIES):
+        depth = min((k + _SPARE) * _DEEPER**attempt, len(vectors))
+        if len(todo):
+            some = asked.take(todo)
+            proposed = _ask(index, some, vectors, depth, eligible)
+            todo = todo[~keep_best(result, todo, some, vectors, proposed)]
+    if len(todo):
+        some = asked.take(todo)
+        rest_marks = Marks(some.mark_scores.astype(np.float32), some.mark_positions)
+        rest = nearest_below(some.queries, vectors, k, some.ceilings, rest_marks, eligible, device)
+        for values, found in zip(result, rest, strict=True):
+            values[todo] = found
+    return result
+
+
+def _ask(
+    index: faiss.Index, asked: Asked, vectors: Vectors, depth: int, eligible: np.ndarray | None
+) -> Proposed:
+    """What the index returns, with the counts among that, and what is certain of the rest."""
+    depth = min(depth, GPU_LIMIT) if is_on_gpu(index) else depth
+    scores, positions = index.search(np.ascontiguousarray(asked.queries), depth)
+    above, before = _counts(asked, vectors, positions)
+    floor = _floor(index, asked, vectors, scores, positions)
+    if eligible is not None:
+        positions = np.where(eligible[positions] & (positions >= 0), positions, -1)
+    return Proposed(positions, above, before, floor)
+
+
+def _counts(asked: Asked, vectors: Vectors, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    rows, columns = np.nonzero(positions >= 0)
+    found = positions[rows, columns]
+    scores = similarities(asked.queries, vectors, rows, found)
+    over = scores > asked.ceilings[rows]
+    better = asked.ranks_before(rows, found, scores)
+    n = len(positions)
+    return np.bincount(rows[over], minlength=n), np.bincount(rows[better], minlength=n)
+
+
+def _floor(
+    index: faiss.Index,
+    asked: Asked,
+    vectors: Vectors,
+    scores: np.ndarray,
+    positions: np.ndarray,
+) -> np.ndarray:
+    """Below which score something may be missing, see `Proposed`; +inf where the answer does not
+    count: it came padded, or ended before the mark.
+    """
+    import faiss
+
+    slack = asked.rounding(vectors.longest)
+    last = scores[:, -1].astype(np.float64)
+    # A compressing index orders by rough scores, about which nothing is certain: enough will do.
+    keeps_vectors = isinstance(index, (faiss.IndexIVFFlat, faiss.IndexHNSWFlat))
+    floor = last + slack if keeps_vectors else np.full(len(scores), np.finfo(np.float64).min)
+    if positions.shape[1] == len(vectors):
+        floor = np.where((positions >= 0).all(axis=1), -np.inf, floor)
+    has_mark = np.isfinite(asked.mark_scores)
+    unreached = (positions[:, -1] < 0) | (has_mark & (asked.mark_scores <= last + slack))
+    return np.where(unreached & (floor > -np.inf), np.inf, floor)

@@ -1,0 +1,340 @@
+"""A corpus and its attached index as search and mining see them: vectors, ids and texts by
+position, positions by id and by text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from rir_hf.core.columns import stored_rows, without_indexes
+from rir_hf.core.configured import Configured
+from rir_hf.core.provenance import provenance
+from rir_hf.index.approximate import nearest_by_index
+from rir_hf.index.attach import arrow_columns, file_of, vector_blocks, vectors_at
+from rir_hf.index.devices import is_on_gpu
+from rir_hf.index.exact import (
+    ArrayVectors,
+    Marks,
+    Nearest,
+    Vectors,
+    longest_of,
+    nearest_below,
+    similarities,
+)
+from rir_hf.index.files import read_index, search_settings, set_search_settings, vectors_in
+
+if TYPE_CHECKING:
+    import faiss
+
+_BLOCK = 8192
+
+
+class CorpusView(Configured):
+    """A corpus with an attached inner-product index.
+
+    It travels to other processes as the dataset and the path of the index file. Its key is the
+    corpus's fingerprint, the index's identity, and how widely the index looks (`nprobe`,
+    `efSearch`), as set when the view is made. An index of the user's own that is in no file is
+    written to one.
+
+    Args:
+        corpus: dataset with an index attached, by `attach_index` or by `Dataset.add_faiss_index`
+            with inner product.
+        index: name of the index.
+        id: column of passage ids, texts or integers; they come back as texts.
+        text: column of passage texts, or None where no texts are needed.
+
+    Raises:
+        TypeError: not a dataset.
+        ValueError: an empty corpus, no such index or column, another metric than inner product, an
+            index that does not belong to this corpus.
+
+    Example:
+        >>> from rir_hf.index.attach import attach_index
+        >>> rows = {"id": ["a", "b"], "text": ["cats", "dogs"], "embedding": [[1.0, 0], [0, 1.0]]}
+        >>> view = CorpusView(attach_index(Dataset.from_dict(rows)))
+        >>> view.positions_of_texts(["dogs", "cows"]), view.values(["id"], np.array([1, 0]))
+        ([array([1]), array([], dtype=int64)], [['b', 'a']])
+    """
+
+    without_effect = ("path",)
+
+    def __init__(
+        self, corpus: Dataset, index: str = "embedding", id: str = "id", text: str | None = "text"
+    ) -> None:
+        _check_corpus(corpus)
+        file = file_of(corpus, index)
+        _check_is_text(corpus, id, ("string", "large_string", "int32", "int64"))
+        if text is not None:
+            _check_is_text(corpus, text, ("string", "large_string"))
+        attached = corpus.get_index(index).faiss_index
+        self.corpus = without_indexes(corpus)
+        self.id = id
+        self.text = text
+        self.column = file.column
+        self.path = file.path
+        self.index = file.identity
+        self.search = search_settings(attached)
+        self.kind = type(self._stored_index).__name__
+        self.made_by = provenance(corpus)
+        if is_on_gpu(attached):
+            self._index = attached
+        if self.column not in corpus.column_names and self._flat is None:
+            raise ValueError(
+                f"The index {index!r} does not hold the vectors themselves, and the corpus has no "
+                f"column {self.column!r}: keep the vector column, similarities are computed from "
+                "it, and give an index of your own its name."
+            )
+
+    @classmethod
+    def shared(
+        cls, corpus: Dataset, index: str = "embedding", id: str = "id", text: str | None = "text"
+    ) -> CorpusView:
+        """The view that is already in use for the same corpus, index and columns, or a new one:
+        what it has looked up is kept once.
+        """
+        view = cls(corpus, index, id, text)
+        on_gpu = is_on_gpu(view._index)
+        key = json.dumps([view.key(), view.path, on_gpu], sort_keys=True)
+        return _shared.setdefault(key, view)
+
+    def __len__(self) -> int:
+        """The number of passages."""
+        return len(self.corpus)
+
+    def to(self, device: str) -> None:
+        """Multiply on this torch device: the one of the worker."""
+        self._device = device
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self._index.d)
+
+    @property
+    def vectors(self) -> Vectors:
+        """The passages' vectors."""
+        return self._vectors
+
+    @property
+    def text_keys(self) -> np.ndarray:
+        """A number per row, `(rows,)` int64: equal for equal texts, 0 for an empty one.
+
+        It is `hash(text)` inside this process, the row's own number without a text column.
+
+        Eight bytes per row stand in for the texts, so that repeats are noticed without holding the
+        corpus in memory. The chance that any two of ten million different texts share a number is
+        below 1 in 100,000.
+        """
+        return self._text_keys
+
+    @property
+    def first_of_each_text(self) -> np.ndarray:
+        """Which rows are the first with their text, and not empty, `(rows,)` bool."""
+        return self._first_of_each_text
+
+    def nearest_below(
+        self,
+        queries: np.ndarray,
+        k: int,
+        ceilings: np.ndarray | None = None,
+        marks: Marks | None = None,
+        eligible: np.ndarray | None = None,
+    ) -> Nearest:
+        """The k best passages of each query at or below its ceiling; see `exact.nearest_below`.
+
+        Exact where the index is flat. Over any other, what the index returns is ranked by the
+        vectors.
+        """
+        device: str | None = getattr(self, "_device", None)
+        if self._flat is not None:
+            return nearest_below(queries, self._vectors, k, ceilings, marks, eligible, device)
+        return nearest_by_index(
+            self._index, queries, self._vectors, k, ceilings, marks, eligible, device
+        )
+
+    def similarities(
+        self, queries: np.ndarray, rows: np.ndarray, positions: np.ndarray
+    ) -> np.ndarray:
+        """Similarity of query `rows[i]` with the passage at `positions[i]`, `(pairs,)` float32."""
+        return similarities(queries, self._vectors, rows, positions)
+
+    def values(self, columns: Sequence[str], positions: np.ndarray) -> list[list[str]]:
+        """Values of some columns at these positions as texts, `""` for a null; one list per
+        column.
+        """
+        rows = stored_rows(self.corpus, positions)
+        taken = [gather(self.corpus.data.column(name), rows) for name in columns]
+        return [values.cast(pa.large_string()).fill_null("").to_pylist() for values in taken]
+
+    def lists_of(self, column: str, positions: Sequence[np.ndarray]) -> list[list[str]]:
+        """The values of a column at the positions of each row, all read at once."""
+        joined = np.concatenate([*positions, np.empty(0, np.int64)]).astype(np.int64)
+        values = self.values([column], joined)[0]
+        ends = np.cumsum([len(row) for row in positions]).tolist()
+        return [values[end - len(row) : end] for row, end in zip(positions, ends, strict=True)]
+
+    def positions_of_ids(self, ids: list[str]) -> list[np.ndarray]:
+        """For each id the positions that bear it, in order; none for an unknown one."""
+        return self._by_id.find(ids)
+
+    def positions_of_texts(self, texts: list[str]) -> list[np.ndarray]:
+        """For each text the positions of the passages with exactly this text, in order; none
+        without a text column.
+        """
+        if self.text is None:
+            return [np.empty(0, np.int64)] * len(texts)
+        return self._by_text.find(texts)
+
+    @cached_property
+    def _stored_index(self) -> faiss.Index:
+        index = read_index(Path(self.path))
+        set_search_settings(index, self.search)
+        return index
+
+    @cached_property
+    def _index(self) -> faiss.Index:
+        """The index in use: on a GPU where the user attached it there, in this process."""
+        return self._stored_index
+
+    @cached_property
+    def _flat(self) -> np.ndarray | None:
+        """All vectors when the index is flat; a view of the file, not a copy."""
+        import faiss
+
+        index = self._stored_index
+        return vectors_in(index) if isinstance(index, faiss.IndexFlat) else None
+
+    @cached_property
+    def _vectors(self) -> Vectors:
+        if self._flat is not None:
+            return ArrayVectors(self._flat)
+        return StoredVectors(self.corpus, self.column)
+
+    @cached_property
+    def _by_id(self) -> _Lookup:
+        return _Lookup(_hashes(self.corpus, self.id))
+
+    @cached_property
+    def _by_text(self) -> _Lookup:
+        return _Lookup(self._text_keys)
+
+    @cached_property
+    def _text_keys(self) -> np.ndarray:
+        if self.text is None:
+            return np.arange(1, len(self) + 1)
+        return _hashes(self.corpus, self.text)
+
+    @cached_property
+    def _first_of_each_text(self) -> np.ndarray:
+        keys, first = np.unique(self._text_keys, return_index=True)
+        is_first = np.zeros(len(self), bool)
+        is_first[first[keys != 0]] = True
+        return is_first
+
+
+_shared: WeakValueDictionary[str, CorpusView] = WeakValueDictionary()
+
+
+class StoredVectors:
+    """The vectors of a column of a corpus, for an index that does not keep them.
+
+    Args:
+        corpus: the corpus.
+        column: its column of vectors.
+    """
+
+    def __init__(self, corpus: Dataset, column: str) -> None:
+        self.corpus = corpus
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.corpus)
+
+    @cached_property
+    def longest(self) -> float:
+        """Largest length of a vector."""
+        return longest_of(self)
+
+    def blocks(self, rows: int) -> Iterator[np.ndarray]:
+        """All vectors in order."""
+        return vector_blocks(self.corpus, self.column, rows)
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """Vectors at these positions."""
+        return vectors_at(arrow_columns(self.corpus, [self.column])[positions], self.column)
+
+
+def gather(column: pa.ChunkedArray, rows: np.ndarray) -> pa.Array:
+    """Values of a column at these rows, taken chunk by chunk: many times faster than
+    `ChunkedArray.take` or row by row.
+    """
+    order = np.argsort(rows, kind="stable")
+    starts = np.cumsum([0, *(len(chunk) for chunk in column.chunks)])
+    of_chunk = np.searchsorted(starts, rows[order], side="right") - 1
+    touched, first = np.unique(of_chunk, return_index=True)
+    parts = []
+    for chunk, part in zip(touched.tolist(), np.split(order, first[1:]), strict=False):
+        parts.append(column.chunk(chunk).take(pa.array(rows[part] - starts[chunk])))
+    taken = pa.concat_arrays(parts) if parts else pa.array([], column.type)
+    back = np.empty(len(rows), np.int64)
+    back[order] = np.arange(len(rows))
+    return taken.take(pa.array(back))
+
+
+class _Lookup:
+    """Positions by the hash of a text, over an array of hashes, in 16 bytes per row."""
+
+    def __init__(self, hashes: np.ndarray) -> None:
+        self._order = np.argsort(hashes, kind="stable")
+        self._sorted = hashes[self._order]
+
+    def find(self, values: list[str]) -> list[np.ndarray]:
+        wanted = np.fromiter(map(hash, values), np.int64, len(values))
+        starts = np.searchsorted(self._sorted, wanted, "left").tolist()
+        ends = np.searchsorted(self._sorted, wanted, "right").tolist()
+        return [self._order[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _hashes(corpus: Dataset, column: str) -> np.ndarray:
+    """`hash` of each value as a text, 0 where it is null or blank."""
+    hashes = np.empty(len(corpus), np.int64)
+    start = 0
+    for table in arrow_columns(corpus, [column]).iter(_BLOCK):
+        values = table.column(0).cast(pa.large_string())
+        part = hashes[start : start + len(values)]
+        part[:] = np.fromiter(map(hash, values.to_pylist()), np.int64, len(values))
+        blank = pc.equal(pc.utf8_trim_whitespace(values), "").fill_null(True)
+        part[blank.to_numpy()] = 0
+        start += len(values)
+    return hashes
+
+
+def _check_corpus(corpus: Dataset) -> None:
+    if not isinstance(corpus, Dataset):
+        raise TypeError(
+            f"The corpus must be a datasets.Dataset with an index, got {type(corpus).__name__}."
+        )
+    if len(corpus) == 0:
+        raise ValueError("The corpus is empty: there is nothing to search.")
+
+
+def _check_is_text(corpus: Dataset, column: str, kinds: tuple[str, ...]) -> None:
+    if column not in corpus.column_names:
+        raise ValueError(f"The corpus has no column {column!r}, only {corpus.column_names}.")
+    kind = getattr(corpus.features[column], "dtype", None)
+    if kind not in kinds:
+        raise ValueError(
+            f"The column {column!r} of the corpus must be one of {kinds}, found "
+            f"{corpus.features[column]}."
+        )

@@ -1,0 +1,1 @@
+"""Hard negatives for pairs of query and positive."""

@@ -1,0 +1,304 @@
+"""Rows and judgements in, the known positives of each row's query and where they lie in the corpus
+out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+
+from rir_hf.core.columns import Batch, fingerprint_of
+from rir_hf.core.configured import Configured
+from rir_hf.evaluation.runs import Qrels, as_qrels
+from rir_hf.index.corpus import CorpusView
+from rir_hf.schema import PASSAGE, POS, POS_IDS, QUERY_ID
+
+Judged: TypeAlias = "Mapping[str, Mapping[str, float]] | Dataset"
+Names: TypeAlias = tuple[set[str], set[str]]
+"""Texts and ids of passages."""
+
+_OF_A_ROW = (POS.name, PASSAGE.name, POS_IDS.name)
+
+
+class Positives(NamedTuple):
+    """The positives of the rows of a batch; each list is as long as the batch.
+
+    texts, ids: the row's own positives, null where unknown.
+    positions: `(own,)` int64, where each of them is in the corpus, -1 where it is not.
+    known: int64, positions of every known positive of the row's query, in order.
+    keys: int64, the distinct keys of the texts of all of these, as in `CorpusView.text_keys`.
+    """
+
+    texts: list[list[str | None]]
+    ids: list[list[str | None]]
+    positions: list[np.ndarray]
+    known: list[np.ndarray]
+    keys: list[np.ndarray]
+
+    def take(self, rows: np.ndarray) -> Positives:
+        """Those of some rows."""
+        return Positives(
+            [self.texts[row] for row in rows],
+            [self.ids[row] for row in rows],
+            [self.positions[row] for row in rows],
+            [self.known[row] for row in rows],
+            [self.keys[row] for row in rows],
+        )
+
+
+def find_positives(
+    batch: Batch, corpus: CorpusView, qrels: KnownPositives | None = None
+) -> Positives:
+    """Find the positives of each row, and all other known positives of its query, in the corpus.
+
+    Args:
+        batch: rows with `pos` or `passage`, `pos_ids`, and with `query_id` where a query has
+            several rows; with `qrels` the `query_id` is enough.
+        corpus: the corpus.
+        qrels: what is known beside the rows of the batch.
+
+    Raises:
+        ValueError: `pos` and `pos_ids` of different lengths.
+    """
+    query_ids: list[str | None] = [None] * len(batch)
+    if QUERY_ID.name in batch:
+        query_ids = [as_id(value) for value in batch.values_of(QUERY_ID.name)]
+    if qrels is not None and not any(name in batch for name in _OF_A_ROW):
+        texts, ids = _judged(query_ids, qrels)
+    else:
+        texts, ids = read_positives(batch)
+    names = _shared_by_query(texts, ids, query_ids, qrels)
+    by_text = _find(corpus.positions_of_texts, [row_texts for row_texts, _ in names])
+    by_id = _find(corpus.positions_of_ids, [row_ids for _, row_ids in names])
+    known = [_known_of(row, by_text, by_id) for row in names]
+    return Positives(
+        texts,
+        ids,
+        [_own_positions(*own, by_text, by_id) for own in zip(texts, ids, strict=True)],
+        known,
+        [_keys_of(row, at, corpus) for (row, _), at in zip(names, known, strict=True)],
+    )
+
+
+def read_positives(batch: Batch) -> tuple[list[list[str | None]], list[list[str | None]]]:
+    """The texts and ids of each row's own positives, aligned; null for what the row does not say.
+
+    A single value in place of a list is one positive.
+
+    Raises:
+        ValueError: lists of different lengths.
+    """
+    texts: list[list[str | None]] | None = None
+    ids: list[list[str | None]] | None = None
+    if POS.name in batch:
+        texts = [_as_list(value) for value in batch.values_of(POS.name)]
+        _check_texts(texts, batch.who)
+    elif PASSAGE.name in batch:
+        texts = [[text or None] for text in batch.texts(PASSAGE.name)]
+    if POS_IDS.name in batch:
+        rows = [_as_list(value) for value in batch.values_of(POS_IDS.name)]
+        ids = [[as_id(value) for value in row] for row in rows]
+    if texts is None:
+        texts = [[None] * len(row) for row in ids or []]
+    if ids is None:
+        ids = [[None] * len(row) for row in texts]
+    for row_texts, row_ids in zip(texts, ids, strict=True):
+        if len(row_texts) != len(row_ids):
+            raise ValueError(
+                f"{batch.who}: pos and pos_ids must be aligned, found {len(row_texts)} texts and "
+                f"{len(row_ids)} ids in one row: {row_ids}."
+            )
+    return texts, ids
+
+
+class KnownPositives(Configured):
+    """The known positives of each query.
+
+    Args:
+        qrels: a dict `{query_id: {passage_id: relevance}}`, a dataset with the columns `query-id,
+            corpus-id, score` (BEIR), the pairs themselves, or a file of TREC or BEIR.
+
+    Raises:
+        TypeError, ValueError: anything else.
+
+    Example:
+        >>> KnownPositives({"q": {"a": 1, "b": 0}}).of("q")
+        ([], ['a'])
+    """
+
+    without_effect = ("qrels",)
+
+    def __init__(self, qrels: Qrels) -> None:
+        judged = as_qrels(qrels) if isinstance(qrels, (str, os.PathLike)) else qrels
+        self.qrels = _checked(judged)
+        self.content = _digest_of(self.qrels)
+        self.size = len(self.qrels)
+
+    def of(self, query_id: str) -> tuple[list[str], list[str]]:
+        """Texts and ids of the passages that are right for a query."""
+        return self._by_query.get(query_id, ([], []))
+
+    @cached_property
+    def _by_query(self) -> dict[str, tuple[list[str], list[str]]]:
+        by_query: dict[str, tuple[list[str], list[str]]] = {}
+        for query, texts, ids in self._rows():
+            if query is not None:
+                known_texts, known_ids = by_query.setdefault(query, ([], []))
+                known_texts.extend(texts)
+                known_ids.extend(ids)
+        return by_query
+
+    def _rows(self) -> Iterator[tuple[str | None, list[str], list[str]]]:
+        if not isinstance(self.qrels, Dataset):
+            return _rows_of_dict(self.qrels)
+        is_beir = QUERY_ID.name not in self.qrels.column_names
+        return _rows_of_beir(self.qrels) if is_beir else _rows_of_pairs(self.qrels)
+
+
+def as_id(value: object) -> str | None:
+    """An id as a text; None for a null."""
+    return None if value is None else str(value)
+
+
+def _rows_of_dict(
+    qrels: Mapping[str, Mapping[str, float]],
+) -> Iterator[tuple[str | None, list[str], list[str]]]:
+    for query, judged in qrels.items():
+        ids = [str(passage) for passage, relevance in judged.items() if relevance > 0]
+        yield str(query), [], ids
+
+
+def _rows_of_beir(qrels: Dataset) -> Iterator[tuple[str | None, list[str], list[str]]]:
+    names = [name for name in ("query-id", "corpus-id", "score") if name in qrels.column_names]
+    for row in qrels.select_columns(names).with_format(None):
+        if row.get("score", 1) > 0:
+            yield str(row["query-id"]), [], [str(row["corpus-id"])]
+
+
+def _rows_of_pairs(qrels: Dataset) -> Iterator[tuple[str | None, list[str], list[str]]]:
+    names = [name for name in (QUERY_ID.name, *_OF_A_ROW) if name in qrels.column_names]
+    for columns in qrels.select_columns(names).with_format(None).iter(1000):
+        texts, ids = read_positives(Batch(columns, "MineNegatives(qrels=...)"))
+        for query, row_texts, row_ids in zip(columns[QUERY_ID.name], texts, ids, strict=True):
+            yield as_id(query), list(filter(None, row_texts)), list(filter(None, row_ids))
+
+
+def _checked(qrels: Any) -> Judged:
+    if not isinstance(qrels, (Mapping, Dataset)):
+        raise TypeError(f"qrels must be a dict or a Dataset, got {type(qrels).__name__}.")
+    if isinstance(qrels, Mapping):
+        if not all(isinstance(judged, Mapping) for judged in qrels.values()):
+            raise ValueError("qrels must be a dict of dicts, {query_id: {passage_id: relevance}}.")
+        return qrels
+    columns = set(qrels.column_names)
+    are_pairs = QUERY_ID.name in columns and columns & set(_OF_A_ROW)
+    if not are_pairs and not {"query-id", "corpus-id"} <= columns:
+        raise ValueError(
+            "qrels must have the columns query-id, corpus-id and score, or query_id with pos, "
+            f"passage or pos_ids, found {sorted(columns)}."
+        )
+    return qrels
+
+
+def _digest_of(qrels: Judged) -> str:
+    if isinstance(qrels, Dataset):
+        return fingerprint_of(qrels)
+    judged = [(str(query), sorted(passages.items())) for query, passages in qrels.items()]
+    return Hasher.hash(sorted(judged))
+
+
+def _as_list(value: Any) -> list[Any]:
+    """A list, one value as a list of it, a null as an empty one."""
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [] if value is None else [value]
+
+
+def _check_texts(rows: list[list[Any]], who: str) -> None:
+    for row in rows:
+        for text in row:
+            if text is not None and not isinstance(text, str):
+                raise ValueError(
+                    f"{who}: the column 'pos' must hold texts, found {type(text).__name__} "
+                    f"{text!r:.60}. Ids belong into the column 'pos_ids'."
+                )
+
+
+def _judged(
+    query_ids: Sequence[str | None], qrels: KnownPositives
+) -> tuple[list[list[str | None]], list[list[str | None]]]:
+    """The positives of rows that have none of their own."""
+    all_texts: list[list[str | None]] = []
+    all_ids: list[list[str | None]] = []
+    for query in query_ids:
+        texts, ids = qrels.of(query) if query is not None else ([], [])
+        all_texts.append([*texts, *[None] * len(ids)])
+        all_ids.append([*[None] * len(texts), *ids])
+    return all_texts, all_ids
+
+
+def _shared_by_query(
+    texts: list[list[str | None]],
+    ids: list[list[str | None]],
+    query_ids: Sequence[str | None],
+    qrels: KnownPositives | None,
+) -> list[Names]:
+    """Texts and ids of all known positives of each row's query: those of all its rows, and what
+    qrels says of it. A row without a query id stands alone.
+    """
+    shared: dict[str, Names] = {}
+    names: list[Names] = []
+    for row_texts, row_ids, query in zip(texts, ids, query_ids, strict=True):
+        known: Names = (set(), set()) if query is None else shared.setdefault(query, (set(), set()))
+        known[0].update(filter(None, row_texts))
+        known[1].update(filter(None, row_ids))
+        names.append(known)
+    if qrels is not None:
+        for query, known in shared.items():
+            more_texts, more_ids = qrels.of(query)
+            known[0].update(more_texts)
+            known[1].update(more_ids)
+    return names
+
+
+def _find(
+    find: Callable[[list[str]], list[np.ndarray]], rows: Iterable[set[str]]
+) -> dict[str, np.ndarray]:
+    """Positions of each distinct value, in corpus order."""
+    distinct = list(set().union(*rows))
+    return dict(zip(distinct, find(distinct), strict=True))
+
+
+def _known_of(
+    names: Names, by_text: dict[str, np.ndarray], by_id: dict[str, np.ndarray]
+) -> np.ndarray:
+    texts, ids = names
+    found: set[int] = set()
+    found.update(*(by_text[text].tolist() for text in texts))
+    found.update(*(by_id[passage].tolist() for passage in ids))
+    return np.array(sorted(found), np.int64)
+
+
+def _own_positions(
+    texts: list[str | None],
+    ids: list[str | None],
+    by_text: dict[str, np.ndarray],
+    by_id: dict[str, np.ndarray],
+) -> np.ndarray:
+    """For each positive the first passage with its id, or else with its text; -1 for none."""
+    positions = np.full(len(texts), -1)
+    for place, (text, passage) in enumerate(zip(texts, ids, strict=True)):
+        found = [*by_id.get(passage or "", ()), *by_text.get(text or "", ())]
+        positions[place] = found[0] if found else -1
+    return positions
+
+
+def _keys_of(texts: set[str], known: np.ndarray, corpus: CorpusView) -> np.ndarray:
+    keys = {*map(hash, texts), *corpus.text_keys[known].tolist()}
+    return np.array(list(keys - {0}), np.int64)

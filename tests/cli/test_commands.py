@@ -1,0 +1,358 @@
+"""The commands, chained as a user chains them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, load_from_disk
+
+from rir_hf import provenance, pull, write_qrels
+from rir_hf.cli.main import main
+from tests.cli.conftest import write_lines
+from tests.hub_server import TOKEN, HubServer
+from tests.openai_server import OpenAIServer, Reply, completion, failure, prompt_of, top
+
+
+def rir_hf(*arguments: object) -> None:
+    """A command that succeeds."""
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def mined(collection: Path, minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty pairs with three negatives each."""
+    folder = tmp_path_factory.mktemp("mined") / "out"
+    rir_hf(*mine(collection, minilm), "--output", folder)
+    return folder
+
+
+def mine(collection: Path, minilm: str) -> list[object]:
+    """The command that mines them."""
+    pairs = ["--pairs", collection / "pairs.jsonl", "--split", "test"]
+    return ["mine", "--corpus", collection, *pairs, "--model", minilm, "--num_negatives", 3]
+
+
+def test_mine_writes_rows_lines_counts_and_a_plot(mined: Path, collection: Path) -> None:
+    rows = load_from_disk(mined)
+    assert len(rows) == 40
+    assert "embedding" not in rows.column_names
+    assert [step["step"] for step in provenance(rows)] == ["Embed", "MineNegatives"]
+    assert [row["neg_ids"] for row in read_lines(mined / "mined.jsonl")] == rows["neg_ids"][:]
+    assert json.loads((mined / "report.json").read_text())["mining"]["negatives"] == 120
+    assert (mined / "report.png").exists()
+    assert not [row for row in rows if f"a-{row['query_id']}" in row["neg_ids"]]
+
+
+def test_mine_refuses_to_replace_a_result_before_it_loads_anything(
+    mined: Path, collection: Path, minilm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*mine(collection, minilm), "--output", mined, "--pairs", "none.jsonl"]
+    assert main(list(map(str, command))) == 2
+    assert "--overwrite replaces it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--streaming", "--push_to_hub", "me/x"], "--streaming goes with neither"),
+        (["--range_max", "2", "--range_min", "5"], "range_max"),
+        (["--num_gpus", "1"], "--num_gpus goes with --engine ray"),
+        (["--relative_margin", "nan"], "relative_margin"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    options: list[str], message: str, collection: Path, minilm: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    command = [*mine(collection, minilm), "--output", tmp_path / "out", *options]
+    assert main(list(map(str, command))) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_answers_without_a_column_are_refused_with_the_columns_that_are_there(
+    collection: Path, minilm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["mine", "--corpus", collection, "--pairs", collection, "--split", "test"]
+    command += ["--model", minilm, "--output", tmp_path / "out", "--answers"]
+    assert main(list(map(str, command))) == 2
+    said = capsys.readouterr().err
+    assert "--answers and --answer_weight need a column answer, the pairs have" in said
+    assert "pos_ids" in said
+
+
+def test_mine_fails_where_no_positive_is_in_the_corpus(
+    collection: Path, minilm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lines(tmp_path / "pairs.jsonl", [{"query": "Q?", "passage": "Nowhere."}] * 2)
+    command = ["mine", "--corpus", collection, "--pairs", tmp_path / "pairs.jsonl"]
+    command += ["--model", minilm, "--output", tmp_path / "out"]
+    assert main(list(map(str, command))) == 2
+    assert "no positive of any row is in the corpus" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_stream_of_pairs_is_mined_as_the_pairs_are(
+    collection: Path, minilm: str, tmp_path: Path
+) -> None:
+    command = [*mine(collection, minilm), "--answers"]
+    rir_hf(*command, "--output", tmp_path / "plain")
+    rir_hf(*command, "--output", tmp_path / "stream", "--streaming")
+    assert [path.name for path in (tmp_path / "stream").iterdir()] == ["mined.jsonl"]
+    plain = read_lines(tmp_path / "plain" / "mined.jsonl")
+    for row, other in zip(plain, read_lines(tmp_path / "stream" / "mined.jsonl"), strict=True):
+        assert set(row) == set(other)
+        for name in ("neg_ids", "neg_answer_ids", "pos_rank"):
+            assert row[name] == other[name]
+    write_qrels(
+        {row["query_id"]: {row["neg_ids"][0]: 1} for row in plain}, tmp_path / "known.qrels"
+    )
+    known = ["--qrels", tmp_path / "known.qrels", "--overwrite"]
+    rir_hf(*command, "--output", tmp_path / "stream", "--streaming", *known)
+    for row, other in zip(plain, read_lines(tmp_path / "stream" / "mined.jsonl"), strict=True):
+        assert row["neg_ids"][0] not in other["neg_ids"]
+
+
+def test_yaml_gives_what_the_command_line_gives(
+    mined: Path, collection: Path, minilm: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        f"corpus: {collection}\npairs: {collection}/pairs.jsonl\nsplit: test\nmodel: {minilm}\n"
+        f"num_negatives: 9\noutput: {tmp_path}/out\n"
+    )
+    rir_hf("mine", "--config", tmp_path / "mine.yaml", "--num_negatives", 3)
+    assert load_from_disk(tmp_path / "out").to_list() == load_from_disk(mined).to_list()
+
+
+def test_score_relabel_report_and_export(
+    mined: Path, tiny_lm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = f"{{Blend: {{teachers: [{{QueryLikelihood: {{llm: {tiny_lm}}}}}, Similarities]}}}}"
+    rir_hf("score", "--rows", mined, "--teacher", teacher, "--output", tmp_path / "scored")
+    scored = load_from_disk(tmp_path / "scored")
+    assert all(len(row["neg_scores"]) == len(row["neg"]) for row in scored)
+    rir_hf("relabel", "--rows", tmp_path / "scored", "--output", tmp_path / "relabelled")
+    assert len(load_from_disk(tmp_path / "relabelled")) == 40
+    capsys.readouterr()
+    rir_hf("report", "--rows", tmp_path / "scored", "--json", tmp_path / "report.json")
+    assert "rows_scored                              40" in capsys.readouterr().out
+    assert json.loads((tmp_path / "report.json").read_text())["teacher"]["rows_scored"] == 40
+    options = "{loss: MarginMSELoss, num_negatives: 2}"
+    exported = ["--format", "sentence-transformers", "--path", tmp_path / "train.parquet"]
+    rir_hf("export", "--rows", tmp_path / "scored", *exported, "--options", options)
+    columns = Dataset.from_parquet(str(tmp_path / "train.parquet")).column_names
+    assert columns == ["query", "positive", "negative_1", "negative_2", "label"]
+    assert main(["export", "--rows", str(tmp_path / "scored"), *map(str, exported)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("{}", "sentence-transformers needs 'loss'"),
+        ("{lose: a}", "no option 'lose', only loss"),
+    ],
+)
+def test_an_export_names_the_option_that_is_wrong(
+    options: str, message: str, mined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", "--rows", str(mined), "--format", "sentence-transformers"]
+    assert main([*command, "--path", str(tmp_path / "a.parquet"), "--options", options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_search_evaluate_and_compare(
+    collection: Path, minilm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--model", minilm, "--corpus", collection, "--queries", collection]
+    run_file = ["--run_file", tmp_path / "now.run"]
+    rir_hf("search", *model, "--k", 20, "--output", tmp_path / "found", *run_file)
+    hits = load_from_disk(tmp_path / "found")
+    assert len(hits[0]["hit_ids"]) == len(hits[0]["hit_scores"]) == 20
+    capsys.readouterr()
+    measured = {}
+    for name, run in (("file", tmp_path / "now.run"), ("folder", tmp_path / "found")):
+        rir_hf("evaluate", "--data", collection, "--run", run, "--measures", "nDCG@10", "RR@10")
+        measured[name] = capsys.readouterr().out
+    rir_hf(
+        "evaluate", "--data", collection, "--model", minilm, "--k", 20,
+        "--measures", "nDCG@10,RR@10",
+        "--json", tmp_path / "measures.json",
+    )  # fmt: skip
+    assert capsys.readouterr().out == measured["file"] == measured["folder"]
+    measures = json.loads((tmp_path / "measures.json").read_text())
+    assert f"nDCG@10     {100 * measures['nDCG@10']:7.2f}   95 % interval" in measured["file"]
+    compared = ["--run", tmp_path / "now.run", "--other", tmp_path / "found", "--data", collection]
+    rir_hf("compare", *compared, "--json", tmp_path / "comparison.json")
+    assert capsys.readouterr().out.count("p = 1.000") == 3
+    assert set(json.loads((tmp_path / "comparison.json").read_text())) == {
+        "nDCG@10",
+        "R@100",
+        "RR@10",
+    }
+
+
+def test_embed_keeps_the_vectors_and_the_index(
+    collection: Path, minilm: str, tmp_path: Path
+) -> None:
+    from rir_hf import load_index
+
+    rir_hf(
+        "embed", "--corpus", collection, "--model", minilm, "--output", tmp_path / "out",
+        "--factory", "Flat",
+    )  # fmt: skip
+    rows = load_from_disk(tmp_path / "out")
+    assert load_index(rows, tmp_path / "out" / "embedding.faiss").is_index_initialized("embedding")
+
+
+def test_margin_recommends_one_of_those_that_were_tried(
+    mined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["margin", "--rows", mined, "--teacher", "Similarities", "--margins", "0.05", "0.1"]
+    rir_hf(*command, "--num_negatives", 2, "--json", tmp_path / "margin.json")
+    found = json.loads((tmp_path / "margin.json").read_text())
+    assert found["margin"] == 0.05
+    assert [row["margin"] for row in found["margins"]] == [0.05, 0.1]
+    assert capsys.readouterr().out.endswith("--relative_margin 0.05\n")
+
+
+def answer_of_generator(body: dict[str, Any], _: int) -> Reply:
+    """A question about a passage, a Yes to it, and answers of which every second is beside it."""
+    asked, seed = prompt_of(body), body.get("seed", 0)
+    if body["max_tokens"] == 1:
+        return top({"Yes": -0.2, "No": -2.0})
+    if "Write a question" in asked:
+        return completion(f"What is said about {asked.splitlines()[1][:40]}, number {seed}?")
+    beside = f"Cats sleep {seed} hours."
+    return completion(f"It is about {asked[-60:]} {seed}" if seed % 2 else beside)
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    """A server with that generator."""
+    with OpenAIServer(answer_of_generator) as running:
+        yield running
+
+
+def at(server: OpenAIServer) -> list[object]:
+    """The options that name it."""
+    model = ["--generate_model_path", "any", "--model_type", "gpt"]
+    return [*model, "--base_url", server.base_url, "--api_key", "none"]
+
+
+def test_from_a_corpus_to_preference_pairs(
+    collection: Path, server: OpenAIServer, minilm: str, tmp_path: Path
+) -> None:
+    corpus = ["--corpus", collection, "--sample", 12, "--n", 2, "--batch_size", 5]
+    rir_hf("generate-queries", *corpus, *at(server), "--output", tmp_path / "made")
+    assert json.loads((tmp_path / "made" / "report.json").read_text())["queries"]["queries"] == 24
+    rir_hf(
+        "unnest", "--rows", tmp_path / "made", "--columns", "{queries: query}",
+        "--output", tmp_path / "pairs",
+    )  # fmt: skip
+    rir_hf(
+        "generate-answers",
+        "--rows",
+        tmp_path / "pairs",
+        *at(server),
+        "--output",
+        tmp_path / "answered",
+    )
+    preferences = ["preferences", "--rows", tmp_path / "answered", "--model", minilm]
+    rir_hf(*preferences, "--require_gain", "false", "--output", tmp_path / "preferred")
+    counts = json.loads((tmp_path / "preferred" / "report.json").read_text())
+    assert counts["rows"] == 24
+    assert counts["preferences"]["pairs"] > 0
+    rir_hf(
+        "export", "--rows", tmp_path / "preferred", "--format", "trl", "--path", tmp_path / "trl",
+    )  # fmt: skip
+    pairs = Dataset.from_parquet(str(tmp_path / "trl" / "train.parquet"))
+    assert len(pairs) == counts["preferences"]["pairs"]
+    assert pairs[0]["prompt"][0]["content"] in server.asked()
+
+
+def test_answers_that_failed_are_asked_again_and_no_others(
+    collection: Path, server: OpenAIServer, tmp_path: Path
+) -> None:
+    command = ["generate-answers", *at(server), "--n", 2, "--output", tmp_path / "answered"]
+    server.answer = lambda body, _: (
+        failure(400) if body["seed"] % 3 else answer_of_generator(body, 0)
+    )
+    rir_hf(*command, "--rows", collection / "pairs.jsonl")
+    failed = [row for row in load_from_disk(tmp_path / "answered") if row["answer_error"]]
+    assert 0 < len(failed) < 40
+    server.answer = answer_of_generator
+    asked = len(server.requests)
+    rir_hf(*command, "--rows", tmp_path / "answered", "--retry", "--overwrite")
+    after = load_from_disk(tmp_path / "answered")
+    assert not [row for row in after if row["answer_error"]]
+    assert len(server.requests) - asked == 2 * len(failed)
+
+
+def test_rows_go_to_the_hub_and_come_back_without_a_key(
+    mined: Path, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-in-the-environment-0123456789")
+    push = [
+        "--repo",
+        "me/data",
+        "--config_name",
+        "mined",
+        "--license",
+        "cc-by-4.0",
+        "--tags",
+        "a",
+        "b",
+    ]
+    rir_hf("push", "--rows", mined, *push)
+    rir_hf("pull", "--repo", "me/data", "--config_name", "mined", "--output", tmp_path / "pulled")
+    pulled = load_from_disk(tmp_path / "pulled")
+    assert pulled.to_list() == load_from_disk(mined).to_list()
+    assert provenance(pulled) == provenance(load_from_disk(mined))
+    (tmp_path / "rows").mkdir()
+    write_lines(tmp_path / "rows" / "train.jsonl", pulled.select(range(4)).to_list())
+    with OpenAIServer(lambda *_: completion("[1] > [2] > [3] > [4]")) as server:
+        command = ["distill", "--dataset_path", tmp_path / "rows", "--model_type", "gpt"]
+        command += ["--generate_model_path", "judge", "--base_url", server.base_url]
+        rir_hf(*command, "--push_to_hub", "me/data", "--api_key", "sk-as-an-option-0123456789")
+    scored = pull("me/data", "scored", split="train")
+    assert [step["step"] for step in provenance(scored)] == ["ScorePassages"]
+    written = [
+        content for repository in hub.repositories.values() for content in repository.files.values()
+    ]
+    written += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    for secret in ("sk-in-the-environment-0123456789", "sk-as-an-option-0123456789", TOKEN):
+        assert not [content for content in written if secret.encode() in content]
+
+
+@pytest.mark.slow
+def test_a_generator_is_trained_and_saved(collection: Path, tiny_lm: str, tmp_path: Path) -> None:
+    rows = read_lines(collection / "pairs.jsonl")[:8]
+    pairs = [
+        {"prompt": row["query"], "chosen": row["answer"][:40], "rejected": "Cats sleep."}
+        for row in rows
+    ]
+    write_lines(tmp_path / "pairs.jsonl", pairs)
+    rir_hf(
+        "train-generator", "--rows", tmp_path / "pairs.jsonl", "--model", tiny_lm,
+        "--output", tmp_path / "adapter", "--max_steps", 2, "--batch_size", 4, "--accumulate", 1,
+    )  # fmt: skip
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_retriever_is_trained_measured_and_pushed(
+    mined: Path, collection: Path, minilm: str, hub: HubServer, tmp_path: Path
+) -> None:
+    rir_hf(
+        "train-retriever", "--rows", mined, "--model", minilm, "--output", tmp_path / "tuned",
+        "--max_steps", 2, "--max_length", 32, "--dev", collection, "--push_to_hub", "me/tuned",
+    )  # fmt: skip
+    assert "nDCG@10" in json.loads((tmp_path / "tuned" / "metrics.json").read_text())
+    assert {"model.safetensors", "README.md"} <= set(hub.repositories["me/tuned"].files)

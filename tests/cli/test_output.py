@@ -1,0 +1,59 @@
+"""Folders of results: complete or not at all, and nothing overwritten unasked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, load_from_disk
+
+from rir_hf.cli.output import OutputOptions, check_file
+
+ROWS = Dataset.from_dict({"query": ["é", "b"]})
+
+
+def test_rows_are_written_for_datasets_and_as_lines_with_counts(tmp_path: Path) -> None:
+    output = OutputOptions(str(tmp_path / "a" / "out"))
+    output.check()
+    folder = output.save(ROWS, lines="rows.jsonl", summary={"rows": 2})
+    assert load_from_disk(folder).to_list() == ROWS.to_list()
+    assert (folder / "rows.jsonl").read_text(encoding="utf-8").startswith('{"query":"é"}\n')
+    assert json.loads((folder / "report.json").read_text()) == {"rows": 2}
+    assert [path.name for path in folder.parent.iterdir()] == ["out"]
+
+
+def test_a_result_is_replaced_only_where_asked(tmp_path: Path) -> None:
+    output = OutputOptions(str(tmp_path / "out"))
+    output.save(ROWS, lines="")
+    with pytest.raises(FileExistsError, match="--overwrite replaces it"):
+        output.check()
+    again = OutputOptions(str(tmp_path / "out"), overwrite=True)
+    again.check()
+    again.save(load_from_disk(output.output).select([1]), lines="rows.jsonl")
+    assert load_from_disk(output.output)["query"][:] == ["b"]
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="holds other files"):
+        OutputOptions(str(tmp_path), overwrite=True).check()
+
+
+def test_what_fails_while_writing_leaves_the_old_result(tmp_path: Path) -> None:
+    output = OutputOptions(str(tmp_path / "out"), overwrite=True)
+    output.save(ROWS, lines="")
+    with pytest.raises(TypeError):
+        output.save(ROWS.select([1]), lines="", summary={"a": {1}})
+    assert load_from_disk(output.output).to_list() == ROWS.to_list()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        OutputOptions(str(tmp_path / "file")).check()
+    with pytest.raises(OSError, match="file"):
+        OutputOptions(str(tmp_path / "file" / "out")).check()
+    with pytest.raises(IsADirectoryError, match="--plot"):
+        check_file(str(tmp_path), "--plot")

@@ -1,0 +1,117 @@
+"""Options from signatures, a command line and YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rir_hf.cli.parser import OptionError, completed, read_arguments
+
+
+@dataclass
+class Paper:
+    """Paper.
+
+    Args:
+        size: its size.
+    """
+
+    size: str
+    sheets: int = 1
+
+
+def copy(
+    paper: Paper,
+    source: str,
+    times: int | None = None,
+    dark: bool = False,
+    of: list[str] | None = None,
+) -> None:
+    """Copy a page.
+
+    copy --source page
+
+    Args:
+        source: what is copied.
+        times: how often.
+        dark: darker.
+        of: names.
+    """
+
+
+def read(*arguments: str) -> dict[str, object]:
+    return read_arguments(copy, arguments, "copy")
+
+
+def test_options_of_a_group_are_options_of_the_command() -> None:
+    values = read("--source", "a", "--size", "A4", "--times", "3")
+    expected = {"source": "a", "times": 3, "dark": False, "of": None}
+    assert values == {"paper": Paper("A4"), **expected}
+
+
+def test_a_flag_needs_no_value_and_a_list_takes_several() -> None:
+    values = read("--source", "a", "--size", "A4", "--dark", "--of", "x", "10")
+    assert (values["dark"], values["of"]) == (True, ["x", "10"])
+    assert read("--source", "a", "--size", "A4", "--of", "x,y", "--dark", "false")["of"] == [
+        "x",
+        "y",
+    ]
+
+
+def test_names_may_be_written_with_hyphens() -> None:
+    assert completed(["--num-negatives=3", "--a-b"], {"a_b": bool}) == [
+        "--num_negatives=3",
+        "--a_b=true",
+    ]
+
+
+def test_a_negative_number_is_a_value() -> None:
+    assert read("--source", "a", "--size", "A4", "--times", "-1")["times"] == -1
+
+
+def test_yaml_holds_all_options_and_the_command_line_goes_first(tmp_path: Path) -> None:
+    file = tmp_path / "copy.yaml"
+    file.write_text("source: a\nsize: A4\nsheets: 7\ndark: true\nof: [x, y]\ntimes: 2\n")
+    values = read("--config", str(file), "--times", "3")
+    assert values == {
+        "paper": Paper("A4", 7),
+        "source": "a",
+        "times": 3,
+        "dark": True,
+        "of": ["x", "y"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "A4"], "source"),
+        (["--source", "a", "--size", "A4", "--times", "2.5"], "--times must be int .*, got 2.5"),
+        (["--source", "a", "--size", "A4", "--paper", "3"], "--paper"),
+        (["--source", "a", "--size", "A4", "--config", "none.yaml"], "--config.*none.yaml"),
+        (["source"], "source"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(OptionError, match=message) as raised:
+        read(*arguments)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", ["[1", "colour: red", "- a", "a: \x00"])
+def test_a_bad_configuration_file_is_refused(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "copy.yaml"
+    file.write_text(content)
+    with pytest.raises(OptionError):
+        read("--source", "a", "--size", "A4", "--config", str(file))
+
+
+def test_help_is_made_of_the_docstrings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read("--help")
+    said = capsys.readouterr().out
+    assert "Copy a page.\n\ncopy --source page\n" in said
+    assert "what is copied. (required, type: str)" in said
+    assert "its size." in said.partition("Paper:")[2]

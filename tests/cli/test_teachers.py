@@ -1,0 +1,58 @@
+"""Teachers from YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rir_hf import Blend, ChatLLM, CompletionLLM, Listwise, QueryLikelihood, Similarities
+from rir_hf.cli.teachers import read_teacher
+
+BLEND = """
+Blend:
+  weights: [1, 0.5]
+  teachers:
+    - QueryLikelihood: {llm: {CompletionLLM: {model: some/model}}}
+    - Similarities
+"""
+
+
+def test_a_blend_in_a_file_is_made_with_its_members(tmp_path: Path) -> None:
+    (tmp_path / "teacher.yaml").write_text(BLEND)
+    teacher = read_teacher(str(tmp_path / "teacher.yaml"))
+    member = QueryLikelihood(CompletionLLM("some/model"))
+    assert teacher.key() == Blend([member, Similarities()], weights=[1, 0.5]).key()
+
+
+def test_a_name_of_a_model_is_a_model_with_a_chat_template() -> None:
+    teacher = read_teacher("{Listwise: {llm: some/model, window: 4}}")
+    assert teacher.key() == Listwise(ChatLLM("some/model"), window=4).key()
+
+
+def test_what_was_read_already_is_taken() -> None:
+    assert isinstance(read_teacher({"Similarities": None}), Similarities)
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ("Judge", "no teacher 'Judge', only QueryLikelihood"),
+        ("{ChatLLM: {model: a}}", "no teacher 'ChatLLM'"),
+        ("{QueryLikelihood: {llm: {Retriever: {model: a}}}}", "no model 'Retriever'"),
+        ("{QueryLikelihood: {llm: a, window: 3}}", "no option 'window', only llm, prompt"),
+        ("{QueryLikelihood: {}}", "needs the option 'llm'"),
+        ("{Blend: {teachers: Similarities}}", "must be a list"),
+        ("{Listwise: {llm: a, window: 1}}", "window must be at least 2"),
+        ("[1, 2]", "is its name, or"),
+        ("{QueryLikelihood: 3}", "is its name, or"),
+    ],
+)
+def test_what_is_no_teacher_is_refused(described: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_teacher(described)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
+        read_teacher("none.yaml")

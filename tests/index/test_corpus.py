@@ -1,0 +1,100 @@
+"""A corpus as search and mining see it: its key is its content, wherever it lies."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from datasets import Dataset, load_from_disk
+from datasets.fingerprint import Hasher
+
+from rir_hf import Search, attach_index
+from rir_hf.index.corpus import CorpusView
+from tests.index.vectors import corpus_of, queries_of, unit_vectors
+
+VECTORS = unit_vectors(300, 8, 0)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Dataset:
+    """300 vectors in a dataset on disk."""
+    corpus_of(VECTORS).save_to_disk(tmp_path / "corpus")
+    return load_from_disk(tmp_path / "corpus")
+
+
+def test_the_key_is_the_corpus_and_the_settings_not_the_place(
+    corpus: Dataset, tmp_path: Path
+) -> None:
+    here = CorpusView(attach_index(corpus))
+    (tmp_path / "corpus").rename(tmp_path / "moved")
+    moved = load_from_disk(tmp_path / "moved")
+    there = CorpusView(attach_index(moved))
+    assert Hasher.hash(here) == Hasher.hash(there)
+    assert str(tmp_path) not in json.dumps([here.key(), here.record()])
+    assert Hasher.hash(here) != Hasher.hash(CorpusView(attach_index(moved, factory="SQ8")))
+
+
+def test_the_record_says_what_was_searched(corpus: Dataset) -> None:
+    record = CorpusView(attach_index(corpus, factory="IVF4,Flat")).record()
+    assert (record["corpus"], record["kind"]) == ({"rows": 300}, "IndexIVFFlat")
+    assert (record["search"], record["made_by"]) == ({"nprobe": 1}, [])
+
+
+def test_a_pickled_view_is_small_and_opens_the_index_from_its_file(corpus: Dataset) -> None:
+    pickled = pickle.dumps(CorpusView(attach_index(corpus)))
+    assert len(pickled) < 300 * 8 * 4
+    there = pickle.loads(pickled)  # noqa: S301
+    np.testing.assert_array_equal(there.vectors.at(np.arange(300)), VECTORS)
+
+
+def test_an_index_of_the_user_s_own_travels_to_other_processes(corpus: Dataset) -> None:
+    corpus.add_faiss_index("embedding", metric_type=faiss.METRIC_INNER_PRODUCT)
+    rows = queries_of(VECTORS[:40])
+    alone = rows.map(Search(corpus, k=3), batched=True)["hit_ids"][:]
+    assert rows.map(Search(corpus, k=3), batched=True, num_proc=2)["hit_ids"][:] == alone
+
+
+def test_views_of_the_same_corpus_are_one(corpus: Dataset) -> None:
+    first = CorpusView.shared(attach_index(corpus))
+    assert CorpusView.shared(attach_index(corpus)) is first
+    assert CorpusView.shared(attach_index(corpus), text=None) is not first
+
+
+def test_passages_are_found_by_id_and_by_text_also_in_a_selection(corpus: Dataset) -> None:
+    repeated = corpus.select([5, 7, 5, 9])
+    view = CorpusView(attach_index(repeated))
+    assert [found.tolist() for found in view.positions_of_ids(["p5", "gone"])] == [[0, 2], []]
+    assert [found.tolist() for found in view.positions_of_texts(["text 9"])] == [[3]]
+    assert view.values(["text", "id"], np.array([3, 0])) == [["text 9", "text 5"], ["p9", "p5"]]
+    assert view.first_of_each_text.tolist() == [True, True, False, True]
+
+
+def test_empty_texts_are_no_one_s_first() -> None:
+    texts = ["a", "", None, " ", "a"]
+    rows = {"id": list("vwxyz"), "text": texts, "embedding": list(VECTORS[:5])}
+    view = CorpusView(attach_index(Dataset.from_dict(rows)))
+    assert view.first_of_each_text.tolist() == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("factory", "name"),
+    [("IVF8,Flat", "nprobe"), ("PCA4,IVF8,Flat", "nprobe"), ("HNSW8,Flat", "efSearch")],
+)
+def test_how_widely_an_index_looks_is_part_of_the_key_and_reaches_other_processes(
+    corpus: Dataset, factory: str, name: str
+) -> None:
+    indexed = attach_index(corpus, factory=factory)
+    narrow = Hasher.hash(Search(indexed, k=20))
+    index = indexed.get_index("embedding").faiss_index
+    owner = index.hnsw if name == "efSearch" else faiss.extract_index_ivf(index)
+    setattr(owner, name, 7)
+    wide = Search(indexed, k=20)
+    assert Hasher.hash(wide) != narrow
+    assert pickle.loads(pickle.dumps(wide)).corpus.search == {name: 7}  # noqa: S301
+    rows = queries_of(VECTORS[:40])
+    alone = rows.map(wide, batched=True)["hit_ids"][:]
+    assert rows.map(wide, batched=True, num_proc=2)["hit_ids"][:] == alone
