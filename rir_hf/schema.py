@@ -130,7 +130,6 @@ NEG_NOTE = Column(
         ("no_vector", "the query has no usable vector"),
         ("no_positive", "no positive of the row is in the corpus, so there is no ceiling"),
         ("corpus_exhausted", "the rules leave no more in the corpus"),
-        ("range_exhausted", "the rules leave no more before range_max"),
         ("below_min_score", "the rest lies below min_score"),
     ),
 )

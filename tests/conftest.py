@@ -88,7 +88,8 @@ def faq_pairs(faq_file: Path, retriever: rir_hf.Retriever) -> Dataset:
 
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
@@ -114,9 +115,18 @@ def tiny_lm(faq_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     config = LlamaConfig(
-        vocab_size=600, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=512, eos_token_id=0, pad_token_id=0, bos_token_id=None, initializer_range=0.3,
-    )  # fmt: skip
+        vocab_size=600,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=0,
+        pad_token_id=0,
+        bos_token_id=None,
+        initializer_range=0.3,
+    )
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("tiny-lm")
     LlamaForCausalLM(config).save_pretrained(folder)

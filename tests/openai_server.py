@@ -1,5 +1,4 @@
-"""A server on this machine that speaks OpenAI's protocol as well or as badly as a test tells it to.
-"""
+"""A server on this machine that speaks OpenAI's protocol as well or as badly as a test tells it to."""
 
 from __future__ import annotations
 
@@ -44,8 +43,7 @@ NOT_JSON = Reply(b'{"choices": [')
 
 
 def completion(content: Any = "", *, logprobs: Any = None, **fields: Any) -> Reply:
-    """A chat completion with one choice; `fields` come on top, and replace those of the same name.
-    """
+    """A chat completion with one choice; `fields` come on top, and replace those of the same name."""
     message = {"role": "assistant", "content": content}
     choice = {"index": 0, "finish_reason": "stop", "message": message, "logprobs": logprobs}
     answer = {

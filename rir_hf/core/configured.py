@@ -102,8 +102,9 @@ class Configured:
     def to(self, device: str) -> None:
         """Put whatever runs on a device there, now or when it is loaded."""
         for value in self.settings().values():
-            if hasattr(value, "to") and not isinstance(value, Dataset):
-                value.to(device)
+            for part in value if isinstance(value, (list, tuple)) else (value,):
+                if hasattr(part, "to") and not isinstance(part, Dataset):
+                    part.to(device)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.settings()

@@ -7,9 +7,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
@@ -230,9 +232,24 @@ def _attach(corpus: Dataset, name: str, index: faiss.Index, file: IndexFile) -> 
 
 def _add(corpus: Dataset, name: str, index: faiss.Index, like: Any) -> None:
     nothing = np.empty((0, index.d), np.float32)
-    corpus.add_faiss_index_from_external_arrays(nothing, name, custom_index=index)
+    with _no_progress_bar():
+        corpus.add_faiss_index_from_external_arrays(nothing, name, custom_index=index)
     if hasattr(like, "file"):
         corpus.get_index(name).file = like.file
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep `datasets` from showing a bar over the vectors that are not added."""
+    is_fixed = datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is not None
+    if is_fixed or datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
 
 
 def _stored(corpus: Dataset, index: faiss.Index, name: str) -> IndexFile:

@@ -334,8 +334,9 @@ class MineNegatives(Step):
             picked = pick(len(places), self.num_negatives, self.sampling_strategy, generator)
             choice.positions.append(found.positions[row, places[picked]])
             choice.scores.append(found.scores[row, places[picked]])
-            why = why_short(float(ceilings.scores[row]), bool(left.below[row].any()))
-            choice.notes.append(why if len(picked) < self.num_negatives else None)
+            is_short = len(picked) < self.num_negatives
+            ceiling, is_below = float(ceilings.scores[row]), bool(left.below[row].any())
+            choice.notes.append(why_short(ceiling, is_below) if is_short else None)
         return choice
 
     def _drawn(self, asked: Asked) -> Choice:

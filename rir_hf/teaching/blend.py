@@ -70,11 +70,6 @@ class Blend(Teacher):
         by_member = [scores_of(teacher, rows) for teacher in self.teachers]
         return [self._together(of_row) for of_row in zip(*by_member, strict=True)]
 
-    def to(self, device: str) -> None:
-        """Put the members' models on `device`."""
-        for teacher in self.teachers:
-            teacher.to(device)
-
     def _together(self, members: tuple[Scored, ...]) -> Scored:
         cut = sum(member.cut for member in members)
         repairs: Counter[str] = sum((Counter(member.repairs) for member in members), Counter())

@@ -1,10 +1,11 @@
 """Time and memory of mining against what it cannot avoid and against what people use today.
 
-    python tests/benchmarks/mining.py            # the table of the README, about seven minutes on 2 cores
+    python tests/benchmarks/mining.py            # the whole table, about seven minutes on 2 cores
     python tests/benchmarks/mining.py --quick    # a tenth of the rows, for a look
 
-Synthetic clustered unit vectors; each row has a query and an answer vector, both near its positive. Every entry does the work for
-both, `--repeat` times in turn, and the fastest run counts. The peers find the same negatives as we do, which is checked.
+Synthetic clustered unit vectors; each row has a query and an answer vector, both near its positive.
+Every entry does the work for both, `--repeat` times in turn, and the fastest run counts. The peers
+find the same negatives as we do, which is checked.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PEER_RANGE = 200
 
 
 def clustered_vectors(rows: int, seed: int) -> np.ndarray:
-    """Unit vectors around a thousand centres, so that neighbours are near and ranks are meaningful."""
+    """Unit vectors around a thousand centres: neighbours are near, and ranks mean something."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((1000, DIMENSION), dtype=np.float32)
     vectors = centres[rng.integers(len(centres), size=rows)]
@@ -57,7 +58,7 @@ def near(vectors: np.ndarray, noise: float, seed: int) -> np.ndarray:
 
 
 def write_inputs(folder: Path, passages: int, rows: int) -> None:
-    """Corpus and pairs as datasets on disk, as a user has them after `Embed`; the index is built once."""
+    """Corpus and pairs on disk, as a user has them after `Embed`; the index is built once."""
     corpus = clustered_vectors(passages, seed=0)
     positives = np.random.default_rng(1).choice(passages, rows, replace=False)
     ids = [f"passage-{place}" for place in range(passages)]
@@ -96,7 +97,7 @@ def products(queries: list[np.ndarray], corpus: np.ndarray) -> None:
 
 
 class GivenVectors:
-    """Stands in for a SentenceTransformer in `mine_hard_negatives`: hands out vectors that are already there, at no cost."""
+    """In place of a SentenceTransformer: hands out vectors that are there already, at no cost."""
 
     device = "cpu"
 
@@ -123,7 +124,7 @@ class GivenVectors:
 def sentence_transformers(
     folder: Path, queries: list[np.ndarray], corpus: np.ndarray, use_faiss: bool
 ) -> list[set[str]]:
-    """`mine_hard_negatives` on the same vectors, its range wide enough to find the same negatives."""
+    """`mine_hard_negatives` on the same vectors, its range wide enough for the same negatives."""
     pairs, texts = load_from_disk(folder / "pairs"), load_from_disk(folder / "corpus")["text"][:]
     rows = Dataset.from_dict(
         {"query": pairs["query"][:], "positive": [row[0] for row in pairs["pos"]]}
@@ -152,7 +153,7 @@ def sentence_transformers(
 
 
 def original(folder: Path, queries: list[np.ndarray], corpus: np.ndarray) -> list[list[str]]:
-    """The procedure of the original scripts: FAISS top 2000 for 32 queries at a time, then a choice in Python."""
+    """The original scripts' way: FAISS top 2000 for 32 queries at a time, then Python."""
     ids = load_from_disk(folder / "corpus")["id"][:]
     places = {passage: place for place, passage in enumerate(ids)}
     positives = [places[row[0]] for row in load_from_disk(folder / "pairs")["pos_ids"]]
@@ -204,7 +205,9 @@ from rir_hf import MineNegatives, attach_index
 corpus = attach_index(datasets.load_from_disk(sys.argv[1] + "/corpus"))
 mined = datasets.load_from_disk(sys.argv[1] + "/pairs")
 for query, output in (("embedding", "neg"), ("answer_embedding", "neg_answer")):
-    miner = MineNegatives(corpus, query=query, output=output, num_negatives={NEGATIVES}, relative_margin={MARGIN})
+    miner = MineNegatives(
+        corpus, query=query, output=output, num_negatives={NEGATIVES}, relative_margin={MARGIN}
+    )
     mined = mined.map(miner, batched=True, batch_size=1024, load_from_cache_file=False)
 print(int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
 """
@@ -231,17 +234,20 @@ def compare(folder: Path, rows: int, passages: int, repeat: int) -> None:
         [set(a) == {numbers[text] for text in b} for a, b in zip(found, peer_found, strict=True)]
     )
     print(
-        f"\n{passages:,} passages x {DIMENSION}, {rows:,} rows with query and answer, {NEGATIVES} negatives, margin {MARGIN}\n"
+        f"\n{passages:,} passages x {DIMENSION}, {rows:,} rows with query and answer, "
+        f"{NEGATIVES} negatives, margin {MARGIN}\n"
     )
     print("| what | seconds | ours takes | same negatives |\n| --- | --- | --- | --- |")
     print(f"| `MineNegatives`, two maps | {ours:.2f} | | |")
     print(f"| (a) the bare float32 products | {floor:.2f} | {ours / floor:.2f} x | |")
     print(
-        f"| (b) `mine_hard_negatives`, its faster search | {peer:.2f} | 1/{peer / ours:.1f} | {same_peer:.1%} of rows |"
+        f"| (b) `mine_hard_negatives`, its faster search | {peer:.2f} | 1/{peer / ours:.1f} "
+        f"| {same_peer:.1%} of rows |"
     )
     print(f"| its other search | {slower[0]:.2f} | 1/{slower[0] / ours:.1f} | |")
     print(
-        f"| (c) FAISS top {WIDE} by 32, then Python | {old:.2f} | 1/{old / ours:.1f} | {same_old:.1%} of rows |"
+        f"| (c) FAISS top {WIDE} by 32, then Python | {old:.2f} | 1/{old / ours:.1f} "
+        f"| {same_old:.1%} of rows |"
     )
 
 
@@ -252,8 +258,11 @@ def remove_index(folder: Path) -> None:
 
 
 def growth(root: Path, sizes: list[int], rows: int, repeat: int) -> None:
-    """Print time and memory over the size of the corpus, with an index that is there and with one that is yet to be built."""
-    columns = "passages | vectors, MB | mining, s | per 100k | peak RSS, MB | building the index, s | peak RSS with building it, MB"
+    """Print time and memory over the size of the corpus, the index there or yet to be built."""
+    columns = (
+        "passages | vectors, MB | mining, s | per 100k | peak RSS, MB | building the index, s "
+        "| peak RSS with building it, MB"
+    )
     print(f"\n| {columns} |\n" + "| --- " * 7 + "|")
     for size in sizes:
         folder = root / str(size)

@@ -48,7 +48,10 @@ class Lookup:
 
 def wide_search(index: faiss.Index, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The best 2,000 of each query, 32 queries at a time."""
-    found = [index.search(queries[start : start + BATCH], min(WIDE, index.ntotal)) for start in range(0, len(queries), BATCH)]
+    found = [
+        index.search(queries[start : start + BATCH], min(WIDE, index.ntotal))
+        for start in range(0, len(queries), BATCH)
+    ]
     scores, places = zip(*found, strict=True)
     return np.concatenate(scores), np.concatenate(places)
 
@@ -62,7 +65,10 @@ def first_below(scores: np.ndarray, rank: int) -> int:
     """The first rank whose score is at or below the ceiling of the score at `rank`; -1 where there is none."""
     if rank < 0:
         return -1
-    return next((other for other in range(rank + 1, len(scores)) if scores[other] <= scores[rank] * SHARE), -1)
+    return next(
+        (other for other in range(rank + 1, len(scores)) if scores[other] <= scores[rank] * SHARE),
+        -1,
+    )
 
 
 def texts_of(places: list[int], texts: list[str], positive: int) -> list[str]:
@@ -83,13 +89,21 @@ def original(model: Lookup, rows: list[dict[str, str]]) -> list[dict[str, object
     _, answer_places = wide_search(index, model.encode_corpus([row["answer"] for row in rows]))
     found = []
     for at, row in enumerate(rows):
-        first_below(scores[at], place_of(at, places[at]))  # computed, and then overwritten by "hard"
+        first_below(
+            scores[at], place_of(at, places[at])
+        )  # computed, and then overwritten by "hard"
         drawn = random.sample(list(places[at][30:200]), TAKEN)
         drawn = sorted(drawn, key=lambda place: list(places[at]).index(place))
         below = first_below(scores[at], place_of(at, answer_places[at]))
-        answers = list(answer_places[at][below : below + TAKEN]) if below >= 0 else random.sample(range(len(texts)), TAKEN)
+        answers = (
+            list(answer_places[at][below : below + TAKEN])
+            if below >= 0
+            else random.sample(range(len(texts)), TAKEN)
+        )
         negatives = {"neg": texts_of(drawn, texts, at), "neg_answer": texts_of(answers, texts, at)}
-        found.append({"query": row["query"], "answer": row["answer"], "pos": [texts[at]], **negatives})
+        found.append(
+            {"query": row["query"], "answer": row["answer"], "pos": [texts[at]], **negatives}
+        )
     return found
 
 
@@ -102,14 +116,19 @@ def timed(function: Callable[[], object]) -> float:
 
 def main() -> None:
     """Time both in turn, and the search that ours cannot avoid."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="2,000 rows instead of 20,000")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     datasets.disable_progress_bars()
     count = 2_000 if options.quick else 20_000
     model = Lookup(count)
-    rows = [{"query": f"query {place}", "answer": f"answer {place}", "passage": f"passage {place}"} for place in range(count)]
+    rows = [
+        {"query": f"query {place}", "answer": f"answer {place}", "passage": f"passage {place}"}
+        for place in range(count)
+    ]
     generate_bge_train_data(model, queries_corpus=rows[:100])  # imports
     ours = timed(lambda: generate_bge_train_data(model, queries_corpus=rows))
     theirs = timed(lambda: original(model, rows))

@@ -91,7 +91,6 @@ def test_every_query_asked_for_is_taken_or_has_its_reason(
     ]
     assert taken == rows["queries"][:]
     assert [len(checks) for checks in rows["query_checks"]] == [n] * len(corpus)
-    assert sum(map(len, taken)) + step.counts(rows).total() == n * len(corpus)
 
 
 def test_the_check_reads_log_probabilities_or_a_written_yes_or_no() -> None:
@@ -269,7 +268,7 @@ def test_a_server_that_breaks_down_midway_marks_what_is_missing() -> None:
         first = corpus.map(step, batched=True, batch_size=2)
         # Four queries and four checks, then four queries and one check.
         assert sum(map(len, first["queries"])) == 5
-        assert step.counts(first) == Counter(check_failed=3, failed=12)
+        assert step.counts(first) == Counter(check_failed=2, failed=6)  # rows
         server_answers.left = 1000
         failed = [step.has_failed(checks) for checks in first["query_checks"]]
         assert failed == [False, False, True] + [True] * 7

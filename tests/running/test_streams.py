@@ -28,7 +28,8 @@ from rir_hf import (
 
 
 def rounded(value: Any) -> Any:
-    """Numbers to four digits: scores depend on the batch in their last ones."""
+    """Lists, and numbers to four digits: scores depend on the batch in their last ones."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, list):
