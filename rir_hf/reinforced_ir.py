@@ -40,8 +40,8 @@ from rir_hf.evaluation.rows import best_of_repeats
 from rir_hf.evaluation.runs import Qrels, Run
 from rir_hf.export.files import replacing
 from rir_hf.generation.preferences import choose_pair
-from rir_hf.index.attach import attach_index
-from rir_hf.index.search import Search, search
+from rir_hf.index.attach import arrow_columns, attach_index, vectors_at
+from rir_hf.index.search import are_usable, search
 from rir_hf.mining.negatives import MineNegatives
 from rir_hf.models.llm import LLMError
 from rir_hf.models.retriever import Encoder, as_encoder
@@ -468,7 +468,7 @@ def _negatives(
     if neg_type == "95neg":
         return below
     if neg_type == "hard":
-        first = _drawn_by_rank(pairs, indexed, batch_size)
+        first = _drawn_by_rank(pairs, indexed)
         parts = zip(first, below, strict=True)
     else:
         uniform = MineNegatives(
@@ -480,19 +480,21 @@ def _negatives(
     return [list(dict.fromkeys([*one, *other]))[:_NEGATIVES] for one, other in parts]
 
 
-def _drawn_by_rank(pairs: Dataset, indexed: Dataset, batch_size: int) -> list[list[str]]:
-    """Texts drawn from ranks 30 to 200 of each query, by rank."""
-    step = Search(indexed, k=min(_LAST_RANK, len(indexed)))
-    found = pairs.map(step, batched=True, batch_size=batch_size)
-    columns = [found[name][:] for name in ("query", "answer", "passage", "hit_ids")]
+def _drawn_by_rank(pairs: Dataset, indexed: Dataset) -> list[list[str]]:
+    """Texts drawn from ranks 30 to 200 of each query, by rank; none where it has no vector."""
+    queries, passages = (
+        vectors_at(arrow_columns(rows, ["embedding"])[:], "embedding") for rows in (pairs, indexed)
+    )
     texts = indexed["text"][:]
-    drawn = []
-    for query, answer, passage, hits in zip(*columns, strict=True):
-        window = hits[_FIRST_RANK:]
+    rows = pairs.select_columns(["query", "answer", "passage"]).to_list()
+    drawn: list[list[str]] = [[] for _ in rows]
+    usable = np.flatnonzero(are_usable(queries))
+    _, positions = search(queries[usable], passages, topk=_LAST_RANK)
+    for number, window in zip(usable, positions[:, _FIRST_RANK:].tolist(), strict=True):
+        query, answer, passage = rows[number].values()
         generator = generator_of(_SEED, query, answer, passage)
         places = np.sort(generator.permutation(len(window))[:_DRAWN])
-        chosen = [texts[int(window[place])] for place in places]
-        drawn.append(_distinct(chosen, {query, passage}))
+        drawn[number] = _distinct([texts[window[place]] for place in places], {query, passage})
     return drawn
 
 

@@ -1,4 +1,4 @@
-"""A server on this machine that speaks OpenAI's protocol as well or as badly as a test tells it to."""
+"""A server on this machine that speaks OpenAI's protocol as well or badly as a test says."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NOT_JSON = Reply(b'{"choices": [')
 
 
 def completion(content: Any = "", *, logprobs: Any = None, **fields: Any) -> Reply:
-    """A chat completion with one choice; `fields` come on top, and replace those of the same name."""
+    """A chat completion with one choice; `fields` come on top or replace those of the name."""
     message = {"role": "assistant", "content": content}
     choice = {"index": 0, "finish_reason": "stop", "message": message, "logprobs": logprobs}
     answer = {

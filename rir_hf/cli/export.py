@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+from rir_hf.cli.options import check_options
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def command(
 
     written = getattr(rir_hf, FORMATS[format])
     given = dict(options or {})
-    check_options(written, given, format)
+    check_options(written, given, f"--options: {format}", positional=2)
     if not overwrite and is_taken(Path(path)):
         raise FileExistsError(f"{path} is there already: --overwrite replaces it")
     if isinstance(given.get("tokenizer"), str):
@@ -60,20 +60,6 @@ def command(
         given["tokenizer"] = AutoTokenizer.from_pretrained(given["tokenizer"])
     written(rir_hf.load_rows(rows, split), path, **given)
     logger.info("Written to %s", path)
-
-
-def check_options(function: Callable[..., Any], options: Mapping[str, Any], format: str) -> None:
-    """Raise `ValueError` where a format has no such option, or needs another."""
-    parameters = list(inspect.signature(function).parameters.values())[2:]
-    known = [parameter.name for parameter in parameters]
-    for option in options:
-        if option not in known:
-            raise ValueError(
-                f"--options: {format} has no option {option!r}, only {', '.join(known)}"
-            )
-    for parameter in parameters:
-        if parameter.default is parameter.empty and parameter.name not in options:
-            raise ValueError(f"--options: {format} needs {parameter.name!r}")
 
 
 def is_taken(path: Path) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 logger = logging.getLogger(__name__)
@@ -84,49 +84,30 @@ class LLMOptions:
 
     def load(self) -> Model:
         """The language model that the options describe."""
-        self.check()
-        thinking = {"enable_thinking": False} if self.no_thinking else {}
-        if self.model_type == "gpt":
-            return self._load_from_server(thinking)
-        if self.model_type == "vllm":
-            from rir_hf import VLLM
-
-            engine = {} if self.dtype is None else {"dtype": self.dtype}
-            return VLLM(
-                self.generate_model_path,
-                max_length=self.max_length,
-                template_arguments=thinking or None,
-                **engine,
-            )
-        from rir_hf import ChatLLM, CompletionLLM
-
-        kind = CompletionLLM if self.model_type == "llm" else ChatLLM
-        return kind(
-            self.generate_model_path,
-            gguf_file=self.gguf_file,
-            dtype=self.dtype,
-            max_length=self.max_length,
-            template_arguments=thinking or None,
-        )
-
-    def check(self) -> None:
-        """Raise `ValueError` where the options contradict each other."""
         if self.base_url is not None and self.model_type != "gpt":
             raise ValueError("--base_url goes with --model_type gpt")
         if self.gguf_file is not None and self.model_type not in ("llm", "llm_instruct"):
             raise ValueError("--gguf_file goes with --model_type llm or llm_instruct")
+        import rir_hf
 
-    def _load_from_server(self, thinking: dict[str, Any]) -> Model:
-        from rir_hf import OpenAIChat
-
-        return OpenAIChat(
-            self.generate_model_path,
-            base_url=self.base_url,
-            api_key=self.api_key,
-            concurrency=self.concurrency,
-            max_length=self.max_length,
-            extra_body={"chat_template_kwargs": thinking} if thinking else None,
-        )
+        thinking = {"enable_thinking": False} if self.no_thinking else None
+        if self.model_type == "gpt":
+            return rir_hf.OpenAIChat(
+                self.generate_model_path,
+                base_url=self.base_url,
+                api_key=self.api_key,
+                concurrency=self.concurrency,
+                max_length=self.max_length,
+                extra_body={"chat_template_kwargs": thinking} if thinking else None,
+            )
+        options: dict[str, Any] = {"max_length": self.max_length, "template_arguments": thinking}
+        if self.model_type == "vllm":
+            if self.dtype is not None:
+                options["dtype"] = self.dtype
+            return rir_hf.VLLM(self.generate_model_path, **options)
+        kind = rir_hf.CompletionLLM if self.model_type == "llm" else rir_hf.ChatLLM
+        options |= {"gguf_file": self.gguf_file, "dtype": self.dtype}
+        return kind(self.generate_model_path, **options)
 
 
 @dataclass
@@ -146,23 +127,16 @@ class RunOptions:
     num_gpus: float | None = None
 
     def run(self, rows: Rows, step: Step, batch_size: int, *, retry: bool = False) -> Rows:
-        """The rows with the columns of a step.
-
-        Args:
-            rows: a dataset or a stream.
-            step: what is run.
-            batch_size: rows per call.
-            retry: ask again for the rows that the step marked as failed, and only for these.
-        """
+        """The rows with the columns of a step; with `retry` those that failed are asked again."""
         from rir_hf import retry as ask_again
         from rir_hf import run
 
+        if self.num_gpus is not None and self.engine != "ray":
+            raise ValueError("--num_gpus goes with --engine ray")
         options: dict[str, Any] = {"batch_size": batch_size, "rows_per_shard": self.rows_per_shard}
         if self.engine == "ray":
             workers = {"concurrency": self.num_proc or 1, "num_gpus": self.num_gpus}
             options |= {"engine": "ray", **workers}
-        elif self.num_gpus is not None:
-            raise ValueError("--num_gpus goes with --engine ray")
         else:
             options["num_proc"] = self.num_proc
         return ask_again(rows, step, **options) if retry else run(rows, step, **options)
@@ -187,20 +161,8 @@ class HubOptions:
     license: str | None = None
     language: str | None = None
 
-    def push_file(self, file: Path, config: str, step: Step) -> None:
-        """Send the rows of a file to the Hub, with the record of a step, if asked."""
-        if self.push_to_hub is not None:
-            from rir_hf import load_rows
-
-            self.push(load_rows(file), config, steps=[step])
-
     def push(
-        self,
-        rows: Rows,
-        config: str,
-        *,
-        corpus: Rows | None = None,
-        steps: Sequence[Step] = (),
+        self, rows: Rows, config: str, *, corpus: Rows = None, steps: Sequence[Step] = ()
     ) -> None:
         """Send rows to the Hub, if asked."""
         if self.push_to_hub is None:
@@ -245,3 +207,25 @@ class ModelHubOptions:
             folder_path=folder, repo_id=made.repo_id, ignore_patterns=["checkpoint-*"]
         )
         logger.info("Pushed to %s: %s", made.repo_id, done.commit_url)
+
+
+def check_options(
+    function: Callable[..., Any], options: Mapping[str, Any], who: str, positional: int = 0
+) -> None:
+    """Raise `ValueError` where a function has no such option, or needs another.
+
+    Args:
+        function: what is to be called.
+        options: its keyword arguments.
+        who: what it is called in the error.
+        positional: its first so many parameters are no options.
+    """
+    parameters = list(inspect.signature(function).parameters.values())[positional:]
+    named = [parameter for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD]
+    known = [parameter.name for parameter in parameters]
+    unknown = [name for name in options if name not in known]
+    if unknown and len(named) == len(parameters):
+        raise ValueError(f"{who} has no option {unknown[0]!r}, only {', '.join(known)}")
+    for parameter in named:
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise ValueError(f"{who} needs the option {parameter.name!r}")

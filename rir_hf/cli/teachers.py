@@ -14,22 +14,18 @@ it needs none. Only the classes named here can be made.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rir_hf.cli.options import check_options
 
 if TYPE_CHECKING:
     from rir_hf import Teacher
 
 TEACHERS = (
-    "QueryLikelihood",
-    "YesNo",
-    "Listwise",
-    "ListwiseLogits",
-    "CrossEncoderTeacher",
-    "Similarities",
-    "Blend",
+    *("QueryLikelihood", "YesNo", "Listwise", "ListwiseLogits"),
+    *("CrossEncoderTeacher", "Similarities", "Blend"),
 )
 MODELS = ("ChatLLM", "CompletionLLM", "OpenAIChat", "VLLM")
 
@@ -48,10 +44,7 @@ def read_teacher(described: str | dict[str, Any]) -> Teacher:
         [2.0]
     """
     value = read_yaml(described) if isinstance(described, str) else described
-    name, options = named(value)
-    if name not in TEACHERS:
-        raise ValueError(f"--teacher: there is no teacher {name!r}, only {', '.join(TEACHERS)}")
-    return make(name, options)
+    return make(value, "teacher", TEACHERS)
 
 
 def read_yaml(text: str) -> Any:
@@ -77,26 +70,16 @@ def named(value: Any) -> tuple[str, dict[str, Any]]:
     )
 
 
-def make(name: str, options: Mapping[str, Any]) -> Any:
-    """An object of a class by its name."""
+def make(value: Any, what: str, names: Sequence[str]) -> Any:
+    """The object that a value describes, of one of the classes with these names."""
     import rir_hf
 
+    name, options = named(value)
+    if name not in names:
+        raise ValueError(f"--teacher: there is no {what} {name!r}, only {', '.join(names)}")
     kind = getattr(rir_hf, name)
-    known = inspect.signature(kind).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    for option in options:
-        if option not in known and not takes_any:
-            raise ValueError(f"--teacher: {name} has no option {option!r}, only {', '.join(known)}")
-    missing = [
-        parameter.name
-        for parameter in known.values()
-        if parameter.default is parameter.empty
-        and parameter.kind is not parameter.VAR_KEYWORD
-        and parameter.name not in options
-    ]
-    if missing:
-        raise ValueError(f"--teacher: {name} needs the option {missing[0]!r}")
-    return kind(**{option: value_of(option, value) for option, value in options.items()})
+    check_options(kind, options, f"--teacher: {name}")
+    return kind(**{option: value_of(option, given) for option, given in options.items()})
 
 
 def value_of(option: str, value: Any) -> Any:
@@ -106,8 +89,5 @@ def value_of(option: str, value: Any) -> Any:
             raise ValueError("--teacher: teachers must be a list")
         return [read_teacher(item) for item in value]
     if option == "llm" and isinstance(value, Mapping):
-        name, options = named(value)
-        if name not in MODELS:
-            raise ValueError(f"--teacher: there is no model {name!r}, only {', '.join(MODELS)}")
-        return make(name, options)
+        return make(value, "model", MODELS)
     return value

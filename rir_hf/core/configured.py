@@ -73,31 +73,19 @@ class Configured:
         """What decides the result, as plain values: class name, version and settings. No path, no
         device, no secret.
         """
-        settings = {
-            name: value
-            for name, value in self.settings().items()
-            if name not in self.without_effect
-        }
-        identified = {
-            name: self._identity_of(name) if name in self.models else key_of(value)
-            for name, value in settings.items()
-        }
-        return {"class": type(self).__name__, "version": self.version, "settings": identified}
+        settings = {}
+        for name, value in self._deciding():
+            settings[name] = self._identity_of(name) if name in self.models else key_of(value)
+        return {"class": type(self).__name__, "version": self.version, "settings": settings}
 
     def record(self) -> dict[str, Any]:
         """What the provenance of a dataset says of this object: its class and settings, for a
         person to read.
         """
-        settings = {
-            name: value
-            for name, value in self.settings().items()
-            if name not in self.without_effect
-        }
-        shown = {
-            name: self._shown(name) if name in self.models else record_of(value)
-            for name, value in settings.items()
-        }
-        return {"class": type(self).__name__, **shown}
+        settings = {}
+        for name, value in self._deciding():
+            settings[name] = self._shown(name) if name in self.models else record_of(value)
+        return {"class": type(self).__name__, **settings}
 
     def to(self, device: str) -> None:
         """Put whatever runs on a device there, now or when it is loaded."""
@@ -105,6 +93,12 @@ class Configured:
             for part in value if isinstance(value, (list, tuple)) else (value,):
                 if hasattr(part, "to") and not isinstance(part, Dataset):
                     part.to(device)
+
+    def _deciding(self) -> Iterator[tuple[str, Any]]:
+        """The settings that decide the result."""
+        for name, value in self.settings().items():
+            if name not in self.without_effect:
+                yield name, value
 
     def __getstate__(self) -> dict[str, Any]:
         return self.settings()

@@ -12,7 +12,8 @@ from datasets.fingerprint import Hasher
 from rir_hf.core.columns import fingerprint_of, without_indexes
 from rir_hf.core.provenance import provenance
 from rir_hf.core.step import Step
-from rir_hf.running.run import is_made, run, with_columns_of
+from rir_hf.running.joining import with_columns_of
+from rir_hf.running.run import is_made, run
 
 logger = logging.getLogger(__name__)
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +18,6 @@ from datasets import (
     Features,
     IterableDataset,
     IterableDatasetDict,
-    concatenate_datasets,
 )
 from datasets.fingerprint import Hasher
 from datasets.utils import tqdm
@@ -29,6 +25,8 @@ from datasets.utils import tqdm
 from rir_hf.core.columns import check_at_least, check_choice, fingerprint_of, without_indexes
 from rir_hf.core.provenance import provenance, record_step, with_steps
 from rir_hf.core.step import Step
+from rir_hf.running.joining import with_columns_of
+from rir_hf.running.processes import make_in_processes
 from rir_hf.running.shards import Job, Shard, merged, plan, read, schema_of
 
 logger = logging.getLogger(__name__)
@@ -195,105 +193,12 @@ def _maker_of(engine: str, num_proc: int | None, engine_options: dict[str, Any])
         return partial(make_on_ray, **engine_options)
     if num_proc is None or num_proc == 1:
         return _make_here
-    return partial(_make_in_processes, num_proc=num_proc)
+    return partial(make_in_processes, num_proc=num_proc)
 
 
 def _make_here(job: Job, todo: list[Shard]) -> Iterator[int]:
     for shard in todo:
         yield from job.make(shard)
-
-
-def _make_in_processes(job: Job, todo: list[Shard], num_proc: int) -> Iterator[int]:
-    context = multiprocessing.get_context()
-    ranks = context.SimpleQueue()
-    for rank in range(num_proc):
-        ranks.put(rank)
-    workers = min(num_proc, len(todo))
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_Worker.start, initargs=(job, ranks)
-    ) as pool:
-        futures = [pool.submit(_Worker.make, shard) for shard in todo]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "A worker ended at once, as one does that is killed for its memory. Finished "
-                "shards are kept: run it again, with a smaller num_proc or batch_size."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-class _Worker:
-    """What a worker process holds: the job, received once, so that its model is loaded once, and
-    its number.
-    """
-
-    job: Job
-    rank: int
-
-    @classmethod
-    def start(cls, job: Job, ranks: Any) -> None:
-        """Called in each new process."""
-        cls.job, cls.rank = job, ranks.get()
-
-    @classmethod
-    def make(cls, shard: Shard) -> int:
-        """Make a shard; an error of a class that may not survive the way back becomes a
-        `RuntimeError` with its text.
-        """
-        try:
-            return sum(cls.job.make(shard, cls.rank))
-        except Exception as error:
-            if type(error).__module__ == "builtins":
-                raise
-            raise RuntimeError(f"{type(error).__name__}: {error}") from None
-
-
-def with_columns_of(
-    ds: Dataset, added: Dataset, steps: list[dict[str, Any]], fingerprint: str
-) -> Dataset:
-    """The rows of a dataset with the columns of another beside them or in their place, in the order
-    and format of `map`.
-
-    Args:
-        ds: the rows.
-        added: as many rows, with the added columns.
-        steps: the records of what made them.
-        fingerprint: what `datasets` shall know the result by. Its own would depend on the age of
-            the files.
-    """
-    replaced = [name for name in added.column_names if name in ds.column_names]
-    left = ds.with_format(None).remove_columns(replaced)
-    names = [*ds.column_names, *(name for name in added.column_names if name not in replaced)]
-    if len(ds):
-        joined = concatenate_datasets([left, added], axis=1).select_columns(names)
-    else:  # concatenating leaves columns without rows out
-        kinds = {**left.features, **added.features}
-        joined = Dataset.from_dict(
-            {name: [] for name in names}, Features({name: kinds[name] for name in names})
-        )
-    info = with_steps(ds.info, steps)
-    info.features = None
-    return _in_format_of(
-        ds, Dataset(joined.data, info=info, split=ds.split, fingerprint=fingerprint)
-    )
-
-
-def _in_format_of(ds: Dataset, mapped: Dataset) -> Dataset:
-    """The mapped rows formatted as `map` leaves them: new columns as those that were formatted."""
-    format = ds.format
-    left_out = set(ds.column_names) - set(format["columns"])
-    if format["type"] is None and not left_out:
-        return mapped
-    columns = [name for name in mapped.column_names if name not in left_out]
-    return mapped.with_format(
-        format["type"],
-        columns=columns,
-        output_all_columns=format["output_all_columns"],
-        **format["format_kwargs"],
-    )
 
 
 def _run_on_stream(ds: IterableDataset, step: Step, batch_size: int) -> IterableDataset:

@@ -106,7 +106,7 @@ def hardest(faq_file: Path, retriever: Any) -> Dataset:
     return worst.select_columns(["q", "a"]).rename_columns({"q": "query", "a": "passage"})
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_dpo_teaches_a_real_generator_to_prefer_what_the_retriever_finds(
     faq_file: Path, retriever: Any, smollm: tuple[Path, str], tmp_path: Path
 ) -> None:

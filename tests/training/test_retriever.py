@@ -61,6 +61,7 @@ def test_a_tuned_model_cuts_texts_at_max_length_not_at_train_length(
     assert SentenceTransformer(str(folder)).max_seq_length == 32
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_model_and_prompts_train_another(
     rows: Dataset, minilm: str, tmp_path: Path
 ) -> None:
@@ -71,13 +72,6 @@ def test_the_same_seed_trains_the_same_model_and_prompts_train_another(
     }
     np.testing.assert_array_equal(vectors["one"], vectors["two"])
     assert not np.allclose(vectors["one"], vectors["prompted"], atol=1e-3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loss", LOSSES)
-def test_every_loss_trains(loss: str, rows: Dataset, minilm: str, tmp_path: Path) -> None:
-    folder = train_retriever(rows, minilm, tmp_path, loss=loss, **QUICK)
-    assert not np.allclose(vector(minilm), vector(folder), atol=1e-4)
 
 
 def test_wrong_input_is_named_before_a_model_is_loaded(rows: Dataset, tmp_path: Path) -> None:
