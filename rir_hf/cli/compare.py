@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rir_hf.cli.output import check_file, write_json
@@ -39,18 +40,15 @@ def command(
 
     check_file(json, "--json")
     found = compare(load_run(run), load_run(other), load_qrels(judgements, split), measures)
-    sys.stdout.write("\n".join(as_lines(found)) + "\n")
-    if json is not None:
-        write_json(found, json)
+    show(found, json)
 
 
-def as_lines(found: Mapping[str, Any]) -> list[str]:
-    """A line for each measure."""
-    lines = []
+def show(found: Mapping[str, Any], json: str | Path | None) -> None:
+    """Write a line for each measure to the standard output, and all to a file."""
     for name, values in found.items():
         mean, other, difference, low, high = (
             100 * values[key] for key in ("mean", "other", "difference", "low", "high")
         )
         gain = f"{difference:+6.2f} ({low:+.2f} to {high:+.2f}), p = {values['p_value']:.4f}"
-        lines.append(f"{name:<12}{mean:>7.2f} over {other:>6.2f}: {gain}")
-    return lines
+        sys.stdout.write(f"{name:<12}{mean:>7.2f} over {other:>6.2f}: {gain}\n")
+    write_json(found, json)

@@ -5,30 +5,60 @@ The options are those of the seed's script.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rir_hf.cli.options import HubOptions, LLMOptions, Model, Rows, RunOptions, Step
+from rir_hf.cli.output import write_lines
 
 logger = logging.getLogger(__name__)
 
 FILE = "train.jsonl"
-_LISTWISE = ("window", "step", "shuffles", "temperature", "top_p", "max_tokens", "seed", "prompt")
 METHODS = {
-    "listwise": ("Listwise", _LISTWISE),
-    "listwise_logits": ("ListwiseLogits", ("shuffles", "seed", "prompt")),
-    "yes_no": ("YesNo", ("prompt",)),
-    "query_likelihood": ("QueryLikelihood", ("prompt",)),
-    "cross_encoder": ("CrossEncoderTeacher", ()),
+    "listwise": "Listwise",
+    "listwise_logits": "ListwiseLogits",
+    "yes_no": "YesNo",
+    "query_likelihood": "QueryLikelihood",
+    "cross_encoder": "CrossEncoderTeacher",
 }
-"""Each with its teacher and the options that this takes, besides `max_passage_tokens`."""
+
+
+@dataclass
+class Asking:
+    """How the teacher is asked.
+
+    Args:
+        prompt: another prompt, with the fields {query} and {passage} or {passages}.
+        temperature: of listwise answers. As in the seed's script; the default of its function, and
+            so of `Listwise`, is 0.0.
+        top_p: of listwise answers.
+        max_tokens: tokens of the longest listwise answer.
+        window: passages ranked at a time (listwise).
+        step: passages that the window moves by; none: half a window.
+        shuffles: orders in which each list is shown.
+        max_passage_tokens: tokens after which a passage is cut.
+        seed: of orders and draws.
+    """
+
+    prompt: str | None = None
+    temperature: float = 0.2
+    top_p: float = 1.0
+    max_tokens: int = 300
+    window: int = 20
+    step: int | None = None
+    shuffles: int = 1
+    max_passage_tokens: int = 512
+    seed: int = 0
 
 
 def command(
+    asking: Asking,
     llm: LLMOptions,
     running: RunOptions,
     hub: HubOptions,
@@ -38,16 +68,7 @@ def command(
     method: Literal[
         "listwise", "listwise_logits", "yes_no", "query_likelihood", "cross_encoder"
     ] = "listwise",
-    prompt: str | None = None,
-    temperature: float = 0.2,
-    top_p: float = 1.0,
-    max_tokens: int = 300,
-    window: int = 20,
-    step: int | None = None,
-    shuffles: int = 1,
-    max_passage_tokens: int = 512,
     blend_retriever: bool = False,
-    seed: int = 0,
     batch_size: int = 256,
     overwrite: bool = False,
 ) -> None:
@@ -66,40 +87,21 @@ def command(
         dataset_name: the one dataset to score; none: all of them.
         output_dir: where the scored files go; none: in place, which changes no other column.
         method: how the teacher is asked; query_likelihood suits small models.
-        prompt: another prompt, with the fields {query} and {passage} or {passages}.
-        temperature: of listwise answers. As in the seed's script; the default of its function, and
-            so of `Listwise`, is 0.0.
-        top_p: of listwise answers.
-        max_tokens: tokens of the longest listwise answer.
-        window: passages ranked at a time (listwise).
-        step: passages that the window moves by; none: half a window.
-        shuffles: orders in which each list is shown.
-        max_passage_tokens: tokens after which a passage is cut.
         blend_retriever: add the z-scores of pos_sims and neg_sims to the teacher's.
-        seed: of orders and draws.
         batch_size: rows per batch.
         overwrite: ask again for what this teacher has scored.
     """
-    from rir_hf import ScorePassages
+    from rir_hf import Blend, ScorePassages, Similarities, load_rows
 
-    settings = {
-        "prompt": prompt,
-        "temperature": temperature,
-        "top_p": top_p,
-        "max_tokens": max_tokens,
-        "window": window,
-        "step": step,
-        "shuffles": shuffles,
-        "seed": seed,
-    }
     folders = folders_with_rows(Path(dataset_path), dataset_name)
-    teacher = teacher_for(method, llm, settings, max_passage_tokens)
-    scoring = ScorePassages(blended(teacher) if blend_retriever else teacher)
+    teacher = teacher_for(method, llm, asking)
+    scoring = ScorePassages(Blend([teacher, Similarities()]) if blend_retriever else teacher)
     for folder in folders:
         target = (Path(output_dir) / folder.name if output_dir else folder) / FILE
         score_file(folder / FILE, target, scoring, running, batch_size, overwrite=overwrite)
-        config = "scored" if len(folders) == 1 else f"scored-{folder.name}"
-        hub.push_file(target, config, scoring)
+        if hub.push_to_hub is not None:
+            config = "scored" if len(folders) == 1 else f"scored-{folder.name}"
+            hub.push(load_rows(target), config, steps=[scoring])
 
 
 def folders_with_rows(path: Path, name: str | None) -> list[Path]:
@@ -119,23 +121,14 @@ def folders_with_rows(path: Path, name: str | None) -> list[Path]:
     return folders
 
 
-def teacher_for(
-    method: str, llm: LLMOptions, settings: Mapping[str, Any], max_passage_tokens: int
-) -> Model:
-    """The teacher of a method, with those of the settings that it takes."""
+def teacher_for(method: str, llm: LLMOptions, asking: Asking) -> Model:
+    """The teacher of a method, with those of the options that it takes."""
     import rir_hf
 
-    name, takes = METHODS[method]
+    kind = getattr(rir_hf, METHODS[method])
     model = llm.generate_model_path if method == "cross_encoder" else llm.load()
-    options = {option: settings[option] for option in takes}
-    return getattr(rir_hf, name)(model, max_passage_tokens=max_passage_tokens, **options)
-
-
-def blended(teacher: Model) -> Model:
-    """The teacher together with what the retriever said in mining."""
-    from rir_hf import Blend, Similarities
-
-    return Blend([teacher, Similarities()])
+    takes = inspect.signature(kind).parameters
+    return kind(model, **{name: value for name, value in vars(asking).items() if name in takes})
 
 
 def score_file(
@@ -185,14 +178,16 @@ def columns_for(step: Step, rows: Sequence[Mapping[str, Any]]) -> Rows:
     """
     from datasets import Dataset
 
+    from rir_hf.schema import OneOf
+
     there = {name for row in rows for name in row}
-    names = []
-    for wanted in step.inputs:
-        columns = (
-            wanted if isinstance(wanted, list | tuple) and not hasattr(wanted, "name") else [wanted]
-        )
-        names += [column.name for column in columns if column.name in there]
-    return Dataset.from_dict({name: [storable(row.get(name)) for row in rows] for name in names})
+    wanted: list[str] = []
+    for column in step.inputs:
+        choices = column if isinstance(column, OneOf) else (column,)
+        wanted += [choice.name for choice in choices]
+    return Dataset.from_dict(
+        {name: [storable(row.get(name)) for row in rows] for name in wanted if name in there}
+    )
 
 
 def storable(value: Any) -> Any:
@@ -207,27 +202,3 @@ def forget(rows: Rows, step: Step) -> None:
     from rir_hf.running.run import folder_of_run, key_of_run
 
     shutil.rmtree(folder_of_run(step, key_of_run(rows, step)), ignore_errors=True)
-
-
-def write_lines(rows: Sequence[Mapping[str, Any]], target: Path) -> None:
-    """Replace a file once all is written; a link stays a link, and the file's mode what it was."""
-    from rir_hf.export.files import replacing
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    file = target.resolve()
-    with replacing(file) as part:
-        with part.open("w", encoding="utf-8") as lines:
-            for row in rows:
-                lines.write(as_line(row) + "\n")
-        if file.exists():
-            shutil.copymode(file, part)
-
-
-def as_line(row: Mapping[str, Any]) -> str:
-    """A row as JSON; with escapes where it holds half a character, which UTF-8 cannot."""
-    line = json.dumps(row, ensure_ascii=False)
-    try:
-        line.encode("utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(row)
-    return line

@@ -41,11 +41,11 @@ def command(
 
     output.check()
     if queries is None:
-        step = Embed(retriever.load())
-        rows = running.run(load_corpus(str(corpus), split), step, batch_size)
+        loaded, step = load_corpus(str(corpus), split), Embed(retriever.load())
     else:
+        loaded = load_queries(queries, split)
         step = Embed(retriever.load(), "query", role="query")
-        rows = running.run(load_queries(queries, split), step, batch_size)
+    rows = running.run(loaded, step, batch_size)
     folder = output.save(rows, lines="")
     if factory is not None:
         save_index(attach_index(rows, factory=factory), folder / "embedding.faiss")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,7 @@ def command(
         found = load_run(run)
     if run_file is not None:
         write_run(found, run_file)
-    show(found, judged, measures, json)
+    write_json(show(found, judged, measures), json)
     if run is None:
         hub.push(found, "run")
 
@@ -97,20 +96,16 @@ def searched(
     running: RunOptions,
     **options: Any,
 ) -> Rows:
-    """The run of a retriever over the judged queries."""
+    """The run of a retriever over the queries that have judgements."""
     from rir_hf import load_corpus, load_queries
     from rir_hf.cli.search import nearest
 
-    asked = judged_only(load_queries(queries, split), qrels)
-    return nearest(load_corpus(corpus, split), asked, retriever.load(), running, **options)
-
-
-def judged_only(queries: Rows, qrels: Mapping[str, Any]) -> Rows:
-    """The queries that have judgements; `ValueError` where none has."""
-    there = [place for place, name in enumerate(queries["query_id"]) if name in qrels]
-    if not there:
+    asked = load_queries(queries, split)
+    judged = [place for place, name in enumerate(asked["query_id"]) if name in qrels]
+    if not judged:
         raise ValueError("no query has judgements: do queries and qrels belong together?")
-    return queries.select(there).flatten_indices()
+    asked = asked.select(judged).flatten_indices()
+    return nearest(load_corpus(corpus, split), asked, retriever.load(), running, **options)
 
 
 def load_run(path: str) -> Any:
@@ -120,8 +115,8 @@ def load_run(path: str) -> Any:
     return load_rows(path) if Path(path).is_dir() else read_run(path)
 
 
-def show(run: Any, qrels: Any, measures: list[str], json: str | None) -> None:
-    """Write each measure with its interval to the standard output, and the measures to a file."""
+def show(run: Any, qrels: Any, measures: list[str]) -> dict[str, float]:
+    """The measures, which are also written to the standard output with their intervals."""
     from rir_hf import confidence_interval, evaluate
 
     rows = evaluate(run, qrels, measures, per_query=True)
@@ -130,5 +125,4 @@ def show(run: Any, qrels: Any, measures: list[str], json: str | None) -> None:
         low, high = confidence_interval(rows, measure)
         interval = f"95 % interval {100 * low:.2f} to {100 * high:.2f}"
         sys.stdout.write(f"{measure:<12}{100 * mean:>7.2f}   {interval}\n")
-    if json is not None:
-        write_json(means, json)
+    return means

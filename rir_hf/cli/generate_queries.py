@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from rir_hf.cli.options import HubOptions, LLMOptions, Rows, RunOptions
 from rir_hf.cli.output import OutputOptions
 
 
+@dataclass
+class Queries:
+    """Queries.
+
+    Args:
+        task: a BEIR dataset's name, or a sentence that describes the task; none: questions.
+        n: queries per passage.
+        min_quality: log-odds of Yes to No that a query needs.
+        max_chars: characters after which a passage is cut.
+        max_passage_tokens: tokens after which a passage is cut.
+        prompt: another prompt.
+        temperature: of the draws; 0 always takes the likeliest token.
+        top_p: share of the probability that is drawn from.
+        max_tokens: tokens of the longest query.
+        seed: of the sample and the draws.
+    """
+
+    task: str | None = None
+    n: int = 1
+    min_quality: float = 0.0
+    max_chars: int = 8000
+    max_passage_tokens: int = 1024
+    prompt: str | None = None
+    temperature: float = 0.7
+    top_p: float = 1.0
+    max_tokens: int = 128
+    seed: int = 0
+
+
 def command(
+    queries: Queries,
     llm: LLMOptions,
     output: OutputOptions,
     running: RunOptions,
@@ -17,18 +48,8 @@ def command(
     split: str = "train",
     sample: int | None = None,
     retry: bool = False,
-    task: str | None = None,
-    n: int = 1,
     quality_check: Literal["logprobs", "text", "none"] = "logprobs",
-    min_quality: float = 0.0,
     examples: str | None = None,
-    max_chars: int = 8000,
-    max_passage_tokens: int = 1024,
-    prompt: str | None = None,
-    temperature: float = 0.7,
-    top_p: float = 1.0,
-    max_tokens: int = 128,
-    seed: int = 0,
     batch_size: int = 64,
 ) -> None:
     """Write queries for the passages of a corpus, and check that each passage answers its query.
@@ -43,20 +64,10 @@ def command(
         sample: so many passages, drawn at random; none: all.
         retry: the corpus is the output of an earlier run: ask again only where the generator
             failed.
-        task: a BEIR dataset's name, or a sentence that describes the task; none: questions.
-        n: queries per passage.
         quality_check: whether the passage answers the query: compare Yes and No (logprobs), read a
             written answer (text), or do not ask (none).
-        min_quality: log-odds of Yes to No that a query needs.
         examples: rows with passage and query to show the generator first: a file, a folder, a Hub
             name.
-        max_chars: characters after which a passage is cut.
-        max_passage_tokens: tokens after which a passage is cut.
-        prompt: another prompt.
-        temperature: of the draws; 0 always takes the likeliest token.
-        top_p: share of the probability that is drawn from.
-        max_tokens: tokens of the longest query.
-        seed: of the sample and the draws.
         batch_size: rows per batch.
     """
     from rir_hf import GenerateQueries, load_corpus, load_rows, report
@@ -64,21 +75,12 @@ def command(
     output.check()
     step = GenerateQueries(
         llm.load(),
-        task=task,
-        n=n,
         quality_check=False if quality_check == "none" else quality_check,
-        min_quality=min_quality,
         examples=load_rows(examples).to_list() if examples else (),
-        max_chars=max_chars,
-        max_passage_tokens=max_passage_tokens,
-        prompt=prompt,
-        temperature=temperature,
-        top_p=top_p,
-        max_tokens=max_tokens,
-        seed=seed,
+        **vars(queries),
     )
     passages = load_rows(corpus, split) if retry else load_corpus(corpus, split)
-    rows = running.run(drawn(passages, sample, seed), step, batch_size, retry=retry)
+    rows = running.run(drawn(passages, sample, queries.seed), step, batch_size, retry=retry)
     output.save(rows, lines="generated.jsonl", summary=report(rows))
     hub.push(rows, "generated")
 

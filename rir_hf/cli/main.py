@@ -88,8 +88,7 @@ def run_command(name: str, options: Sequence[str]) -> int:
         return 2
     from rir_hf.cli.parser import read_arguments
 
-    module = importlib.import_module(f"rir_hf.cli.{name.replace('-', '_')}")
-    command = module.command
+    command = importlib.import_module(f"rir_hf.cli.{name.replace('-', '_')}").command
     try:
         values = read_arguments(command, options, f"rir-hf {name}")
     except SystemExit as end:  # after --help
@@ -102,14 +101,17 @@ def run_command(name: str, options: Sequence[str]) -> int:
 def overview() -> str:
     """What `rir-hf --help` says."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {says}" for name, says in COMMANDS.items()]
-    return (
-        "usage: rir-hf COMMAND [--config FILE.yaml] [options]\n\n"
-        "Training data for retrievers from a corpus, a retriever and a language model.\n\n"
-        "commands:\n"
-        + "\n".join(lines)
-        + "\n\n`rir-hf COMMAND --help` lists a command's options.\n"
-    )
+    commands = "\n".join(f"  {name:<{width}}  {says}" for name, says in COMMANDS.items())
+    return f"""\
+usage: rir-hf COMMAND [--config FILE.yaml] [options]
+
+Training data for retrievers from a corpus, a retriever and a language model.
+
+commands:
+{commands}
+
+`rir-hf COMMAND --help` lists a command's options.
+"""
 
 
 def unknown(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from rir_hf.cli.options import Rows
+from rir_hf.cli.options import RunOptions
 from rir_hf.cli.output import check_file, write_json
 
 
@@ -40,7 +40,8 @@ def command(
         seed: of the sample.
         json: also write the result to this file.
     """
-    from rir_hf import load_pairs, load_qrels, load_rows, recommend_margin
+    from rir_hf import Embed, load_corpus, load_pairs, load_qrels, load_rows, recommend_margin, run
+    from rir_hf.cli.search import indexed
     from rir_hf.cli.teachers import read_teacher
     from rir_hf.teaching.margin import MARGINS
 
@@ -50,7 +51,8 @@ def command(
     judge = read_teacher(teacher)
     passages = None
     if corpus is not None and model is not None:
-        mined, passages = embedded(load_pairs(rows, split), corpus, model, split)
+        passages = indexed(load_corpus(corpus, split), model, RunOptions())
+        mined = run(load_pairs(rows, split), Embed(model, "query", role="query"))
     else:
         mined = load_rows(rows, split)
     found = recommend_margin(
@@ -71,13 +73,4 @@ def command(
     for row in table:
         sys.stdout.write("  ".join(f"{row[name]:>15.4g}" for name in names) + "\n")
     sys.stdout.write(f"--relative_margin {found['margin']}{met}\n")
-    if json is not None:
-        write_json({**found, "margins": table}, json)
-
-
-def embedded(rows: Rows, corpus: str, model: str, split: str) -> tuple[Rows, Rows]:
-    """The rows with vectors of their queries, and the corpus with vectors and index."""
-    from rir_hf import Embed, attach_index, load_corpus, run
-
-    passages = attach_index(run(load_corpus(corpus, split), Embed(model)))
-    return run(rows, Embed(model, "query", role="query")), passages
+    write_json({**found, "margins": table}, json)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from rir_hf.cli.options import HubOptions, Model, RetrieverOptions, Rows, RunOptions
-from rir_hf.cli.output import OutputOptions
+from rir_hf.cli.options import HubOptions, Model, RetrieverOptions, Rows, RunOptions, Step
+from rir_hf.cli.output import OutputOptions, write_lines
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +47,6 @@ class Rules:
     sampling_strategy: Literal["top", "random", "stratified", "uniform"] = "top"
     seed: int = 0
 
-    def settings(self) -> dict[str, Any]:
-        """The options by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
     def check(self, answer_weight: float) -> None:
         """Raise `ValueError` for options out of range, before the corpus is embedded."""
         from datasets import Dataset
@@ -59,7 +55,7 @@ class Rules:
 
         # The step that checks them takes a corpus with its index: a tiny one does.
         corpus = Dataset.from_dict({"id": ["a"], "text": ["a"], "embedding": [[1.0]]})
-        MineNegatives(attach_index(corpus), answer_weight=answer_weight, **self.settings())
+        MineNegatives(attach_index(corpus), answer_weight=answer_weight, **vars(self))
 
 
 def command(
@@ -104,7 +100,8 @@ def command(
             them. A query's positives in other rows are then known from --qrels alone.
         batch_size: rows per batch.
     """
-    from rir_hf import load_pairs, load_qrels, stream_pairs
+    from rir_hf import load_corpus, load_pairs, load_qrels, stream_pairs
+    from rir_hf.cli.search import indexed
 
     if streaming and (hub.push_to_hub or running.engine == "ray"):
         raise ValueError("--streaming goes with neither --push_to_hub nor --engine ray")
@@ -118,15 +115,37 @@ def command(
     known = load_qrels(qrels, split) if qrels else None
     if known is None and not streaming and "query_id" in columns:
         known = found
-    passages = indexed(corpus, split, loaded, running, factory, nprobe, batch_size)
-    chain = Chain(passages, loaded, running, batch_size, known, rules)
-    mined = chain.mine(found, answers=answers, answer_weight=answer_weight, embed=with_answers)
+    passages = load_corpus(corpus, split)
+    passages = indexed(passages, loaded, running, factory=factory, batch_size=batch_size)
+    index = passages.get_index("embedding").faiss_index
+    if hasattr(index, "nprobe"):
+        index.nprobe = nprobe
+    mined = found
+    for step in chain(loaded, passages, known, rules, answers, answer_weight):
+        mined = running.run(mined, step, batch_size)
+    mined = mined.remove_columns(["embedding", "answer_embedding"][: 1 + with_answers])
     if max_rank is not None:
         mined = mined.filter(ranks_below, input_columns="pos_rank", fn_kwargs={"limit": max_rank})
     if streaming:
         write_stream(mined, Path(output.output) / LINES)
     else:
         finish(mined, passages, output, hub, answers=answers)
+
+
+def chain(
+    retriever: Model, corpus: Rows, qrels: Any, rules: Rules, answers: bool, answer_weight: float
+) -> list[Step]:
+    """The steps from pairs to negatives."""
+    from rir_hf import Embed, MineNegatives
+
+    mine = partial(MineNegatives, corpus, qrels=qrels, **vars(rules))
+    steps: list[Step] = [Embed(retriever, "query", role="query")]
+    if answers or answer_weight != 0:
+        steps.append(Embed(retriever, "answer", role="query", output="answer_embedding"))
+    steps.append(mine(answer_weight=answer_weight))
+    if answers:
+        steps.append(mine(query="answer_embedding", output="neg_answer"))
+    return steps
 
 
 def finish(
@@ -161,87 +180,24 @@ def check_columns(columns: list[str], *, qrels: bool, answers: bool) -> None:
         )
 
 
-def indexed(
-    corpus: str,
-    split: str,
-    retriever: Model,
-    running: RunOptions,
-    factory: str,
-    nprobe: int,
-    batch_size: int,
-) -> Rows:
-    """The corpus with vectors and index."""
-    from rir_hf import Embed, attach_index, load_corpus
-
-    passages = running.run(load_corpus(corpus, split), Embed(retriever), batch_size)
-    passages = attach_index(passages, factory=factory)
-    index = passages.get_index("embedding").faiss_index
-    if hasattr(index, "nprobe"):
-        index.nprobe = nprobe
-    return passages
-
-
-@dataclass
-class Chain:
-    """The steps over the pairs, whether they are a dataset or a stream."""
-
-    corpus: Rows
-    retriever: Model
-    running: RunOptions
-    batch_size: int
-    qrels: Any
-    rules: Rules
-
-    def mine(self, pairs: Rows, *, answers: bool, answer_weight: float, embed: bool) -> Rows:
-        """The pairs with their negatives, without vectors.
-
-        Args:
-            pairs: a dataset or a stream.
-            answers: also mine for the answer.
-            answer_weight: weight of the answer beside the query.
-            embed: whether the answers need vectors.
-        """
-        mined = self._embedded(pairs, "query", "embedding")
-        vectors = ["embedding"]
-        if embed:
-            mined = self._embedded(mined, "answer", "answer_embedding")
-            vectors.append("answer_embedding")
-        mined = self._mined(mined, answer_weight=answer_weight)
-        if answers:
-            mined = self._mined(mined, query="answer_embedding", output="neg_answer")
-        return mined.remove_columns(vectors)
-
-    def _embedded(self, rows: Rows, column: str, output: str) -> Rows:
-        from rir_hf import Embed
-
-        step = Embed(self.retriever, column, role="query", output=output)
-        return self.running.run(rows, step, self.batch_size)
-
-    def _mined(self, rows: Rows, **options: Any) -> Rows:
-        from rir_hf import MineNegatives
-
-        rules = {**self.rules.settings(), **options}
-        step = MineNegatives(self.corpus, qrels=self.qrels, **rules)
-        return self.running.run(rows, step, self.batch_size)
-
-
 def ranks_below(rank: int, limit: int) -> bool:
     """Whether fewer passages than `limit` outrank the positive."""
     return rank < limit
 
 
 def write_stream(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write rows as they come, under another name until all are there, and count their notes."""
+    """Write rows as they come, and count their notes."""
     from datasets.utils import tqdm
 
-    from rir_hf.export.files import replacing
     from rir_hf.schema import code_of
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     notes: Counter[str | None] = Counter()
-    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
+
+    def counted() -> Iterator[dict[str, Any]]:
         for row in tqdm(rows, unit=" rows"):
             notes[code_of(row["neg_note"])] += 1
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            yield row
+
+    write_lines(counted(), path)
     short = {code: number for code, number in notes.items() if code}
     logger.info("Written to %s: %d rows; notes: %s", path, sum(notes.values()), short)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,25 +29,24 @@ class OutputOptions:
     output: str
     overwrite: bool = False
 
-    def check(self, lines: str | None = None) -> None:
-        """Raise `OSError` where the folder cannot be written or holds something already.
-
-        To be called before the work starts.
+    def check(self, file: str | None = None) -> None:
+        """Raise `OSError` where the result cannot be written, or another is there, before the work.
 
         Args:
-            lines: the one file in it that is to be written; None: the folder as a whole.
+            file: the one file in the folder that is to be written; None: the folder as a whole.
         """
         folder = Path(self.output)
-        if lines is not None and (folder / lines).exists() and not self.overwrite:
-            raise FileExistsError(f"{folder / lines} is there: --overwrite replaces it")
-        if lines is None and folder.is_dir() and any(folder.iterdir()):
-            self._check_replaceable(folder)
-        elif folder.exists() and not folder.is_dir():
+        if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"{folder} is a file: name a folder as --output")
-        parent = folder.absolute().parent
-        parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(parent, os.W_OK):
-            raise PermissionError(f"{parent} cannot be written into: choose another --output")
+        target = folder if file is None else folder / file
+        if target == folder and folder.exists() and any(folder.iterdir()):
+            if not (folder / "dataset_info.json").exists():
+                raise FileExistsError(f"{folder} holds other files: choose another --output")
+            if not self.overwrite:
+                raise FileExistsError(f"{folder} holds a result: --overwrite replaces it")
+        elif target != folder and target.exists() and not self.overwrite:
+            raise FileExistsError(f"{target} is there: --overwrite replaces it")
+        make_writable(folder.absolute().parent, "--output")
 
     def save(self, rows: Rows, lines: str, summary: Mapping[str, Any] | None = None) -> Path:
         """Write rows as `save_to_disk` does, and as JSON lines beside.
@@ -66,16 +65,9 @@ class OutputOptions:
             if lines:
                 rows.to_json(part / lines, force_ascii=False)
             if summary is not None:
-                text = json.dumps(summary, indent=2, ensure_ascii=False)
-                (part / "report.json").write_text(text + "\n", encoding="utf-8")
+                write_json(summary, part / "report.json")
         logger.info("Written to %s: %d rows", folder, len(rows))
         return folder
-
-    def _check_replaceable(self, folder: Path) -> None:
-        if not (folder / "dataset_info.json").exists():
-            raise FileExistsError(f"{folder} holds other files: choose another --output")
-        if not self.overwrite:
-            raise FileExistsError(f"{folder} holds a result: --overwrite replaces it")
 
 
 @contextmanager
@@ -97,15 +89,47 @@ def check_file(path: str | None, option: str) -> None:
     """Raise `OSError` where a file cannot be written, and make its folder, before the work."""
     if path is None:
         return
-    file = Path(path).absolute()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.is_dir():
+    if Path(path).is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file as {option}")
-    if not os.access(file.parent, os.W_OK):
-        raise PermissionError(f"{file.parent} cannot be written into: choose another {option}")
+    make_writable(Path(path).absolute().parent, option)
 
 
-def write_json(value: Any, path: str) -> None:
-    """A file of JSON."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+def make_writable(folder: Path, option: str) -> None:
+    """Make a folder; `OSError` where that fails or nothing can be written into it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} cannot be written into: choose another {option}")
+
+
+def write_json(value: Any, path: str | Path | None) -> None:
+    """Write a file of JSON, if one is named."""
+    if path is not None:
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def write_lines(rows: Iterable[Mapping[str, Any]], target: Path) -> None:
+    """Replace a file of JSON lines once all is written.
+
+    A link stays a link, and the file's mode what it was.
+    """
+    from rir_hf.export.files import replacing
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    file = target.resolve()
+    with replacing(file) as part:
+        with part.open("w", encoding="utf-8") as lines:
+            for row in rows:
+                lines.write(as_line(row) + "\n")
+        if file.exists():
+            shutil.copymode(file, part)
+
+
+def as_line(row: Mapping[str, Any]) -> str:
+    """A row as JSON; with escapes where it holds half a character, which UTF-8 cannot."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(row)
+    return line

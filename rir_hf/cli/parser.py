@@ -56,9 +56,11 @@ def read_arguments(
     """
     hints = get_type_hints(function)
     hints.pop("return", None)
-    groups = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
+    groups: dict[str, Any] = {
+        name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)
+    }
     parser = make_parser(function, groups, program)
-    kinds = {name: kind for name, kind in hints.items() if name not in groups}
+    kinds = dict(hints)
     for group in groups.values():
         kinds |= get_type_hints(group)
     try:
@@ -67,7 +69,10 @@ def read_arguments(
         raise OptionError(in_one_line(str(error), kinds)) from None
     except UnicodeDecodeError as error:
         raise OptionError(f"--config: the file is no text ({error})") from None
-    return as_parameters(values, list(hints), groups)
+    for name, group in groups.items():
+        fields = [field.name for field in dataclasses.fields(group)]
+        values[name] = group(**{field: values[field] for field in fields})
+    return {name: values[name] for name in hints}
 
 
 def make_parser(
@@ -76,7 +81,7 @@ def make_parser(
     """The parser of a function's options."""
     parser = ArgumentParser(
         prog=program,
-        description=description_of(function),
+        description=(inspect.getdoc(function) or "").partition("\nArgs:\n")[0],
         formatter_class=HelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
@@ -86,25 +91,6 @@ def make_parser(
     for group in groups.values():
         parser.add_class_arguments(group)
     return parser
-
-
-def description_of(function: Callable[..., Any]) -> str:
-    """A docstring up to its sections."""
-    return re.split(r"\n(?:Args|Raises|Returns|Example):\n", inspect.getdoc(function) or "")[0]
-
-
-def as_parameters(
-    values: Mapping[str, Any], names: Sequence[str], groups: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The values by parameter, those of a group together."""
-    parameters = {}
-    for name in names:
-        if name in groups:
-            fields = [field.name for field in dataclasses.fields(groups[name])]
-            parameters[name] = groups[name](**{field: values[field] for field in fields})
-        else:
-            parameters[name] = values[name]
-    return parameters
 
 
 def completed(arguments: Sequence[str], kinds: Mapping[str, Any]) -> list[str]:
@@ -130,18 +116,14 @@ def complete_option(option: str, values: list[str], kinds: Mapping[str, Any]) ->
     """One option with its values: a flag alone is true, several values are a list."""
     head, equals, value = option.partition("=")
     option = head.replace("-", "_").replace("__", "--", 1) + equals + value
-    kind = kinds.get(head.strip("-").replace("-", "_"))
-    if _without_none(kind) is bool and not values and not equals:
+    kind = _without_none(kinds.get(option.partition("=")[0].removeprefix("--")))
+    if kind is bool and not values and not equals:
         return [f"{option}=true"]
-    if get_origin(_without_none(kind)) is list and values and not values[0].startswith("["):
-        return [f"{option}={as_list(values, *get_args(_without_none(kind)))}"]
+    if get_origin(kind) is list and values and not values[0].startswith("["):
+        items = [item for value in values for item in value.split(",") if item]
+        written = json.dumps(items) if get_args(kind) == (str,) else f"[{', '.join(items)}]"
+        return [f"{option}={written}"]
     return [option, *values]
-
-
-def as_list(values: list[str], kind: type) -> str:
-    """Values, with commas or spaces between them, as a YAML list."""
-    items = [item for value in values for item in value.split(",") if item]
-    return json.dumps(items) if kind is str else f"[{', '.join(items)}]"
 
 
 def in_one_line(message: str, kinds: Mapping[str, Any]) -> str:

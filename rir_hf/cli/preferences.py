@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rir_hf.cli.options import HubOptions, RetrieverOptions, RunOptions
 from rir_hf.cli.output import OutputOptions
 
 
+@dataclass
+class Preferences:
+    """Which pairs are made.
+
+    Args:
+        query: column of the query.
+        answers: column of the answers.
+        passage: column of the passage, one or a list of positives.
+        threshold: the worst answer must add less than this share of what the best adds.
+        answer_weight: weight of the answer beside the query.
+        require_gain: leave out pairs whose better answer does not help the query.
+        task: what the answers were written for, where the rows have no column prompt.
+    """
+
+    query: str = "query"
+    answers: str = "answers"
+    passage: str = "passage"
+    threshold: float = 0.95
+    answer_weight: float = 0.2
+    require_gain: bool = True
+    task: str | None = None
+
+
 def command(
+    preferences: Preferences,
     retriever: RetrieverOptions,
     output: OutputOptions,
     running: RunOptions,
     hub: HubOptions,
     rows: str,
     split: str = "train",
-    query: str = "query",
-    answers: str = "answers",
-    passage: str = "passage",
-    threshold: float = 0.95,
-    answer_weight: float = 0.2,
-    require_gain: bool = True,
-    task: str | None = None,
     batch_size: int = 256,
 ) -> None:
     """Prefer the answer that helps the retriever most to the one that helps it least.
@@ -31,28 +50,12 @@ def command(
         rows: what `rir-hf generate-answers` wrote, or others with query, passage and answers (a
             list): a file, a folder, a Hub name.
         split: which split, where there are several.
-        query: column of the query.
-        answers: column of the answers.
-        passage: column of the passage, one or a list of positives.
-        threshold: the worst answer must add less than this share of what the best adds.
-        answer_weight: weight of the answer beside the query.
-        require_gain: leave out pairs whose better answer does not help the query.
-        task: what the answers were written for, where the rows have no column prompt.
         batch_size: rows per batch.
     """
     from rir_hf import PreferencePairs, load_rows, report
 
     output.check()
-    step = PreferencePairs(
-        retriever.load(),
-        query=query,
-        answers=answers,
-        passage=passage,
-        threshold=threshold,
-        answer_weight=answer_weight,
-        require_gain=require_gain,
-        task=task,
-    )
+    step = PreferencePairs(retriever.load(), **vars(preferences))
     pairs = running.run(load_rows(rows, split), step, batch_size)
     counts = report(pairs)
     output.save(pairs, lines="preferences.jsonl", summary=counts)

@@ -33,7 +33,6 @@ def command(
     found = load_rows(rows, split)
     counts = count_stages(found, negatives)
     sys.stdout.write(as_table(counts) + "\n")
-    if json is not None:
-        write_json(counts, json)
+    write_json(counts, json)
     if plot is not None:
         plot_report(found, plot, output=negatives)

@@ -59,13 +59,27 @@ def nearest(
     retriever: Model,
     running: RunOptions,
     *,
-    k: int,
-    factory: str,
-    batch_size: int,
+    k: int = 100,
+    factory: str = "Flat",
+    batch_size: int = 512,
 ) -> Rows:
     """The queries with the ids and scores of the passages nearest to them, without vectors."""
-    from rir_hf import Embed, Search, attach_index
+    from rir_hf import Embed, Search
 
-    corpus = attach_index(running.run(corpus, Embed(retriever), batch_size), factory=factory)
+    corpus = indexed(corpus, retriever, running, factory=factory, batch_size=batch_size)
     queries = running.run(queries, Embed(retriever, "query", role="query"), batch_size)
     return running.run(queries, Search(corpus, k=k), batch_size).remove_columns("embedding")
+
+
+def indexed(
+    corpus: Rows,
+    retriever: Model,
+    running: RunOptions,
+    *,
+    factory: str = "Flat",
+    batch_size: int = 512,
+) -> Rows:
+    """The corpus with vectors and an index of them."""
+    from rir_hf import Embed, attach_index
+
+    return attach_index(running.run(corpus, Embed(retriever), batch_size), factory=factory)

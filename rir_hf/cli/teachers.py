@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from rir_hf import Teacher
 
 TEACHERS = (
-    *("QueryLikelihood", "YesNo", "Listwise", "ListwiseLogits"),
-    *("CrossEncoderTeacher", "Similarities", "Blend"),
+    "QueryLikelihood",
+    "YesNo",
+    "Listwise",
+    "ListwiseLogits",
+    "CrossEncoderTeacher",
+    "Similarities",
+    "Blend",
 )
 MODELS = ("ChatLLM", "CompletionLLM", "OpenAIChat", "VLLM")
 

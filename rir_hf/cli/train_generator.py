@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 from rir_hf.cli.options import ModelHubOptions
 
 logger = logging.getLogger(__name__)
 
 
-def command(
-    hub: ModelHubOptions,
-    rows: str,
-    model: str,
-    output: str,
-    split: str = "train",
-    revision: str | None = None,
-    gguf_file: str | None = None,
-    merged_output: str | None = None,
-    full: bool = False,
-    lora_r: int = 16,
-    lora_alpha: int = 32,
-    lora_dropout: float = 0.0,
-    beta: float = 0.1,
-    epochs: float = 1.0,
-    max_steps: int | None = None,
-    batch_size: int = 4,
-    accumulate: int = 4,
-    learning_rate: float = 1e-4,
-    warmup_steps: int = 0,
-    max_length: int = 1024,
-    gradient_checkpointing: bool = False,
-    logging_steps: int = 10,
-    seed: int = 0,
-) -> None:
-    """Tune a generator on preference pairs by DPO, with LoRA unless --full is given.
-
-    rir-hf train-generator --rows preferred --model Qwen/Qwen3-0.6B --output adapter
-
-    The adapter goes to --output and loads as `ChatLLM("adapter")`. On several GPUs:
-    accelerate launch -m rir_hf.cli.main train-generator ...
+@dataclass
+class Training:
+    """Training.
 
     Args:
-        rows: preference pairs with prompt, chosen and rejected: a file, a folder, a Hub name.
-        model: the generator to start from, Hub name or folder.
-        output: folder for the adapter, with --full for the model, and for metrics.json.
-        split: which split, where there are several.
         revision: branch, tag or commit of a Hub model.
         gguf_file: name of a GGUF file in the model's folder.
         merged_output: also write the model with the adapter merged in, and its tokenizer, here.
@@ -65,30 +34,51 @@ def command(
         logging_steps: steps between two lines of metrics.
         seed: of LoRA's first weights and the order of the pairs.
     """
+
+    revision: str | None = None
+    gguf_file: str | None = None
+    merged_output: str | None = None
+    full: bool = False
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    beta: float = 0.1
+    epochs: float = 1.0
+    max_steps: int | None = None
+    batch_size: int = 4
+    accumulate: int = 4
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    max_length: int = 1024
+    gradient_checkpointing: bool = False
+    logging_steps: int = 10
+    seed: int = 0
+
+
+def command(
+    training: Training,
+    hub: ModelHubOptions,
+    rows: str,
+    model: str,
+    output: str,
+    split: str = "train",
+) -> None:
+    """Tune a generator on preference pairs by DPO, with LoRA unless --full is given.
+
+    rir-hf train-generator --rows preferred --model Qwen/Qwen3-0.6B --output adapter
+
+    The adapter goes to --output and loads as `ChatLLM("adapter")`. On several GPUs:
+    accelerate launch -m rir_hf.cli.main train-generator ...
+
+    Args:
+        rows: preference pairs with prompt, chosen and rejected: a file, a folder, a Hub name.
+        model: the generator to start from, Hub name or folder.
+        output: folder for the adapter, with --full for the model, and for metrics.json.
+        split: which split, where there are several.
+    """
     from rir_hf import load_rows, train_generator
 
-    folder = train_generator(
-        load_rows(rows, split),
-        model,
-        output,
-        revision=revision,
-        gguf_file=gguf_file,
-        merged_output=merged_output,
-        full=full,
-        lora_r=lora_r,
-        lora_alpha=lora_alpha,
-        lora_dropout=lora_dropout,
-        beta=beta,
-        epochs=epochs,
-        max_steps=max_steps,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        max_length=max_length,
-        gradient_checkpointing=gradient_checkpointing,
-        logging_steps=logging_steps,
-        seed=seed,
-    )
+    folder = train_generator(load_rows(rows, split), model, output, **vars(training))
     hub.push(str(folder))
-    logger.info("Written to %s%s", output, f" and {merged_output}" if merged_output else "")
+    merged = f" and {training.merged_output}" if training.merged_output else ""
+    logger.info("Written to %s%s", output, merged)

@@ -1,18 +1,18 @@
-"""What queries and answers share: asking a model where prompts fit, and reading what it wrote."""
+"""What queries and answers share: the checks of their draws, and reading what a model wrote."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from rir_hf.core.columns import check_at_least
-from rir_hf.models.llm import LLM, LLMError, Prompt, ask_where_fitting, check_sampling
+from rir_hf.models.llm import LLMError, check_sampling
 from rir_hf.models.prompts import capitalized, without_thinking
 from rir_hf.schema import note
 
 THINKING_HINT = "a model that thinks first needs more max_tokens, or to be told not to"
 """What stands in the notes of empty answers."""
 
+_MARKS = " \t#*`-"
 _LIST_MARK = re.compile(r"^(?:[-*•]\s+|\(?1[.):]\s+)")
 _ANNOUNCED = re.compile(
     r"^(?:sure|certainly|of course|okay|ok|here)\b"
@@ -41,23 +41,6 @@ def check_draws(n: int, temperature: float, top_p: float, seed: int) -> None:
     check_sampling(temperature, top_p)
     if n > 1 and temperature == 0:
         raise ValueError(f"n={n} texts at temperature 0 are all the same: raise the temperature.")
-
-
-def generate_where_fitting(
-    llm: LLM, prompts: list[Prompt | LLMError], **settings: Any
-) -> list[str | LLMError]:
-    """One text for each prompt.
-
-    Args:
-        llm: the model.
-        prompts: those that fit, and in place of the others why they do not.
-        settings: passed on to `llm.generate`.
-
-    Returns:
-        A text, or why there is none, for each prompt.
-    """
-    found = ask_where_fitting(prompts, lambda asked, _: llm.generate(asked, **settings))
-    return [texts if isinstance(texts, LLMError) else storable(texts[0]) for texts in found]
 
 
 def storable(text: str) -> str:
@@ -90,7 +73,7 @@ def clean_query(text: str, label: str = "query", *, one_line: bool = True) -> st
         >>> clean_query("Scientific claim: Sleep helps.", label="scientific claim")
         'Sleep helps.'
     """
-    lines = _lines_of_text(text)
+    lines = [line.strip() for line in without_thinking(text).splitlines() if line.strip(_MARKS)]
     if len(lines) > 1 and _ANNOUNCED.search(lines[0].rstrip("*")):
         lines = lines[1:]
     names = f"{re.escape(label)}|query|question|{re.escape(label.split()[-1])}"
@@ -120,12 +103,6 @@ def read_yes_or_no(answer: str) -> bool | None:
     if len(words) == 1 and (first or re.search(r"\b(yes|no)\b", said)):
         return "yes" in words
     return first[1] == "yes" if first else None
-
-
-def _lines_of_text(text: str) -> list[str]:
-    """The lines that hold more than marks, without thinking."""
-    lines = without_thinking(text).splitlines()
-    return [line.strip() for line in lines if line.strip(" \t#*`-")]
 
 
 def _without_quotes(text: str) -> str:

@@ -5,7 +5,7 @@ After Li et al. 2025 (Reinforced-IR, arXiv 2502.11562) and the scripts that come
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,6 @@ from rir_hf.schema import (
     REJECTED_SCORE,
     Column,
     OneOf,
-    note,
 )
 
 if TYPE_CHECKING:
@@ -149,18 +148,8 @@ class PreferencePairs(Step):
         """Return the columns named in the description of the class."""
         rows = self._rows(batch)
         self._score([row for row in rows if row.code is None])
-        for row in rows:
-            if row.code is None:
-                self._choose(row)
-        return {
-            "prompt": [row.prompt for row in rows],
-            "chosen": [row.chosen for row in rows],
-            "rejected": [row.rejected for row in rows],
-            "chosen_score": [row.chosen_score for row in rows],
-            "rejected_score": [row.rejected_score for row in rows],
-            "query_score": [row.raw for row in rows],
-            "pair_note": [note(row.code) if row.code else None for row in rows],
-        }
+        found = [self._columns_of(row) for row in rows]
+        return {column.name: [row.get(column.name) for row in found] for column in self.outputs}
 
     @property
     def _passage_column(self) -> Column | OneOf:
@@ -171,13 +160,18 @@ class PreferencePairs(Step):
     def _rows(self, batch: Batch) -> list[_Row]:
         queries = [query or "" for query in batch.texts(self.query)]
         prompts = batch.texts(PROMPT.name) if PROMPT.name in batch else [None] * len(queries)
-        passages = self._passages(batch)
-        rows = []
-        for number, answers in enumerate(batch.lists(self.answers)):
-            query = queries[number]
-            prompt = prompts[number] or self.prompt.format(query=query)
-            rows.append(_Row(query, self._distinct(answers), passages[number] or "", prompt))
-        return rows
+        columns = zip(
+            queries, batch.lists(self.answers), self._passages(batch), prompts, strict=True
+        )
+        return [
+            _Row(
+                query,
+                self._distinct(answers),
+                passage or "",
+                prompt or self.prompt.format(query=query),
+            )
+            for query, answers, passage, prompt in columns
+        ]
 
     def _passages(self, batch: Batch) -> list[str | None]:
         if self.passage in batch and self.passage != POS.name:
@@ -210,20 +204,27 @@ class PreferencePairs(Step):
             weight = self.answer_weight
             row.scores = (1 - weight) * row.raw + weight * np.array(alone)
 
-    def _choose(self, row: _Row) -> None:
-        """Make the row's pair, or note why it has none."""
-        assert row.raw is not None  # noqa: S101 - for the type checker: all of these were scored
-        chosen, rejected, row.code = choose_pair(
+    def _columns_of(self, row: _Row) -> dict[str, Any]:
+        """The row's values in the added columns; those of a pair only where there is one."""
+        found = {"prompt": row.prompt, "query_score": row.raw, "pair_note": row.code}
+        if row.code is not None:
+            return found
+        chosen, rejected, code = choose_pair(
             row.scores,
             row.raw,
             threshold=self.threshold,
             answer_weight=self.answer_weight,
             require_gain=self.require_gain,
         )
-        if row.code is None:
-            row.chosen, row.rejected = row.answers[chosen], row.answers[rejected]
-            row.chosen_score = float(row.scores[chosen])
-            row.rejected_score = float(row.scores[rejected])
+        if code is not None:
+            return {**found, "pair_note": code}
+        return {
+            **found,
+            "chosen": row.answers[chosen],
+            "rejected": row.answers[rejected],
+            "chosen_score": float(row.scores[chosen]),
+            "rejected_score": float(row.scores[rejected]),
+        }
 
 
 def choose_pair(
@@ -261,27 +262,23 @@ def choose_pair(
 
 @dataclass
 class _Row:
-    """One query with its distinct answers and its passage, and the pair that they give."""
+    """One query with its distinct answers and its passage, and how similar they are."""
 
     query: str
     answers: list[str]
     passage: str
     prompt: str
-    raw: float | None = None
-    scores: np.ndarray = field(default_factory=lambda: np.empty(0))
-    chosen: str | None = None
-    rejected: str | None = None
-    chosen_score: float | None = None
-    rejected_score: float | None = None
-    code: str | None = None
+    raw: Any = None
+    scores: Any = None
 
-    def __post_init__(self) -> None:
+    @property
+    def code(self) -> str | None:
+        """Why there is nothing to compare."""
         if not self.query.strip():
-            self.code = "empty_query"
-        elif not self.passage.strip():
-            self.code = "empty_passage"
-        elif len(self.answers) < 2:
-            self.code = "too_few_answers"
+            return "empty_query"
+        if not self.passage.strip():
+            return "empty_passage"
+        return "too_few_answers" if len(self.answers) < 2 else None
 
 
 def _vectors_by_text(encode: Any, texts: list[str]) -> dict[str, np.ndarray]:

@@ -19,7 +19,6 @@ from rir_hf.generation.drafting import (
     clean_query,
     cue,
     failure,
-    generate_where_fitting,
     read_yes_or_no,
     storable,
 )
@@ -139,8 +138,8 @@ class GenerateQueries(Step):
         self.passage = passage
         self.max_chars = max_chars
         self.max_passage_tokens = max_passage_tokens
-        self.prompt = _query_prompt(find_task(task), prompt)
-        self.check_prompt = fill_prompt("check", find_task(task), find_task(task).fits)
+        self.prompt = _query_prompt(self._task, prompt)
+        self.check_prompt = fill_prompt("check", self._task, self._task.fits)
         self.temperature = temperature
         self.top_p = top_p
         self.max_tokens = max_tokens
@@ -188,30 +187,22 @@ class GenerateQueries(Step):
         """Have a query written for each draft; all have the same number."""
         if not drafts:
             return
-        prompts = [self._fit(draft, self._asking_for(draft), self.max_tokens) for draft in drafts]
-        answers = generate_where_fitting(
-            self.llm,
-            prompts,
+        answers = self._generate(
+            drafts,
+            self._asking_for,
             temperature=self.temperature,
-            top_p=self.top_p,
-            max_tokens=self.max_tokens,
-            stop=None if is_chat(self.llm) else ["\n"],
             seed=seed_of(self.seed, "", drafts[0].number),
         )
         for draft, answer in zip(drafts, answers, strict=True):
             draft.take(answer, self._task)
 
-    def _asking_for(self, draft: _Draft) -> Callable[[list[str]], Prompt]:
-        """What makes a prompt of the passage, or of as much of it as fits."""
+    def _asking_for(self, draft: _Draft, passage: str) -> Prompt:
+        """The question for a query, about as much of the passage as fits."""
         length = ""
         if self._task.lengths:
             generator = generator_of(self.seed, draft.number, draft.passage)
             length = f" Use {generator.choice(list(self._task.lengths))}."
-
-        def write(texts: list[str]) -> Prompt:
-            return self._with_examples(self.prompt.format(passage=texts[0], length=length))
-
-        return write
+        return self._with_examples(self.prompt.format(passage=passage, length=length))
 
     def _with_examples(self, question: str) -> Prompt:
         shown = [
@@ -232,44 +223,50 @@ class GenerateQueries(Step):
 
     def _check(self, drafts: list[_Draft]) -> None:
         """Turn down the queries to which the second question is answered with No."""
-        is_written = self.quality_check == "text"
-        tokens = self.max_tokens if is_written else 1
-        prompts = [self._fit(draft, self._asking_about(draft), tokens) for draft in drafts]
-        if not is_written:
-            odds = ask_where_fitting(
-                prompts, lambda asked, _: self.llm.choice_logprobs(asked, list(JUDGEMENTS))
-            )
-            for draft, logprobs in zip(drafts, odds, strict=True):
-                draft.judge_by_odds(logprobs, self.min_quality)
+        if self.quality_check == "text":
+            self._check_by_text(drafts)
             return
-        answers = generate_where_fitting(
-            self.llm,
-            prompts,
-            temperature=0.0,
-            top_p=self.top_p,
-            max_tokens=tokens,
-            stop=None if is_chat(self.llm) else ["\n"],
-            seed=self.seed,
+        prompts = [self._fit(draft, self._asking_about, 1) for draft in drafts]
+        odds = ask_where_fitting(
+            prompts, lambda asked, _: self.llm.choice_logprobs(asked, list(JUDGEMENTS))
         )
+        for draft, logprobs in zip(drafts, odds, strict=True):
+            draft.judge_by_odds(logprobs, self.min_quality)
+
+    def _check_by_text(self, drafts: list[_Draft]) -> None:
+        answers = self._generate(drafts, self._asking_about, temperature=0.0, seed=self.seed)
         for draft, answer in zip(drafts, answers, strict=True):
             draft.judge_by_text(answer)
 
-    def _asking_about(self, draft: _Draft) -> Callable[[list[str]], Prompt]:
-        """What makes the second question of the passage, or of as much of it as fits."""
-        behind = "" if is_chat(self.llm) else cue("answer")
+    def _asking_about(self, draft: _Draft, passage: str) -> Prompt:
+        """The second question, about as much of the passage as fits."""
+        asked = self.check_prompt.format(passage=passage, query=draft.query)
+        return asked if is_chat(self.llm) else asked + cue("answer")
 
-        def write(texts: list[str]) -> Prompt:
-            return self.check_prompt.format(passage=texts[0], query=draft.query) + behind
+    def _generate(
+        self, drafts: list[_Draft], asking: _Asking, *, temperature: float, seed: int
+    ) -> list[str | LLMError]:
+        """A text for each draft, or why there is none."""
+        prompts = [self._fit(draft, asking, self.max_tokens) for draft in drafts]
 
-        return write
+        def ask(asked: list[Prompt], _: list[int]) -> list[Any]:
+            return self.llm.generate(
+                asked,
+                temperature=temperature,
+                top_p=self.top_p,
+                max_tokens=self.max_tokens,
+                stop=None if is_chat(self.llm) else ["\n"],
+                seed=seed,
+            )
 
-    def _fit(
-        self, draft: _Draft, write: Callable[[list[str]], Prompt], answer_tokens: int
-    ) -> Prompt | LLMError:
+        found = ask_where_fitting(prompts, ask)
+        return [texts if isinstance(texts, LLMError) else storable(texts[0]) for texts in found]
+
+    def _fit(self, draft: _Draft, asking: _Asking, answer_tokens: int) -> Prompt | LLMError:
         text = draft.passage[: self.max_chars]
         prompt, cut = fit(
             self.llm,
-            write,
+            lambda texts: asking(draft, texts[0]),
             [text],
             max_passage_tokens=self.max_passage_tokens,
             answer_tokens=answer_tokens,
@@ -278,9 +275,16 @@ class GenerateQueries(Step):
         return prompt
 
     def _stop_if_hopeless(self, drafts: list[_Draft]) -> None:
-        asked = [draft.note for draft in drafts if code_of(draft.note) != "empty_passage"]
-        faults = [text if code_of(text) in _GENERATOR_FAULTS else None for text in asked]
+        codes = [code_of(draft.note) for draft in drafts]
+        faults = [
+            draft.note if code in _GENERATOR_FAULTS else None
+            for draft, code in zip(drafts, codes, strict=True)
+            if code != "empty_passage"
+        ]
         raise_if_hopeless(self, "generator", faults)
+
+
+_Asking = Callable[["_Draft", str], Prompt]
 
 
 @dataclass

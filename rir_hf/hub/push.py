@@ -37,7 +37,7 @@ from rir_hf.hub.layout import (
     plot_of,
     shard_of,
 )
-from rir_hf.index.attach import check_metric, index_identity, save_index
+from rir_hf.index.attach import check_index, index_identity, save_index
 from rir_hf.reports.counts import count_stages
 from rir_hf.reports.plots import plot_report
 
@@ -249,7 +249,7 @@ def _write_index(
         raise ValueError(f"A config can have one index, {config!r} has {names}.")
     name = rows.list_indexes()[0]
     path = folder / f"{config}-{name}.faiss"
-    check_metric(rows.get_index(name).faiss_index, name)
+    check_index(rows.get_index(name).faiss_index, len(rows), f"The index {name!r}")
     save_index(rows, path, name)
     files[index_of(config, name)] = path
     identity = index_identity(rows, name)

@@ -15,6 +15,7 @@ from rir_hf.index.exact import (
     Asked,
     Marks,
     Nearest,
+    Pairs,
     Proposed,
     Vectors,
     keep_best,
@@ -85,11 +86,12 @@ def _ask(
 def _counts(asked: Asked, vectors: Vectors, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = np.nonzero(positions >= 0)
     found = positions[rows, columns]
-    scores = similarities(asked.queries, vectors, rows, found)
-    over = scores > asked.ceilings[rows]
-    better = asked.ranks_before(rows, found, scores)
+    pairs = Pairs(rows, found, similarities(asked.queries, vectors, rows, found))
     n = len(positions)
-    return np.bincount(rows[over], minlength=n), np.bincount(rows[better], minlength=n)
+    above, before = (
+        np.bincount(rows[marks.come_after(pairs)], minlength=n) for marks in asked.limits()
+    )
+    return above, before
 
 
 def _floor(

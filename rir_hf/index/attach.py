@@ -7,18 +7,23 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from datasets.features import List
 from datasets.fingerprint import Hasher
+from datasets.search import FaissIndex
 
-from rir_hf.core.columns import fingerprint_of, vectors_of, without_indexes
+from rir_hf.core.columns import (
+    fingerprint_of,
+    require_dataset,
+    vectors_of,
+    with_index,
+    without_indexes,
+)
 from rir_hf.core.configured import digest_of
 from rir_hf.index.devices import on_cpu, to_device
 from rir_hf.index.files import (
@@ -91,9 +96,8 @@ def attach_index(
     if not path.exists() or identity_in(path) != identity:
         logger.info("Building the index %r over %d vectors of %r.", factory, len(corpus), column)
         write_index(_build(corpus, column, factory, train_size), path, identity)
-    index = read_index(path)
-    check_size(index, len(corpus), str(path))
-    return _attach(corpus, column, to_device(index, device), IndexFile(str(path), identity, column))
+    index = to_device(read_index(path), device)
+    return _attach(corpus, index, IndexFile(str(path), identity, column), column)
 
 
 def save_index(corpus: Dataset, path: str | os.PathLike[str], name: str = "embedding") -> None:
@@ -132,11 +136,10 @@ def load_index(
     """
     path = Path(path)
     index = read_index(path)
-    check_size(index, len(corpus), str(path))
-    check_metric(index, name)
-    _check_sample(index, corpus, name, str(path))
+    check_index(index, len(corpus), f"The index {path}")
+    _check_sample(index, corpus, name, path)
     file = IndexFile(str(path), f"content:{digest_of(path)}", name)
-    return _attach(corpus, name, to_device(index, device), file)
+    return _attach(corpus, to_device(index, device), file, name)
 
 
 def file_of(corpus: Dataset, name: str) -> IndexFile:
@@ -151,8 +154,7 @@ def file_of(corpus: Dataset, name: str) -> IndexFile:
             f"attach_index(corpus, {name!r}): map drops an attached index."
         )
     attached = corpus.get_index(name)
-    check_metric(attached.faiss_index, name)
-    check_size(attached.faiss_index, len(corpus), f"the index {name!r}")
+    check_index(attached.faiss_index, len(corpus), f"The index {name!r}")
     return getattr(attached, "file", None) or _stored(corpus, attached.faiss_index, name)
 
 
@@ -199,57 +201,29 @@ def vectors_at(table: pa.Table, column: str) -> np.ndarray:
     return vectors
 
 
-def check_size(index: faiss.Index, rows: int, where: str) -> None:
-    """Raise `ValueError` where an index has not one vector for each row."""
-    if index.ntotal != rows:
-        raise ValueError(
-            f"{where} holds {index.ntotal} vectors, but the corpus has {rows} rows: it was built "
-            "from other rows. Build it again with attach_index."
-        )
-
-
-def check_metric(index: faiss.Index, name: str) -> None:
-    """Raise `ValueError` where an index does not use inner product."""
+def check_index(index: faiss.Index, rows: int, what: str) -> None:
+    """Raise `ValueError` where an index does not use inner product, or has not one vector for each
+    row.
+    """
     import faiss
 
     if index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise ValueError(
-            f"The index {name!r} does not use inner product (Dataset.add_faiss_index defaults to "
-            "L2). Attach it with attach_index, or pass metric_type=faiss.METRIC_INNER_PRODUCT."
+            f"{what} does not use inner product (Dataset.add_faiss_index defaults to L2). Attach "
+            "one with attach_index, or pass metric_type=faiss.METRIC_INNER_PRODUCT."
+        )
+    if index.ntotal != rows:
+        raise ValueError(
+            f"{what} holds {index.ntotal} vectors, but the corpus has {rows} rows: it was built "
+            "from other rows. Build it again with attach_index."
         )
 
 
-def _attach(corpus: Dataset, name: str, index: faiss.Index, file: IndexFile) -> Dataset:
+def _attach(corpus: Dataset, index: faiss.Index, file: IndexFile, name: str) -> Dataset:
     """A copy of the corpus with this index and those that it had."""
-    attached = without_indexes(corpus)
-    for other in corpus.list_indexes():
-        if other != name:
-            _add(attached, other, corpus.get_index(other).faiss_index, corpus.get_index(other))
-    _add(attached, name, index, None)
-    attached.get_index(name).file = file
-    return attached
-
-
-def _add(corpus: Dataset, name: str, index: faiss.Index, like: Any) -> None:
-    nothing = np.empty((0, index.d), np.float32)
-    with _no_progress_bar():
-        corpus.add_faiss_index_from_external_arrays(nothing, name, custom_index=index)
-    if hasattr(like, "file"):
-        corpus.get_index(name).file = like.file
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep `datasets` from showing a bar over the vectors that are not added."""
-    is_fixed = datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is not None
-    if is_fixed or datasets.are_progress_bars_disabled():
-        yield
-        return
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.enable_progress_bars()
+    attached = FaissIndex(custom_index=index)
+    attached.file = file
+    return with_index(corpus, name, attached)
 
 
 def _stored(corpus: Dataset, index: faiss.Index, name: str) -> IndexFile:
@@ -298,8 +272,7 @@ def _train(
 
 
 def _check_is_vector_column(corpus: Dataset, column: str) -> None:
-    if not isinstance(corpus, Dataset):
-        raise TypeError(f"The corpus must be a datasets.Dataset, got {type(corpus).__name__}.")
+    require_dataset(corpus, "attach_index")
     if column not in corpus.column_names:
         raise ValueError(
             f"The corpus has no column {column!r}, only {corpus.column_names}. Make it with "
@@ -340,7 +313,7 @@ def _check_vectors(corpus: Dataset, column: str) -> int:
     return dimension
 
 
-def _check_sample(index: faiss.Index, corpus: Dataset, column: str, where: str) -> None:
+def _check_sample(index: faiss.Index, corpus: Dataset, column: str, path: Path) -> None:
     """Compare some rows of the vector column with an index that keeps the vectors."""
     import faiss
 
@@ -353,7 +326,7 @@ def _check_sample(index: faiss.Index, corpus: Dataset, column: str, where: str) 
     vectors = vectors_at(arrow_columns(corpus, [column])[rows], column)
     if stored.shape != vectors.shape or not np.allclose(stored, vectors, atol=1e-3):
         raise ValueError(
-            f"{where} holds other vectors than the column {column!r} of the corpus: it was built "
-            "from other rows, in another order or by another model. Build it again with "
+            f"The index {path} holds other vectors than the column {column!r} of the corpus: it "
+            "was built from other rows, in another order or by another model. Build it again with "
             "attach_index."
         )

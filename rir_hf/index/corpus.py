@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from rir_hf.core.columns import stored_rows, without_indexes
+from rir_hf.core.columns import require_dataset, stored_rows, without_indexes
 from rir_hf.core.configured import Configured
 from rir_hf.core.provenance import provenance
 from rir_hf.index.approximate import nearest_by_index
@@ -27,7 +27,6 @@ from rir_hf.index.exact import (
     Marks,
     Nearest,
     Vectors,
-    longest_of,
     nearest_below,
     similarities,
 )
@@ -56,23 +55,24 @@ class CorpusView(Configured):
 
     Raises:
         TypeError: not a dataset.
-        ValueError: an empty corpus, no such index or column, another metric than inner product, an
+        ValueError: no such index or column, another metric than inner product, an
             index that does not belong to this corpus.
 
     Example:
         >>> from rir_hf.index.attach import attach_index
         >>> rows = {"id": ["a", "b"], "text": ["cats", "dogs"], "embedding": [[1.0, 0], [0, 1.0]]}
         >>> view = CorpusView(attach_index(Dataset.from_dict(rows)))
-        >>> view.positions_of_texts(["dogs", "cows"]), view.values(["id"], np.array([1, 0]))
-        ([array([1]), array([], dtype=int64)], [['b', 'a']])
+        >>> view.positions_of_texts(["dogs", "cows"]), view.values("id", np.array([1, 0]))
+        ([array([1]), array([], dtype=int64)], ['b', 'a'])
     """
 
     without_effect = ("path",)
+    _device: str | None = None
 
     def __init__(
         self, corpus: Dataset, index: str = "embedding", id: str = "id", text: str | None = "text"
     ) -> None:
-        _check_corpus(corpus)
+        require_dataset(corpus, "A search")
         file = file_of(corpus, index)
         _check_is_text(corpus, id, ("string", "large_string", "int32", "int64"))
         if text is not None:
@@ -104,8 +104,7 @@ class CorpusView(Configured):
         what it has looked up is kept once.
         """
         view = cls(corpus, index, id, text)
-        on_gpu = is_on_gpu(view._index)
-        key = json.dumps([view.key(), view.path, on_gpu], sort_keys=True)
+        key = json.dumps([view.key(), view.path, is_on_gpu(view._index)], sort_keys=True)
         return _shared.setdefault(key, view)
 
     def __len__(self) -> int:
@@ -122,11 +121,6 @@ class CorpusView(Configured):
         return int(self._index.d)
 
     @property
-    def vectors(self) -> Vectors:
-        """The passages' vectors."""
-        return self._vectors
-
-    @property
     def text_keys(self) -> np.ndarray:
         """A number per row, `(rows,)` int64: equal for equal texts, 0 for an empty one.
 
@@ -136,12 +130,12 @@ class CorpusView(Configured):
         corpus in memory. The chance that any two of ten million different texts share a number is
         below 1 in 100,000.
         """
-        return self._text_keys
+        return self._by_text.keys
 
     @property
     def first_of_each_text(self) -> np.ndarray:
         """Which rows are the first with their text, and not empty, `(rows,)` bool."""
-        return self._first_of_each_text
+        return self._by_text.is_first
 
     def nearest_below(
         self,
@@ -156,12 +150,10 @@ class CorpusView(Configured):
         Exact where the index is flat. Over any other, what the index returns is ranked by the
         vectors.
         """
-        device: str | None = getattr(self, "_device", None)
+        asked = (queries, self._vectors, k, ceilings, marks, eligible, self._device)
         if self._flat is not None:
-            return nearest_below(queries, self._vectors, k, ceilings, marks, eligible, device)
-        return nearest_by_index(
-            self._index, queries, self._vectors, k, ceilings, marks, eligible, device
-        )
+            return nearest_below(*asked)
+        return nearest_by_index(self._index, *asked)
 
     def similarities(
         self, queries: np.ndarray, rows: np.ndarray, positions: np.ndarray
@@ -169,18 +161,15 @@ class CorpusView(Configured):
         """Similarity of query `rows[i]` with the passage at `positions[i]`, `(pairs,)` float32."""
         return similarities(queries, self._vectors, rows, positions)
 
-    def values(self, columns: Sequence[str], positions: np.ndarray) -> list[list[str]]:
-        """Values of some columns at these positions as texts, `""` for a null; one list per
-        column.
-        """
-        rows = stored_rows(self.corpus, positions)
-        taken = [gather(self.corpus.data.column(name), rows) for name in columns]
-        return [values.cast(pa.large_string()).fill_null("").to_pylist() for values in taken]
+    def values(self, column: str, positions: np.ndarray) -> list[str]:
+        """Values of a column at these positions as texts, `""` for a null."""
+        taken = gather(self.corpus.data.column(column), stored_rows(self.corpus, positions))
+        return list(taken.cast(pa.large_string()).fill_null("").to_pylist())
 
     def lists_of(self, column: str, positions: Sequence[np.ndarray]) -> list[list[str]]:
         """The values of a column at the positions of each row, all read at once."""
         joined = np.concatenate([*positions, np.empty(0, np.int64)]).astype(np.int64)
-        values = self.values([column], joined)[0]
+        values = self.values(column, joined)
         ends = np.cumsum([len(row) for row in positions]).tolist()
         return [values[end - len(row) : end] for row, end in zip(positions, ends, strict=True)]
 
@@ -227,26 +216,15 @@ class CorpusView(Configured):
 
     @cached_property
     def _by_text(self) -> _Lookup:
-        return _Lookup(self._text_keys)
-
-    @cached_property
-    def _text_keys(self) -> np.ndarray:
         if self.text is None:
-            return np.arange(1, len(self) + 1)
-        return _hashes(self.corpus, self.text)
-
-    @cached_property
-    def _first_of_each_text(self) -> np.ndarray:
-        keys, first = np.unique(self._text_keys, return_index=True)
-        is_first = np.zeros(len(self), bool)
-        is_first[first[keys != 0]] = True
-        return is_first
+            return _Lookup(np.arange(1, len(self) + 1))
+        return _Lookup(_hashes(self.corpus, self.text))
 
 
 _shared: WeakValueDictionary[str, CorpusView] = WeakValueDictionary()
 
 
-class StoredVectors:
+class StoredVectors(Vectors):
     """The vectors of a column of a corpus, for an index that does not keep them.
 
     Args:
@@ -260,11 +238,6 @@ class StoredVectors:
 
     def __len__(self) -> int:
         return len(self.corpus)
-
-    @cached_property
-    def longest(self) -> float:
-        """Largest length of a vector."""
-        return longest_of(self)
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
         """All vectors in order."""
@@ -293,11 +266,20 @@ def gather(column: pa.ChunkedArray, rows: np.ndarray) -> pa.Array:
 
 
 class _Lookup:
-    """Positions by the hash of a text, over an array of hashes, in 16 bytes per row."""
+    """Positions by the hash of a text, over an array of hashes, in 24 bytes per row."""
 
-    def __init__(self, hashes: np.ndarray) -> None:
-        self._order = np.argsort(hashes, kind="stable")
-        self._sorted = hashes[self._order]
+    def __init__(self, keys: np.ndarray) -> None:
+        self.keys = keys
+        self._order = np.argsort(keys, kind="stable")
+        self._sorted = keys[self._order]
+
+    @cached_property
+    def is_first(self) -> np.ndarray:
+        """Which rows are the first with their key, and it is not 0."""
+        changes = np.append(True, self._sorted[1:] != self._sorted[:-1])
+        is_first = np.zeros(len(self.keys), bool)
+        is_first[self._order[changes & (self._sorted != 0)]] = True
+        return is_first
 
     def find(self, values: list[str]) -> list[np.ndarray]:
         wanted = np.fromiter(map(hash, values), np.int64, len(values))
@@ -318,15 +300,6 @@ def _hashes(corpus: Dataset, column: str) -> np.ndarray:
         part[blank.to_numpy()] = 0
         start += len(values)
     return hashes
-
-
-def _check_corpus(corpus: Dataset) -> None:
-    if not isinstance(corpus, Dataset):
-        raise TypeError(
-            f"The corpus must be a datasets.Dataset with an index, got {type(corpus).__name__}."
-        )
-    if len(corpus) == 0:
-        raise ValueError("The corpus is empty: there is nothing to search.")
 
 
 def _check_is_text(corpus: Dataset, column: str, kinds: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rir_hf.core.columns import Batch
+from rir_hf.core.columns import Batch, check_choice
 from rir_hf.core.step import Step
 from rir_hf.models.retriever import Encoder, Role, as_encoder
 from rir_hf.schema import EMBEDDING, TEXT, Column
@@ -66,8 +66,7 @@ class Embed(Step):
         role: Role = "passage",
         output: str = "embedding",
     ) -> None:
-        if role not in ("passage", "query"):
-            raise ValueError(f'role must be "passage" or "query", got {role!r}.')
+        check_choice("role", role, ("passage", "query"))
         self.retriever = as_encoder(retriever)
         self.column = column
         self.role = role
@@ -88,16 +87,13 @@ class Embed(Step):
         texts = batch.texts(self.column)
         numbers, distinct = distinct_texts(texts)
         # One text at least, so that the dimension is known even where a whole batch is empty.
-        found = self._vectors(distinct or ["empty"])
+        encoder: Any = self.retriever
+        encode = encoder.encode_queries if self.role == "query" else encoder.encode_corpus
+        found = encode(distinct or ["empty"])
         vectors = np.zeros((len(texts), found.shape[1]), np.float32)
         filled = numbers >= 0
         vectors[filled] = found[numbers[filled]]
         return {self.output: vectors}
-
-    def _vectors(self, texts: list[str]) -> np.ndarray:
-        encoder: Any = self.retriever
-        encode = encoder.encode_queries if self.role == "query" else encoder.encode_corpus
-        return encode(texts)
 
 
 def distinct_texts(texts: list[str | None]) -> tuple[np.ndarray, list[str]]:

@@ -7,9 +7,10 @@ proposes passages: always enough that none of the best is missed.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,21 +50,87 @@ class Marks(NamedTuple):
     scores: np.ndarray
     positions: np.ndarray
 
+    def come_after(self, pairs: Pairs) -> np.ndarray:
+        """Which of the pairs' passages rank before their query's mark, `(pairs,)` bool."""
+        scores, positions = self.scores[pairs.rows], self.positions[pairs.rows]
+        is_tie = (pairs.scores == scores) & (pairs.positions < positions)
+        return (pairs.scores > scores) | is_tie
 
-class Vectors(Protocol):
+
+class Pairs(NamedTuple):
+    """Queries and passages with a score, one entry for each pair, by query.
+
+    rows: `(pairs,)` int64, the query, from 0 to n - 1.
+    positions: `(pairs,)` int64, the passage.
+    scores: `(pairs,)` float32.
+    """
+
+    rows: np.ndarray
+    positions: np.ndarray
+    scores: np.ndarray
+
+    def take(self, which: np.ndarray) -> Pairs:
+        """Some of them."""
+        return Pairs(*(values[which] for values in self))
+
+    def split(self, n: int) -> list[np.ndarray]:
+        """The scores of each of n queries."""
+        ends = np.cumsum(np.bincount(self.rows, minlength=n))
+        return np.split(self.scores, ends[:-1])
+
+
+class Vectors(ABC):
     """Vectors that are read by block and by position."""
 
+    @abstractmethod
     def __len__(self) -> int: ...
 
-    @property
-    def longest(self) -> float:
-        """Largest length of a vector."""
-
+    @abstractmethod
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
         """All vectors in order, `(rows, d)` float32 at a time."""
 
+    @abstractmethod
     def at(self, positions: np.ndarray) -> np.ndarray:
         """Vectors at these positions, `(len(positions), d)` float32."""
+
+    @cached_property
+    def longest(self) -> float:
+        """Largest length of a vector; `ValueError` where one is not finite."""
+        longest = 0.0
+        for block in self.blocks(2 * _PASSAGES):
+            squares = np.einsum("nd,nd->n", block, block, dtype=np.float64)
+            if not np.isfinite(squares).all():
+                raise ValueError(
+                    "The index holds vectors with NaN or infinite values; rebuild it with "
+                    "attach_index."
+                )
+            longest = max(longest, float(squares.max(initial=0)))
+        return float(np.sqrt(longest))
+
+
+class ArrayVectors(Vectors):
+    """Vectors in memory, or in a file that is mapped to memory.
+
+    Args:
+        vectors: `(m, d)` float32, row after row.
+    """
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def blocks(self, rows: int) -> Iterator[np.ndarray]:
+        """All vectors in order."""
+        for start in range(0, len(self), rows):
+            yield self.vectors[start : start + rows]
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """Vectors at these positions."""
+        # In a memory-mapped file they need not lie at multiples of four bytes, and taking rows of
+        # such an array as floats would copy all of it first; as bytes it does not.
+        return self.vectors.view(np.uint8).take(positions, axis=0).view(np.float32)
 
 
 def nearest_below(
@@ -127,55 +194,12 @@ def similarities(
     return scores
 
 
-class ArrayVectors:
-    """Vectors in memory, or in a file that is mapped to memory.
-
-    Args:
-        vectors: `(m, d)` float32, row after row.
-    """
-
-    def __init__(self, vectors: np.ndarray) -> None:
-        self.vectors = vectors
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    @cached_property
-    def longest(self) -> float:
-        """Largest length of a vector."""
-        return longest_of(self)
-
-    def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """All vectors in order."""
-        for start in range(0, len(self), rows):
-            yield self.vectors[start : start + rows]
-
-    def at(self, positions: np.ndarray) -> np.ndarray:
-        """Vectors at these positions."""
-        # In a memory-mapped file they need not lie at multiples of four bytes, and taking rows of
-        # such an array as floats would copy all of it first; as bytes it does not.
-        return self.vectors.view(np.uint8).take(positions, axis=0).view(np.float32)
-
-
-def longest_of(vectors: Vectors) -> float:
-    """Largest length of a vector.
-
-    Raises:
-        ValueError: a vector is not finite.
-    """
-    longest = 0.0
-    for block in vectors.blocks(2 * _PASSAGES):
-        squares = np.einsum("nd,nd->n", block, block, dtype=np.float64)
-        if not np.isfinite(squares).all():
-            raise ValueError(
-                "The index holds vectors with NaN or infinite values; rebuild it with attach_index."
-            )
-        longest = max(longest, float(squares.max(initial=0)))
-    return float(np.sqrt(longest))
-
-
 class Asked(NamedTuple):
-    """The queries and what is asked about each, as `nearest_below` takes it, with no None."""
+    """The queries and what is asked about each, as `nearest_below` takes it, with no None.
+
+    A query without a ceiling has one of +inf; without a mark one whose score is +inf, so that
+    nothing ranks before it.
+    """
 
     queries: np.ndarray
     ceilings: np.ndarray
@@ -184,19 +208,25 @@ class Asked(NamedTuple):
 
     @classmethod
     def of(cls, queries: np.ndarray, ceilings: np.ndarray | None, marks: Marks | None) -> Asked:
-        """No ceiling is one of +inf, no mark one whose score is +inf: nothing ranks before it."""
+        """What the arguments of `nearest_below` ask."""
         n = len(queries)
-        scores = np.full(n, np.nan, np.float32) if marks is None else marks.scores
-        return cls(
-            queries,
-            np.full(n, np.inf) if ceilings is None else ceilings.astype(np.float64),
-            np.where(np.isnan(scores), np.inf, scores).astype(np.float64),
-            np.full(n, -1) if marks is None else marks.positions,
-        )
+        if ceilings is None:
+            ceilings = np.full(n, np.inf)
+        if marks is None:
+            marks = Marks(np.full(n, np.nan, np.float32), np.full(n, -1))
+        scores = np.where(np.isnan(marks.scores), np.inf, marks.scores)
+        return cls(queries, ceilings.astype(np.float64), scores.astype(np.float64), marks.positions)
 
-    def take(self, rows: np.ndarray | slice) -> Asked:
+    def take(self, rows: np.ndarray) -> Asked:
         """Those of some queries."""
         return Asked(*(values[rows] for values in self))
+
+    def limits(self) -> tuple[Marks, Marks]:
+        """What is counted for each query: the passages above the ceiling (which no passage ties
+        with), and those before the mark.
+        """
+        no_tie = np.full(len(self.queries), -1)
+        return Marks(self.ceilings, no_tie), Marks(self.mark_scores, self.mark_positions)
 
     def rounding(self, longest: float) -> np.ndarray:
         """How far a float32 product can be from the exact score, `(n,)` float64.
@@ -206,13 +236,6 @@ class Asked(NamedTuple):
         """
         lengths = np.linalg.norm(self.queries.astype(np.float64), axis=1)
         return (self.queries.shape[1] + 16) * 2.0**-24 * lengths * longest
-
-    def ranks_before(
-        self, rows: np.ndarray, positions: np.ndarray, scores: np.ndarray
-    ) -> np.ndarray:
-        """Whether a passage of this exact score ranks before the mark of query `rows[i]`."""
-        mark, position = self.mark_scores[rows], self.mark_positions[rows]
-        return (scores > mark) | ((scores == mark) & (positions < position))
 
 
 class Proposed(NamedTuple):
@@ -307,68 +330,48 @@ def _propose(
     high = (asked.ceilings + slack).astype(np.float32)
     counted = (np.minimum(asked.ceilings, asked.mark_scores) - slack).astype(np.float32)
     counted = np.nextafter(counted, np.float32(-np.inf))  # what equals it leaves the block too
+    ceilings, marks = asked.limits()
     above, before = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    best = _Best.nothing(n, depth)
-    waiting: list[Hits] = []
+    best = _Best(n, depth)
+    waiting: list[Pairs] = []
     product = _product_for(asked.queries, device)
     start, first = 0, 0
     for block in vectors.blocks(_PASSAGES):
         product.multiply(block)
         if start == 0:
             first = min(len(block), max(_FIRST, 2 * depth))
-            best = _first_best(product.first(first), high, eligible, depth)
-        hits = Hits(*product.above(np.minimum(best.lowest, counted)))
+            best.start(product.first(first), high, eligible)
+        hits = Pairs(*product.above(np.minimum(best.lowest, counted)))
         hits = hits._replace(positions=hits.positions + start)
-        above += _count_above(asked, vectors, hits, slack)
-        before += _count_before(asked, vectors, hits, slack)
+        above += _count(asked, vectors, hits, ceilings, slack)
+        before += _count(asked, vectors, hits, marks, slack)
         waiting.append(hits.take(_fits(hits, best.lowest, high, eligible, first)))
         if sum(len(part.rows) for part in waiting) > best.scores.size:
-            best, waiting = _merged(best, waiting), []
+            best.merge(waiting)
+            waiting = []
         start += len(block)
-    best = _merged(best, waiting)
+    if waiting:
+        best.merge(waiting)
     is_full = (best.positions >= 0).all(axis=1) & (depth < start)
     floor = np.where(is_full, best.lowest + slack, -np.inf)
     return Proposed(best.positions, above, before, floor)
 
 
-class Hits(NamedTuple):
-    """Products that passed a threshold: query, passage and product of each, by query."""
-
-    rows: np.ndarray
-    positions: np.ndarray
-    scores: np.ndarray
-
-    def take(self, which: np.ndarray) -> Hits:
-        """Some of them."""
-        return Hits(*(values[which] for values in self))
-
-
-def _count_above(asked: Asked, vectors: Vectors, hits: Hits, slack: np.ndarray) -> np.ndarray:
-    """How many of the hits score above each query's ceiling."""
-    distance = hits.scores - asked.ceilings[hits.rows]
-    certain = distance > slack[hits.rows]
+def _count(
+    asked: Asked, vectors: Vectors, hits: Pairs, marks: Marks, slack: np.ndarray
+) -> np.ndarray:
+    """How many of the hits rank before each query's mark; near it exact scores decide."""
+    distance = hits.scores - marks.scores[hits.rows]
     near = hits.take(np.abs(distance) <= slack[hits.rows])
-    scores = similarities(asked.queries, vectors, near.rows, near.positions)
-    over = scores > asked.ceilings[near.rows]
-    return _per_row(hits.rows[certain], slack) + _per_row(near.rows[over], slack)
-
-
-def _count_before(asked: Asked, vectors: Vectors, hits: Hits, slack: np.ndarray) -> np.ndarray:
-    """How many of the hits rank before each query's mark."""
-    distance = hits.scores - asked.mark_scores[hits.rows]
-    certain = distance > slack[hits.rows]
-    near = hits.take(np.abs(distance) <= slack[hits.rows])
-    scores = similarities(asked.queries, vectors, near.rows, near.positions)
-    better = asked.ranks_before(near.rows, near.positions, scores)
-    return _per_row(hits.rows[certain], slack) + _per_row(near.rows[better], slack)
-
-
-def _per_row(rows: np.ndarray, like: np.ndarray) -> np.ndarray:
-    return np.bincount(rows, minlength=len(like))
+    exact = similarities(asked.queries, vectors, near.rows, near.positions)
+    better = marks.come_after(near._replace(scores=exact))
+    certain = hits.rows[distance > slack[hits.rows]]
+    n = len(slack)
+    return np.bincount(certain, minlength=n) + np.bincount(near.rows[better], minlength=n)
 
 
 def _fits(
-    hits: Hits, lowest: np.ndarray, high: np.ndarray, eligible: np.ndarray | None, first: int
+    hits: Pairs, lowest: np.ndarray, high: np.ndarray, eligible: np.ndarray | None, first: int
 ) -> np.ndarray:
     """Which hits may be among the best; the first passages have been looked at already."""
     fits = (hits.scores <= high[hits.rows]) & (hits.scores > lowest[hits.rows])
@@ -376,69 +379,56 @@ def _fits(
     return fits if eligible is None else fits & eligible[hits.positions]
 
 
-class _Best(NamedTuple):
-    """The `depth` best products of each query so far, in no order, -inf and -1 where there are
-    fewer; and the lowest of them, `(n,)`.
+class _Best:
+    """The `depth` best products of each of n queries so far, in no order, -inf and -1 where there
+    are fewer; and the lowest of them, `(n,)`.
     """
 
-    scores: np.ndarray
-    positions: np.ndarray
-    lowest: np.ndarray
+    def __init__(self, n: int, depth: int) -> None:
+        self.scores = np.full((n, depth), -np.inf, np.float32)
+        self.positions = np.full((n, depth), -1)
+        self.lowest = np.full(n, -np.inf, np.float32)
 
-    @classmethod
-    def nothing(cls, n: int, depth: int) -> _Best:
-        scores = np.full((n, depth), -np.inf, np.float32)
-        return cls(scores, np.full((n, depth), -1), np.full(n, -np.inf, np.float32))
+    def start(self, scores: np.ndarray, high: np.ndarray, eligible: np.ndarray | None) -> None:
+        """Take the first passages, `(n, passages)`, whole: nothing is known yet that could keep any
+        of them out.
+        """
+        allowed = scores <= high[:, None]
+        if eligible is not None:
+            allowed &= eligible[: scores.shape[1]]
+        scores = np.where(allowed, scores, np.float32(-np.inf))
+        positions = np.where(allowed, np.arange(scores.shape[1]), -1)
+        self._replace(np.arange(len(scores)), scores, positions)
 
+    def merge(self, waiting: list[Pairs]) -> None:
+        """Keep the best of these and of what there is."""
+        hits = Pairs(*(np.concatenate(parts) for parts in zip(*waiting, strict=True)))
+        if not len(hits.rows):
+            return
+        order = np.argsort(hits.rows, kind="stable")
+        rows, which, counts = np.unique(hits.rows[order], return_inverse=True, return_counts=True)
+        column = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        scores = np.full((len(rows), counts.max()), -np.inf, np.float32)
+        positions = np.full(scores.shape, -1)
+        scores[which, column] = hits.scores[order]
+        positions[which, column] = hits.positions[order]
+        self._replace(
+            rows,
+            np.concatenate([self.scores[rows], scores], axis=1),
+            np.concatenate([self.positions[rows], positions], axis=1),
+        )
 
-def _first_best(
-    scores: np.ndarray, high: np.ndarray, eligible: np.ndarray | None, depth: int
-) -> _Best:
-    """The best of the first passages, `(n, passages)`, taken whole: nothing is known yet that could
-    keep any of them out.
-    """
-    n, passages = scores.shape
-    allowed = scores <= high[:, None]
-    if eligible is not None:
-        allowed &= eligible[:passages]
-    scores = np.where(allowed, scores, np.float32(-np.inf))
-    positions = np.where(allowed, np.arange(passages), -1)
-    return _replaced(_Best.nothing(n, depth), np.arange(n), scores, positions)
-
-
-def _merged(best: _Best, waiting: list[Hits]) -> _Best:
-    """The best of those kept and those that wait."""
-    if not waiting:
-        return best
-    hits = Hits(*(np.concatenate(parts) for parts in zip(*waiting, strict=True)))
-    if not len(hits.rows):
-        return best
-    order = np.argsort(hits.rows, kind="stable")
-    touched, which, counts = np.unique(hits.rows[order], return_inverse=True, return_counts=True)
-    column = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    scores = np.full((len(touched), counts.max()), -np.inf, np.float32)
-    positions = np.full(scores.shape, -1)
-    scores[which, column] = hits.scores[order]
-    positions[which, column] = hits.positions[order]
-    return _replaced(
-        best,
-        touched,
-        np.concatenate([best.scores[touched], scores], axis=1),
-        np.concatenate([best.positions[touched], positions], axis=1),
-    )
-
-
-def _replaced(best: _Best, rows: np.ndarray, scores: np.ndarray, positions: np.ndarray) -> _Best:
-    """In these rows the best of the given products in place of what was kept."""
-    depth = best.scores.shape[1]
-    if scores.shape[1] > depth:
-        chosen = np.argpartition(scores, -depth, axis=1)[:, -depth:]
-        scores = np.take_along_axis(scores, chosen, 1)
-        positions = np.take_along_axis(positions, chosen, 1)
-    width = scores.shape[1]
-    best.scores[rows, :width] = scores
-    best.positions[rows, :width] = positions
-    return best._replace(lowest=best.scores.min(axis=1))
+    def _replace(self, rows: np.ndarray, scores: np.ndarray, positions: np.ndarray) -> None:
+        """In these rows the best of the given products in place of what was kept."""
+        depth = self.scores.shape[1]
+        if scores.shape[1] > depth:
+            chosen = np.argpartition(scores, -depth, axis=1)[:, -depth:]
+            scores = np.take_along_axis(scores, chosen, 1)
+            positions = np.take_along_axis(positions, chosen, 1)
+        width = scores.shape[1]
+        self.scores[rows, :width] = scores
+        self.positions[rows, :width] = positions
+        self.lowest = self.scores.min(axis=1)
 
 
 class _Product:

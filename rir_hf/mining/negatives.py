@@ -9,8 +9,8 @@ at 95 % is the default.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
@@ -20,21 +20,21 @@ from rir_hf.core.draws import generator_of
 from rir_hf.core.step import Step
 from rir_hf.evaluation.runs import Qrels
 from rir_hf.index.corpus import CorpusView
-from rir_hf.index.exact import Marks, Nearest, nothing
+from rir_hf.index.exact import Marks, Pairs
 from rir_hf.index.search import are_usable
 from rir_hf.mining.positives import KnownPositives, Positives, find_positives
 from rir_hf.mining.rules import (
-    Ceilings,
-    Pairs,
+    NOTHING_SKIPPED,
+    Row,
     best_of,
     ceilings_of,
     count_skipped,
     draw,
     leave_out,
     pick,
+    pools_of,
     positive_scores,
     why_short,
-    within,
 )
 from rir_hf.schema import (
     ANSWER,
@@ -51,7 +51,6 @@ from rir_hf.schema import (
     POS_SIMS,
     QUERY,
     QUERY_ID,
-    SKIP_RULES,
     Column,
     OneOf,
     note,
@@ -240,150 +239,116 @@ class MineNegatives(Step):
     def transform(self, batch: Batch) -> dict[str, Sequence[Any]]:
         """Return the columns named in the description of the class."""
         queries = self._queries(batch)
-        positives = find_positives(batch, self.corpus, self.qrels)
+        rows = self._rows(batch)
         has_vector = are_usable(queries)
-        has_positive = np.array([len(known) > 0 for known in positives.known], bool)
-        notes = np.full(len(batch), None, object)
-        notes[~has_positive] = note("no_positive")
-        notes[~has_vector] = note("no_vector")
-        rows = np.flatnonzero(has_vector & has_positive)
-        asked = Asked(
-            queries[rows],
-            positives.take(rows),
-            self._own_keys(batch)[rows],
-            self._generators(batch, positives, rows),
-        )
-        mined = self._mine(asked)
-        notes[rows] = mined.choice.notes
-        return self._columns(positives, rows, mined, notes.tolist())
+        has_positive = np.array([len(row.positives.known) > 0 for row in rows], bool)
+        mined = [self._nothing("no_positive" if usable else "no_vector") for usable in has_vector]
+        for group in _by_depth(np.flatnonzero(has_vector & has_positive), rows):
+            found = self._mine(queries[group], [rows[number] for number in group])
+            for number, negatives in zip(group, found, strict=True):
+                mined[number] = negatives
+        return self._columns([row.positives for row in rows], mined)
 
-    def _mine(self, asked: Asked) -> Mined:
-        """The negatives of queries that have a vector and a positive in the corpus."""
-        known = self._scored(asked.queries, asked.positives.known)
-        own = self._scored(asked.queries, asked.positives.positions)
-        marks = best_of(own, len(asked.queries))
-        ceilings = self._ceilings(known, len(asked.queries))
-        found = self._nearest(asked, ceilings, marks)
+    def _nothing(self, code: str) -> Negatives:
+        """What a row gets that cannot be mined."""
+        none = np.empty(0, np.int64)
+        return Negatives(none, [], note(code), NOTHING_SKIPPED, rank=len(self.corpus))
+
+    def _mine(self, queries: np.ndarray, rows: list[Row]) -> list[Negatives]:
+        """The negatives of rows that have a vector and a positive in the corpus."""
+        own = self._scored(queries, [row.positives.positions for row in rows])
+        marks = best_of(own, len(rows))
         if self.sampling_strategy == "uniform":
-            choice = self._drawn(asked)
+            before = self.corpus.nearest_below(queries, 0, marks=marks).before
+            mined = self._drawn(queries, rows)
         else:
-            choice = self._chosen(asked, found, known, ceilings)
-        ranks = np.where(marks.positions < 0, len(self.corpus), found.before)
-        return Mined(choice, own, ranks)
+            mined, before = self._chosen(queries, rows, marks)
+        ranks = np.where(marks.positions < 0, len(self.corpus), before).tolist()
+        parts = zip(mined, ranks, own.split(len(rows)), strict=True)
+        return [row._replace(rank=rank, own=scores.tolist()) for row, rank, scores in parts]
 
     def _scored(self, queries: np.ndarray, positions: Sequence[np.ndarray]) -> Pairs:
         """Each query with each of its passages that is in the corpus, and their similarities."""
         rows = np.repeat(np.arange(len(positions)), [len(each) for each in positions])
-        at = np.concatenate([*positions, np.empty(0, np.int64)]).astype(np.int64)
+        at = np.concatenate(positions)
         rows, at = rows[at >= 0], at[at >= 0]
         return Pairs(rows, at, self.corpus.similarities(queries, rows, at))
 
-    def _ceilings(self, known: Pairs, n: int) -> Ceilings:
-        if self.sampling_strategy == "uniform":
-            return ceilings_of(np.zeros(n), None, None, None)
-        scores = positive_scores(known, n, self.ceiling)
-        return ceilings_of(scores, self.relative_margin, self.absolute_margin, self.max_score)
-
-    def _nearest(self, asked: Asked, ceilings: Ceilings, marks: Marks) -> Nearest:
-        """So many passages below each ceiling that enough are left when the positives' texts and
-        the query's own are taken out; queries with unusually many positives in a pass of their own.
+    def _chosen(
+        self, queries: np.ndarray, rows: list[Row], marks: Marks
+    ) -> tuple[list[Negatives], np.ndarray]:
+        """Negatives from what lies below the ceilings; and how many passages rank before the
+        marks.
         """
-        texts = np.array([len(keys) for keys in asked.positives.keys], np.int64)
-        is_many = texts > _MANY_POSITIVES
-        groups = [np.flatnonzero(is_many == many) for many in (False, True)]
-        parts = [self._nearest_of(group, texts, asked, ceilings, marks) for group in groups]
-        found = nothing(len(texts), max(part.scores.shape[1] for part in parts))
-        for group, part in zip(groups, parts, strict=True):
-            width = part.scores.shape[1]
-            found.scores[group, :width] = part.scores
-            found.positions[group, :width] = part.positions
-            found.above[group] = part.above
-            found.before[group] = part.before
-        return found
-
-    def _nearest_of(
-        self,
-        group: np.ndarray,
-        texts: np.ndarray,
-        asked: Asked,
-        ceilings: Ceilings,
-        marks: Marks,
-    ) -> Nearest:
-        """The search for some of the queries, deep enough for all of them."""
-        k = self.range_min + self._pool_size + int(texts[group].max(initial=0)) + 1
-        k = 0 if self.sampling_strategy == "uniform" else min(k, len(self.corpus))
-        return self.corpus.nearest_below(
-            asked.queries[group],
-            k,
-            ceilings.scores[group],
-            Marks(marks.scores[group], marks.positions[group]),
-            self.corpus.first_of_each_text,
+        known = self._scored(queries, [row.positives.known for row in rows])
+        ceilings = ceilings_of(
+            positive_scores(known, len(rows), self.ceiling),
+            self.relative_margin,
+            self.absolute_margin,
+            self.max_score,
         )
-
-    def _chosen(self, asked: Asked, found: Nearest, known: Pairs, ceilings: Ceilings) -> Choice:
-        """Of what lies below the ceilings leave out what the rules forbid, and choose."""
+        # Enough are left when the positives' texts and the query's own are taken out.
+        most = max(len(row.positives.keys) for row in rows)
+        depth = min(self.range_min + self._pool_size + most + 1, len(self.corpus))
+        found = self.corpus.nearest_below(
+            queries, depth, ceilings.scores, marks, self.corpus.first_of_each_text
+        )
         keys = self.corpus.text_keys[found.positions]
-        left = leave_out(found, keys, asked.positives.keys, asked.own_keys, self.min_score)
-        pool = within(left.allowed, self.range_min, self._pool_size)
-        skipped = count_skipped(
-            found, left, pool, self._pool_size, known, ceilings, self.range_min, self.min_score
-        )
-        choice = Choice([], [], [], skipped)
-        for row, generator in enumerate(asked.generators):
-            places = np.flatnonzero(pool[row])
-            picked = pick(len(places), self.num_negatives, self.sampling_strategy, generator)
-            choice.positions.append(found.positions[row, places[picked]])
-            choice.scores.append(found.scores[row, places[picked]])
-            is_short = len(picked) < self.num_negatives
-            ceiling, is_below = float(ceilings.scores[row]), bool(left.below[row].any())
-            choice.notes.append(why_short(ceiling, is_below) if is_short else None)
-        return choice
+        left = leave_out(found, keys, rows, self.min_score)
+        pools = pools_of(left, self.range_min, self._pool_size)
+        skipped = count_skipped(found, left, pools, known, ceilings, self.range_min, self.min_score)
+        chosen = []
+        for number, row in enumerate(rows):
+            places = np.flatnonzero(pools.taken[number])
+            if self.sampling_strategy != "top":
+                generator = generator_of(self.seed, *row.content)
+                picked = pick(len(places), self.num_negatives, self.sampling_strategy, generator)
+                places = places[picked]
+            reason = None
+            if len(places) < self.num_negatives:
+                reason = why_short(float(ceilings.scores[number]), bool(left.below[number].any()))
+            at, scores = found.positions[number, places], found.scores[number, places]
+            chosen.append(Negatives(at, scores.tolist(), reason, skipped[number]))
+        return chosen, found.before
 
-    def _drawn(self, asked: Asked) -> Choice:
-        """Drawn from the whole corpus."""
-        keys = self.corpus.text_keys
-        choice = Choice([], [], [], [dict.fromkeys(SKIP_RULES, 0)] * len(asked.queries))
-        # None only for "top", which does not come here.
-        generators = cast(list[np.random.Generator], asked.generators)
-        for row, generator in enumerate(generators):
-            taboo_keys = [*asked.positives.keys[row].tolist(), int(asked.own_keys[row])]
-            taboo = asked.positives.known[row].tolist()
-            drawn = draw(generator, keys, self.num_negatives, taboo_keys, taboo)
-            choice.positions.append(drawn)
-            is_short = len(drawn) < self.num_negatives
-            choice.notes.append(why_short(np.inf, is_below=False) if is_short else None)
-        scored = self._scored(asked.queries, choice.positions)
-        choice.scores.extend(scored.split(len(asked.queries)))
-        return choice
+    def _drawn(self, queries: np.ndarray, rows: list[Row]) -> list[Negatives]:
+        """Negatives from the whole corpus."""
+        drawn = []
+        for row in rows:
+            generator = generator_of(self.seed, *row.content)
+            taboo_keys = [*row.positives.keys.tolist(), row.own_key]
+            taboo = row.positives.known.tolist()
+            keys = self.corpus.text_keys
+            drawn.append(draw(generator, keys, self.num_negatives, taboo_keys, taboo))
+        scores = self._scored(queries, drawn).split(len(rows))
+        negatives = []
+        for positions, similarities in zip(drawn, scores, strict=True):
+            is_short = len(positions) < self.num_negatives
+            reason = why_short(np.inf, is_below=False) if is_short else None
+            negatives.append(Negatives(positions, similarities.tolist(), reason, NOTHING_SKIPPED))
+        return negatives
 
     def _columns(
-        self, positives: Positives, rows: np.ndarray, mined: Mined, notes: list[str | None]
+        self, positives: list[Positives], mined: list[Negatives]
     ) -> dict[str, Sequence[Any]]:
-        """The columns of the whole batch, from what was mined for its usable rows."""
-        n, corpus = len(notes), self.corpus
-        positions = _spread(mined.choice.positions, rows, n, np.empty(0, np.int64))
-        sims = [scores.tolist() for scores in mined.choice.scores]
-        ranks = np.full(n, len(corpus))
-        ranks[rows] = mined.ranks
-        own = _spread(mined.own.by_position(len(rows)), rows, n, {})
+        corpus = self.corpus
+        own = [row.positions for row in positives]
+        at = [row.positions for row in mined]
         columns: dict[str, Sequence[Any]] = {
-            POS_IDS.name: completed(positives.ids, positives.positions, corpus, corpus.id),
+            POS_IDS.name: completed([row.ids for row in positives], own, corpus, corpus.id),
             self._named(POS_SIMS).name: [
-                [scores.get(position) for position in each.tolist()]
-                for scores, each in zip(own, positives.positions, strict=True)
+                aligned(positions, row.own) for positions, row in zip(own, mined, strict=True)
             ],
-            self._named(POS_RANK).name: ranks.tolist(),
-            self._named(NEG_IDS).name: corpus.lists_of(corpus.id, positions),
-            self._named(NEG_SIMS).name: _spread(sims, rows, n, []),
-            self._named(NEG_NOTE).name: notes,
-            self._named(NEG_SKIPPED).name: _spread(
-                mined.choice.skipped, rows, n, dict.fromkeys(SKIP_RULES, 0)
-            ),
+            self._named(POS_RANK).name: [row.rank for row in mined],
+            self._named(NEG_IDS).name: corpus.lists_of(corpus.id, at),
+            self._named(NEG_SIMS).name: [row.scores for row in mined],
+            self._named(NEG_NOTE).name: [row.note for row in mined],
+            self._named(NEG_SKIPPED).name: [row.skipped for row in mined],
         }
         if self.texts and corpus.text is not None:
-            texts = completed(positives.texts, positives.positions, corpus, corpus.text)
-            columns[POS.name] = texts
-            columns[self.output] = corpus.lists_of(corpus.text, positions)
+            texts = [row.texts for row in positives]
+            columns[POS.name] = completed(texts, own, corpus, corpus.text)
+            columns[self.output] = corpus.lists_of(corpus.text, at)
         return columns
 
     @property
@@ -391,7 +356,7 @@ class MineNegatives(Step):
         """From how many passages below the ceiling, counted from `range_min`, the negatives are
         taken.
         """
-        if self.sampling_strategy in ("top", "uniform"):
+        if self.sampling_strategy == "top":
             return self.num_negatives
         if self.range_max is None:
             return max(_DEFAULT_RANGE, self.num_negatives)
@@ -405,28 +370,16 @@ class MineNegatives(Step):
         w = self.answer_weight
         return ((1 - w) * queries + w * answers).astype(np.float32)
 
-    def _own_keys(self, batch: Batch) -> np.ndarray:
-        """The key of each query's own text, as in `CorpusView.text_keys`, 0 for none."""
-        if QUERY.name not in batch or self.corpus.text is None:
-            return np.zeros(len(batch), np.int64)
-        texts = batch.values_of(QUERY.name)
-        keys = [hash(text) if isinstance(text, str) else 0 for text in texts]
-        return np.array(keys, np.int64)
-
-    def _generators(
-        self, batch: Batch, positives: Positives, rows: np.ndarray
-    ) -> list[np.random.Generator | None]:
-        """A random generator for each row, from the seed and the row's content; None where nothing
-        is random.
-        """
-        if self.sampling_strategy == "top":
-            return [None] * len(rows)
+    def _rows(self, batch: Batch) -> list[Row]:
+        positives = find_positives(batch, self.corpus, self.qrels)
         columns = [batch.values_of(name) for name in (QUERY.name, ANSWER.name) if name in batch]
-        contents = [[column[row] for column in columns] for row in rows]
-        return [
-            generator_of(self.seed, self.output, *content, positives.texts[row], positives.ids[row])
-            for content, row in zip(contents, rows, strict=True)
-        ]
+        has_own_text = QUERY.name in batch and self.corpus.text is not None
+        rows = []
+        for number, known in enumerate(positives):
+            content = [column[number] for column in columns]
+            own_key = hash(content[0]) if has_own_text and isinstance(content[0], str) else 0
+            rows.append(Row(known, own_key, (self.output, *content, known.texts, known.ids)))
+        return rows
 
     def _named(self, column: Column) -> Column:
         """A column under the name that goes with `output`."""
@@ -435,38 +388,22 @@ class MineNegatives(Step):
         return column if self.output == NEG.name else column.named(f"{self.output}_{column.name}")
 
 
-class Asked(NamedTuple):
-    """What is asked for the usable rows of a batch, one entry for each.
+class Negatives(NamedTuple):
+    """What was mined for one row.
 
-    queries: `(n, d)` float32.
-    positives: the known positives.
-    own_keys: `(n,)` int64, the key of the query's own text, 0 for none.
-    generators: for the draws.
+    positions, scores: of the negatives.
+    note: why there are fewer than asked.
+    skipped: how many passages each rule left out.
+    rank: of the best positive.
+    own: the similarities of the row's own positives that are in the corpus, in order.
     """
 
-    queries: np.ndarray
-    positives: Positives
-    own_keys: np.ndarray
-    generators: list[np.random.Generator | None]
-
-
-class Choice(NamedTuple):
-    """The negatives of each query: positions and scores, why there are fewer than asked, and how
-    many passages each rule left out.
-    """
-
-    positions: list[np.ndarray]
-    scores: list[np.ndarray]
-    notes: list[str | None]
-    skipped: list[dict[str, int]]
-
-
-class Mined(NamedTuple):
-    """The negatives, the similarities of the rows' own positives, and the best one's rank."""
-
-    choice: Choice
-    own: Pairs
-    ranks: np.ndarray
+    positions: np.ndarray
+    scores: list[float]
+    note: str | None
+    skipped: dict[str, int]
+    rank: int = 0
+    own: Sequence[float] = ()
 
 
 def completed(
@@ -481,18 +418,31 @@ def completed(
     found = corpus.lists_of(column, [row[row >= 0] for row in positions])
     rows: list[list[str | None]] = []
     for own, at, stored in zip(values, positions, found, strict=True):
-        rest = iter(stored)
-        read = [next(rest) if position >= 0 else None for position in at.tolist()]
-        rows.append([value or other for value, other in zip(own, read, strict=True)])
+        pairs = zip(own, aligned(at, stored), strict=True)
+        rows.append([value or other for value, other in pairs])
     return rows
 
 
-def _spread(values: Sequence[Any], rows: np.ndarray, n: int, missing: Any) -> list[Any]:
-    """The values of some rows of a batch as a list for all n, with `missing` for the others."""
-    spread = [missing] * n
-    for row, value in zip(rows.tolist(), values, strict=True):
-        spread[row] = value
-    return spread
+def aligned(positions: np.ndarray, values: Sequence[Any]) -> list[Any]:
+    """For each positive its value, null for one that is not in the corpus.
+
+    Example:
+        >>> aligned(np.array([7, -1, 4]), ["a", "b"])
+        ['a', None, 'b']
+    """
+    rest = iter(values)
+    return [next(rest, None) if position >= 0 else None for position in positions.tolist()]
+
+
+def _by_depth(numbers: np.ndarray, rows: list[Row]) -> Iterator[np.ndarray]:
+    """These rows at once, but those with unusually many positives apart: they must be searched
+    deeper.
+    """
+    is_many = np.array([len(rows[number].positives.keys) > _MANY_POSITIVES for number in numbers])
+    for many in (False, True):
+        group = numbers[is_many == many]
+        if len(group):
+            yield group
 
 
 def _is_scalar(feature: Any) -> bool:

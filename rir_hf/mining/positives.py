@@ -22,39 +22,33 @@ from rir_hf.schema import PASSAGE, POS, POS_IDS, QUERY_ID
 Judged: TypeAlias = "Mapping[str, Mapping[str, float]] | Dataset"
 Names: TypeAlias = tuple[set[str], set[str]]
 """Texts and ids of passages."""
+Judgement: TypeAlias = tuple[str | None, list[str], list[str]]
+"""A query id, and the texts and ids of passages that are right for it."""
+Values: TypeAlias = list[list[str | None]]
+"""Texts or ids of the positives of each row, null where unknown."""
 
 _OF_A_ROW = (POS.name, PASSAGE.name, POS_IDS.name)
 
 
 class Positives(NamedTuple):
-    """The positives of the rows of a batch; each list is as long as the batch.
+    """The positives of one row.
 
-    texts, ids: the row's own positives, null where unknown.
+    texts, ids: its own positives, null where unknown.
     positions: `(own,)` int64, where each of them is in the corpus, -1 where it is not.
     known: int64, positions of every known positive of the row's query, in order.
     keys: int64, the distinct keys of the texts of all of these, as in `CorpusView.text_keys`.
     """
 
-    texts: list[list[str | None]]
-    ids: list[list[str | None]]
-    positions: list[np.ndarray]
-    known: list[np.ndarray]
-    keys: list[np.ndarray]
-
-    def take(self, rows: np.ndarray) -> Positives:
-        """Those of some rows."""
-        return Positives(
-            [self.texts[row] for row in rows],
-            [self.ids[row] for row in rows],
-            [self.positions[row] for row in rows],
-            [self.known[row] for row in rows],
-            [self.keys[row] for row in rows],
-        )
+    texts: list[str | None]
+    ids: list[str | None]
+    positions: np.ndarray
+    known: np.ndarray
+    keys: np.ndarray
 
 
 def find_positives(
     batch: Batch, corpus: CorpusView, qrels: KnownPositives | None = None
-) -> Positives:
+) -> list[Positives]:
     """Find the positives of each row, and all other known positives of its query, in the corpus.
 
     Args:
@@ -76,17 +70,16 @@ def find_positives(
     names = _shared_by_query(texts, ids, query_ids, qrels)
     by_text = _find(corpus.positions_of_texts, [row_texts for row_texts, _ in names])
     by_id = _find(corpus.positions_of_ids, [row_ids for _, row_ids in names])
-    known = [_known_of(row, by_text, by_id) for row in names]
-    return Positives(
-        texts,
-        ids,
-        [_own_positions(*own, by_text, by_id) for own in zip(texts, ids, strict=True)],
-        known,
-        [_keys_of(row, at, corpus) for (row, _), at in zip(names, known, strict=True)],
-    )
+    found = []
+    for row_texts, row_ids, row_names in zip(texts, ids, names, strict=True):
+        positions = _own_positions(row_texts, row_ids, by_text, by_id)
+        known = _known_of(row_names, by_text, by_id)
+        keys = {*map(hash, row_names[0]), *corpus.text_keys[known].tolist()} - {0}
+        found.append(Positives(row_texts, row_ids, positions, known, np.array([*keys], np.int64)))
+    return found
 
 
-def read_positives(batch: Batch) -> tuple[list[list[str | None]], list[list[str | None]]]:
+def read_positives(batch: Batch) -> tuple[Values, Values]:
     """The texts and ids of each row's own positives, aligned; null for what the row does not say.
 
     A single value in place of a list is one positive.
@@ -94,20 +87,13 @@ def read_positives(batch: Batch) -> tuple[list[list[str | None]], list[list[str 
     Raises:
         ValueError: lists of different lengths.
     """
-    texts: list[list[str | None]] | None = None
-    ids: list[list[str | None]] | None = None
-    if POS.name in batch:
-        texts = [_as_list(value) for value in batch.values_of(POS.name)]
-        _check_texts(texts, batch.who)
-    elif PASSAGE.name in batch:
-        texts = [[text or None] for text in batch.texts(PASSAGE.name)]
+    texts = _own_texts(batch)
+    ids = None
     if POS_IDS.name in batch:
         rows = [_as_list(value) for value in batch.values_of(POS_IDS.name)]
         ids = [[as_id(value) for value in row] for row in rows]
-    if texts is None:
-        texts = [[None] * len(row) for row in ids or []]
-    if ids is None:
-        ids = [[None] * len(row) for row in texts]
+    texts = [[None] * len(row) for row in ids or []] if texts is None else texts
+    ids = [[None] * len(row) for row in texts] if ids is None else ids
     for row_texts, row_ids in zip(texts, ids, strict=True):
         if len(row_texts) != len(row_ids):
             raise ValueError(
@@ -140,13 +126,13 @@ class KnownPositives(Configured):
         self.content = _digest_of(self.qrels)
         self.size = len(self.qrels)
 
-    def of(self, query_id: str) -> tuple[list[str], list[str]]:
+    def of(self, query_id: str | None) -> tuple[list[str], list[str]]:
         """Texts and ids of the passages that are right for a query."""
         return self._by_query.get(query_id, ([], []))
 
     @cached_property
-    def _by_query(self) -> dict[str, tuple[list[str], list[str]]]:
-        by_query: dict[str, tuple[list[str], list[str]]] = {}
+    def _by_query(self) -> dict[str | None, tuple[list[str], list[str]]]:
+        by_query: dict[str | None, tuple[list[str], list[str]]] = {}
         for query, texts, ids in self._rows():
             if query is not None:
                 known_texts, known_ids = by_query.setdefault(query, ([], []))
@@ -154,7 +140,7 @@ class KnownPositives(Configured):
                 known_ids.extend(ids)
         return by_query
 
-    def _rows(self) -> Iterator[tuple[str | None, list[str], list[str]]]:
+    def _rows(self) -> Iterator[Judgement]:
         if not isinstance(self.qrels, Dataset):
             return _rows_of_dict(self.qrels)
         is_beir = QUERY_ID.name not in self.qrels.column_names
@@ -168,20 +154,20 @@ def as_id(value: object) -> str | None:
 
 def _rows_of_dict(
     qrels: Mapping[str, Mapping[str, float]],
-) -> Iterator[tuple[str | None, list[str], list[str]]]:
+) -> Iterator[Judgement]:
     for query, judged in qrels.items():
         ids = [str(passage) for passage, relevance in judged.items() if relevance > 0]
         yield str(query), [], ids
 
 
-def _rows_of_beir(qrels: Dataset) -> Iterator[tuple[str | None, list[str], list[str]]]:
+def _rows_of_beir(qrels: Dataset) -> Iterator[Judgement]:
     names = [name for name in ("query-id", "corpus-id", "score") if name in qrels.column_names]
     for row in qrels.select_columns(names).with_format(None):
         if row.get("score", 1) > 0:
             yield str(row["query-id"]), [], [str(row["corpus-id"])]
 
 
-def _rows_of_pairs(qrels: Dataset) -> Iterator[tuple[str | None, list[str], list[str]]]:
+def _rows_of_pairs(qrels: Dataset) -> Iterator[Judgement]:
     names = [name for name in (QUERY_ID.name, *_OF_A_ROW) if name in qrels.column_names]
     for columns in qrels.select_columns(names).with_format(None).iter(1000):
         texts, ids = read_positives(Batch(columns, "MineNegatives(qrels=...)"))
@@ -220,32 +206,37 @@ def _as_list(value: Any) -> list[Any]:
     return [] if value is None else [value]
 
 
-def _check_texts(rows: list[list[Any]], who: str) -> None:
+def _own_texts(batch: Batch) -> Values | None:
+    """The texts of each row's own positives; None without a column of them."""
+    if POS.name not in batch:
+        if PASSAGE.name not in batch:
+            return None
+        return [[text or None] for text in batch.texts(PASSAGE.name)]
+    rows = [_as_list(value) for value in batch.values_of(POS.name)]
     for row in rows:
         for text in row:
             if text is not None and not isinstance(text, str):
                 raise ValueError(
-                    f"{who}: the column 'pos' must hold texts, found {type(text).__name__} "
+                    f"{batch.who}: the column 'pos' must hold texts, found {type(text).__name__} "
                     f"{text!r:.60}. Ids belong into the column 'pos_ids'."
                 )
+    return rows
 
 
-def _judged(
-    query_ids: Sequence[str | None], qrels: KnownPositives
-) -> tuple[list[list[str | None]], list[list[str | None]]]:
+def _judged(query_ids: Sequence[str | None], qrels: KnownPositives) -> tuple[Values, Values]:
     """The positives of rows that have none of their own."""
-    all_texts: list[list[str | None]] = []
-    all_ids: list[list[str | None]] = []
+    all_texts: Values = []
+    all_ids: Values = []
     for query in query_ids:
-        texts, ids = qrels.of(query) if query is not None else ([], [])
+        texts, ids = qrels.of(query)
         all_texts.append([*texts, *[None] * len(ids)])
         all_ids.append([*[None] * len(texts), *ids])
     return all_texts, all_ids
 
 
 def _shared_by_query(
-    texts: list[list[str | None]],
-    ids: list[list[str | None]],
+    texts: Values,
+    ids: Values,
     query_ids: Sequence[str | None],
     qrels: KnownPositives | None,
 ) -> list[Names]:
@@ -255,15 +246,13 @@ def _shared_by_query(
     shared: dict[str, Names] = {}
     names: list[Names] = []
     for row_texts, row_ids, query in zip(texts, ids, query_ids, strict=True):
-        known: Names = (set(), set()) if query is None else shared.setdefault(query, (set(), set()))
+        judged = qrels.of(query) if qrels is not None else ([], [])
+        known: Names = (set(judged[0]), set(judged[1]))
+        if query is not None:
+            known = shared.setdefault(query, known)
         known[0].update(filter(None, row_texts))
         known[1].update(filter(None, row_ids))
         names.append(known)
-    if qrels is not None:
-        for query, known in shared.items():
-            more_texts, more_ids = qrels.of(query)
-            known[0].update(more_texts)
-            known[1].update(more_ids)
     return names
 
 
@@ -297,8 +286,3 @@ def _own_positions(
         found = [*by_id.get(passage or "", ()), *by_text.get(text or "", ())]
         positions[place] = found[0] if found else -1
     return positions
-
-
-def _keys_of(texts: set[str], known: np.ndarray, corpus: CorpusView) -> np.ndarray:
-    keys = {*map(hash, texts), *corpus.text_keys[known].tolist()}
-    return np.array(list(keys - {0}), np.int64)

@@ -6,40 +6,29 @@ Everything is about n queries at once; `found` is what `nearest_below` gave for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rir_hf.index.exact import Marks, Nearest
+from rir_hf.index.exact import Marks, Nearest, Pairs
+from rir_hf.mining.positives import Positives
 from rir_hf.schema import SKIP_RULES, note
 
+NOTHING_SKIPPED = dict.fromkeys(SKIP_RULES, 0)
 _AFTER_ALL = np.iinfo(np.int64).max
 
 
-class Pairs(NamedTuple):
-    """Queries and passages with their similarity, one entry for each pair.
+class Row(NamedTuple):
+    """A row of which negatives are asked.
 
-    rows: `(pairs,)` int64, the query, from 0 to n - 1.
-    positions: `(pairs,)` int64, the passage.
-    scores: `(pairs,)` float32.
+    positives: its query's.
+    own_key: the key of the query's own text, as in `CorpusView.text_keys`, 0 for none.
+    content: what its draws depend on.
     """
 
-    rows: np.ndarray
-    positions: np.ndarray
-    scores: np.ndarray
-
-    def split(self, n: int) -> list[np.ndarray]:
-        """The scores of each query, where the pairs stand by query."""
-        ends = np.cumsum(np.bincount(self.rows, minlength=n))
-        return np.split(self.scores, ends[:-1]) if n else []
-
-    def by_position(self, n: int) -> list[dict[int, float]]:
-        """For each query its passages with their similarities."""
-        found: list[dict[int, float]] = [{} for _ in range(n)]
-        values = (array.tolist() for array in self)
-        for row, position, score in zip(*values, strict=True):
-            found[row][position] = score
-        return found
+    positives: Positives
+    own_key: int
+    content: tuple[Any, ...]
 
 
 class Ceilings(NamedTuple):
@@ -60,6 +49,19 @@ class Left(NamedTuple):
     allowed: np.ndarray
     own_text: np.ndarray
     below: np.ndarray
+
+
+class Pools(NamedTuple):
+    """From which of the found passages the negatives of each query are taken.
+
+    taken: `(n, k)` bool, the pool.
+    looked_at: `(n, k)` bool, what ranks before the end of the pool; all where it is not full.
+    is_full: `(n,)` bool, whether it is as large as it may be.
+    """
+
+    taken: np.ndarray
+    looked_at: np.ndarray
+    is_full: np.ndarray
 
 
 def positive_scores(known: Pairs, n: int, which: str) -> np.ndarray:
@@ -133,8 +135,7 @@ def best_of(own: Pairs, n: int) -> Marks:
 def leave_out(
     found: Nearest,
     keys: np.ndarray,
-    positive_keys: Sequence[np.ndarray],
-    own_keys: np.ndarray,
+    rows: Sequence[Row],
     min_score: float | None,
 ) -> Left:
     """Apply the rules that look at one passage alone.
@@ -142,12 +143,12 @@ def leave_out(
     Args:
         found: the passages below the ceilings.
         keys: `(n, k)` int64, equal for equal texts.
-        positive_keys: for each query the keys of its positives' texts.
-        own_keys: `(n,)` int64, the key of the query's own text, 0 for none.
+        rows: the queries and their positives.
         min_score: as in `MineNegatives`.
     """
     is_there = found.positions >= 0
-    is_positive = in_row(keys, positive_keys)
+    is_positive = in_row(keys, [row.positives.keys for row in rows])
+    own_keys = np.array([row.own_key for row in rows])
     is_own = is_there & ~is_positive & (keys == own_keys[:, None]) & (own_keys != 0)[:, None]
     is_left = is_there & ~is_positive & ~is_own
     is_low = found.scores < (-np.inf if min_score is None else min_score)
@@ -170,26 +171,30 @@ def in_row(keys: np.ndarray, of_row: Sequence[np.ndarray]) -> np.ndarray:
     return np.isin(pairs[: n * k], pairs[n * k :]).reshape(n, k)
 
 
-def within(allowed: np.ndarray, first: int, size: int) -> np.ndarray:
+def pools_of(left: Left, first: int, size: int) -> Pools:
     """Of the allowed passages of each query, best first, `size` from the `first` on.
 
     Example:
-        >>> within(np.array([[True, False, True, True]]), 1, 1)
-        array([[False, False,  True, False]])
+        >>> left = Left(np.array([[True, False, True, True]]), *[np.zeros((1, 4), bool)] * 2)
+        >>> pools_of(left, 1, 1).taken, pools_of(left, 1, 1).looked_at
+        (array([[False, False,  True, False]]), array([[ True,  True,  True, False]]))
     """
-    place = allowed.cumsum(axis=1) - 1
-    return allowed & (place >= first) & (place < first + size)
+    end = first + size
+    place = left.allowed.cumsum(axis=1)
+    taken = left.allowed & (place > first) & (place <= end)
+    return Pools(taken, place - left.allowed < end, place[:, -1] >= end)
 
 
-def pick(size: int, wanted: int, strategy: str, generator: np.random.Generator | None) -> list[int]:
-    """Which of `size` passages, best first, to take, in order.
+def pick(size: int, wanted: int, strategy: str, generator: np.random.Generator) -> list[int]:
+    """Which of `size` passages, best first, to take, in order: a random choice or one from each of
+    so many slices.
 
     Example:
-        >>> pick(9, 2, "top", None)
+        >>> pick(2, 3, "random", np.random.default_rng(0))
         [0, 1]
     """
-    if strategy == "top" or generator is None or size <= wanted:
-        return list(range(min(size, wanted)))
+    if size <= wanted:
+        return list(range(size))
     if strategy == "random":
         return sorted(generator.choice(size, wanted, replace=False).tolist())
     return [int(generator.choice(part)) for part in np.array_split(np.arange(size), wanted)]
@@ -229,8 +234,7 @@ def draw(
 def count_skipped(
     found: Nearest,
     left: Left,
-    pool: np.ndarray,
-    size: int,
+    pools: Pools,
     known: Pairs,
     ceilings: Ceilings,
     range_min: int,
@@ -241,29 +245,26 @@ def count_skipped(
     Args:
         found: the passages below the ceilings.
         left: what the rules say of them.
-        pool: `(n, k)` bool, those from which the negatives are taken.
-        size: how many a full pool has. Where it is not full everything was looked at.
+        pools: from which of them the negatives are taken.
         known: the known positives of the queries.
         ceilings: what set `found` apart from the passages above.
         range_min, min_score: as in `MineNegatives`.
     """
-    n, k = pool.shape
-    is_full = pool.sum(axis=1) == size
-    last = np.where(is_full, k - 1 - pool[:, ::-1].argmax(axis=1), k - 1) if k else np.zeros(n, int)
+    n = len(pools.is_full)
     is_above = known.scores > ceilings.scores[known.rows]
-    is_before = _rank_before(known, _last_looked_at(found, last, is_full, min_score))
-    positives_above = np.bincount(known.rows[is_above], minlength=n)
+    is_before = _last_looked_at(found, pools, min_score).come_after(known)
+    above = np.bincount(known.rows[is_above], minlength=n)
     positives = np.bincount(known.rows[is_above | is_before], minlength=n)
-    looked_at = np.arange(k) <= last[:, None]
-    own_text = (left.own_text & looked_at).sum(axis=1)
+    own_text = (left.own_text & pools.looked_at).sum(axis=1)
+    in_range = np.minimum(range_min, left.allowed.sum(axis=1))
     skipped = []
-    for row in range(n):
-        counts = dict.fromkeys(SKIP_RULES, 0)
+    for row, rule in enumerate(ceilings.rules):
+        counts = dict(NOTHING_SKIPPED)
         counts["positive"] = int(positives[row])
         counts["own_text"] = int(own_text[row])
-        counts["range_min"] = min(range_min, int(left.allowed[row].sum()))
-        if ceilings.rules[row]:
-            counts[ceilings.rules[row]] = int(found.above[row] - positives_above[row])
+        counts["range_min"] = int(in_range[row])
+        if rule:
+            counts[rule] = int(found.above[row] - above[row])
         skipped.append(counts)
     return skipped
 
@@ -282,26 +283,17 @@ def why_short(ceiling: float, is_below: bool) -> str:
     return note("corpus_exhausted", f"nothing more lies below the ceiling of {ceiling:.4g}")
 
 
-def _last_looked_at(
-    found: Nearest, last: np.ndarray, is_full: np.ndarray, min_score: float | None
-) -> Marks:
-    """Score and position of the last passage that was looked at; where the pool is not full, what
-    lies behind everything down to `min_score`.
+def _last_looked_at(found: Nearest, pools: Pools, min_score: float | None) -> Marks:
+    """The last passage that was looked at; where the pool is not full, what lies behind everything
+    down to `min_score`.
     """
-    n = len(last)
+    rows = np.arange(len(pools.is_full))
+    last = pools.looked_at.sum(axis=1) - 1
     end = -np.inf if min_score is None else min_score
-    if not found.scores.size:
-        return Marks(np.full(n, end), np.full(n, _AFTER_ALL))
-    scores = found.scores[np.arange(n), last]
-    positions = found.positions[np.arange(n), last]
-    return Marks(np.where(is_full, scores, end), np.where(is_full, positions, _AFTER_ALL))
-
-
-def _rank_before(pairs: Pairs, marks: Marks) -> np.ndarray:
-    """Which of the pairs' passages rank before their query's mark."""
-    scores, positions = marks.scores[pairs.rows], marks.positions[pairs.rows]
-    is_tie = (pairs.scores == scores) & (pairs.positions < positions)
-    return (pairs.scores > scores) | is_tie
+    return Marks(
+        np.where(pools.is_full, found.scores[rows, last], end),
+        np.where(pools.is_full, found.positions[rows, last], _AFTER_ALL),
+    )
 
 
 def _in_random_order(generator: np.random.Generator, size: int, wanted: int) -> Iterator[int]:

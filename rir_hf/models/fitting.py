@@ -13,7 +13,9 @@ from rir_hf.models.llm import LLM, LLMError, Prompt, as_messages
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_UNLIMITED = 1 << 30
+UNLIMITED = 1 << 30
+"""Tokens of a model whose length nothing says."""
+
 _TRIES = 3  # a cut text may have a token more than it had in the whole
 
 
@@ -55,7 +57,7 @@ def fit(
     """
     kept = llm.cut(passages, max_passage_tokens)
     prompt = write(kept)
-    context = getattr(llm, "context_length", None) or _UNLIMITED
+    context = getattr(llm, "context_length", None) or UNLIMITED
     room = context - answer_tokens
     over = llm.count_tokens([prompt])[0] - room
     if over <= 0:
@@ -78,8 +80,12 @@ class Tokenized(Configured, ABC):
 
     @property
     @abstractmethod
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer."""
+    def context_length(self) -> int:
+        """Tokens that prompt and answer may have together."""
+
+    @property
+    @abstractmethod
+    def _tokenizer(self) -> PreTrainedTokenizerBase: ...
 
     def cut(self, texts: list[str], max_tokens: int) -> list[str]:
         """Each text, or as much of its beginning as `max_tokens` tokens hold."""
@@ -95,6 +101,18 @@ class Tokenized(Configured, ABC):
             return []
         texts = [self._text_of(prompt) for prompt in prompts]
         return self._ids_of(texts, add_special_tokens=not self.is_chat)
+
+    def where_they_fit(self, rows: list[list[int]], answer_tokens: int) -> list[Any]:
+        """The token ids of each prompt, or an error where they and the answer do not fit."""
+        checked: list[Any] = []
+        for ids in rows:
+            fits = 0 < len(ids) <= self.context_length - answer_tokens
+            error = LLMError(
+                f"a prompt of {len(ids)} tokens and an answer of {answer_tokens} do not fit the "
+                f"model's {self.context_length}"
+            )
+            checked.append(ids if fits else error)
+        return checked
 
     def continuation_ids(self, prompt: Prompt, continuation: str) -> list[int]:
         """Token ids of a continuation.
@@ -114,27 +132,25 @@ class Tokenized(Configured, ABC):
             ValueError: a choice has no such token.
         """
         begun = []
+        times = Counter[int]()
         for choice in choices:
             ids = self._ids_of([choice, f" {choice}"], add_special_tokens=False)
             begun.append({first for first, *_ in ids})
-        times = Counter[int]()
-        for tokens in begun:
-            times.update(tokens)
-        shared = {token for token, count in times.items() if count > 1}
-        for choice, tokens in zip(choices, begun, strict=True):
-            if tokens <= shared:
+            times.update(begun[-1])
+        distinct = [sorted(token for token in tokens if times[token] == 1) for tokens in begun]
+        for choice, tokens in zip(choices, distinct, strict=True):
+            if not tokens:
                 raise ValueError(
                     f"The choice {choice!r} begins with the same token as another of {choices}, "
                     "which then does not tell them apart: use other words or letters."
                 )
-        return [sorted(tokens - shared) for tokens in begun]
+        return distinct
 
     def _ids_of(self, texts: list[str], *, add_special_tokens: bool) -> list[list[int]]:
         tokens = self._tokenizer(texts, add_special_tokens=add_special_tokens, verbose=False)
         return tokens["input_ids"]
 
     def _text_of(self, prompt: Prompt) -> str:
-        """A prompt as the model reads it."""
         messages = as_messages(prompt)
         if not self.is_chat:
             return "\n\n".join(message["content"] for message in messages)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from datasets.utils import tqdm
@@ -115,7 +115,7 @@ def check_sampling(temperature: float, top_p: float) -> None:
 
 
 def ask_where_fitting(
-    prompts: list[Prompt | LLMError], ask: Callable[[list[Prompt], list[int]], list[Any]]
+    prompts: list[Any], ask: Callable[[list[Any], list[int]], list[Any]]
 ) -> list[Any]:
     """Ask for the prompts that fit the model; the results of the others say why they do not.
 
@@ -128,12 +128,16 @@ def ask_where_fitting(
         >>> found
         ['a', LLMError('too long')]
     """
-    fitting = [at for at, prompt in enumerate(prompts) if not isinstance(prompt, LLMError)]
+    fitting = where_fitting(prompts)
     results = list(prompts)
-    asked = cast("list[Prompt]", [prompts[at] for at in fitting])
-    for at, result in zip(fitting, ask(asked, fitting), strict=True):
+    for at, result in zip(fitting, ask([prompts[at] for at in fitting], fitting), strict=True):
         results[at] = result
     return results
+
+
+def where_fitting(prompts: list[Any]) -> list[int]:
+    """Positions of the prompts in whose stead there is no error."""
+    return [at for at, prompt in enumerate(prompts) if not isinstance(prompt, LLMError)]
 
 
 def raise_if_hopeless(step: object, what: str, errors: list[str | None]) -> None:

@@ -7,6 +7,7 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,9 +16,9 @@ import numpy as np
 from rir_hf.core.columns import check_at_least, check_choice
 from rir_hf.core.configured import require_place
 from rir_hf.core.draws import seed_of
-from rir_hf.models.fitting import Tokenized
+from rir_hf.models.fitting import UNLIMITED, Tokenized
 from rir_hf.models.gguf import check_gguf, unpacked_gguf
-from rir_hf.models.llm import LLMError, Prompt, progress
+from rir_hf.models.llm import LLMError, Prompt, progress, where_fitting
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 _TOKENS_ON_CPU = 2048
 _TOKENS_ON_GPU = 32768
 _LOGITS_AT_ONCE = 1 << 26
-_UNLIMITED = 1 << 30
 
 
 class ChatLLM(Tokenized):
@@ -69,7 +69,6 @@ class ChatLLM(Tokenized):
         [array([-1.83099437, -1.48176694])]
     """
 
-    version: ClassVar[int] = 1
     without_effect: ClassVar[tuple[str, ...]] = (
         "gguf_file",  # its content is the model's identity
         "device",
@@ -139,8 +138,8 @@ class ChatLLM(Tokenized):
             n: answers per prompt.
             seed: of the draws.
         """
-        ids = self._ids_that_fit(prompts, max_tokens)
-        jobs = _numbered(ids, n)
+        ids = self.where_they_fit(self.token_ids(prompts), max_tokens)
+        jobs = list(product(where_fitting(ids), range(n)))
         texts: dict[tuple[int, int], str] = {}
         for batch in self._batches([len(ids[at]) + max_tokens for at, _ in jobs]):
             of_batch = [jobs[job] for job in batch]
@@ -162,15 +161,14 @@ class ChatLLM(Tokenized):
         begins each choice.
         """
         first = self.first_tokens(choices)
-        found: list[Any] = self._ids_that_fit(prompts, 1)
-        fitting = [at for at, ids in enumerate(found) if not isinstance(ids, LLMError)]
+        found = self.where_they_fit(self.token_ids(prompts), 1)
+        fitting = where_fitting(found)
         for batch in self._batches([len(found[at]) for at in fitting]):
             of_batch = [fitting[number] for number in batch]
             ids, mask = self._padded([found[at] for at in of_batch])
             logits = self._forward(ids, mask, logits_to_keep=1).logits[:, -1].float()
             for at, logprobs in zip(of_batch, logits.log_softmax(-1).cpu(), strict=True):
-                sums = [logprobs[tokens].logsumexp(0).item() for tokens in first]
-                found[at] = np.array(sums)
+                found[at] = np.array([logprobs[tokens].logsumexp(0).item() for tokens in first])
         return found
 
     def sequence_logprobs(
@@ -185,7 +183,7 @@ class ChatLLM(Tokenized):
         wanted = [self.continuation_ids(prompt, continuation) for prompt, continuation in texts]
         found: list[Any] = []
         pairs_of: dict[tuple[int, ...], list[int]] = {}
-        for pair, ids in enumerate(self._ids_that_fit(prompts, 1)):
+        for pair, ids in enumerate(self.where_they_fit(self.token_ids(prompts), 1)):
             found.append(self._why_not(ids, wanted[pair]))
             if found[pair] is None:
                 pairs_of.setdefault(tuple(ids), []).append(pair)
@@ -260,28 +258,18 @@ class ChatLLM(Tokenized):
         """Tokens that the model was made for."""
         from transformers import AutoConfig
 
-        is_folder_or_name = isinstance(self.model, str)
-        if is_folder_or_name and not Path(str(self.model), "adapter_config.json").exists():
+        is_adapter = Path(str(self.model), "adapter_config.json").exists()
+        if isinstance(self.model, str) and not is_adapter:
             config = AutoConfig.from_pretrained(self._folder, **self._where)
         else:
             config = self._model.config
         length = getattr(config.get_text_config(), "max_position_embeddings", None)
-        return length or _UNLIMITED
+        return length or UNLIMITED
 
     @property
     def _tokens_at_once(self) -> int:
         on_cpu = self._model.device.type == "cpu"
         return self.batch_tokens or (_TOKENS_ON_CPU if on_cpu else _TOKENS_ON_GPU)
-
-    def _ids_that_fit(self, prompts: list[Prompt], answer_tokens: int) -> list[Any]:
-        """Token ids of each prompt, or an error where they and the answer do not fit the model."""
-        found: list[Any] = []
-        for ids in self.token_ids(prompts):
-            fits = 0 < len(ids) <= self.context_length - answer_tokens
-            found.append(
-                ids if fits else does_not_fit(len(ids), answer_tokens, self.context_length)
-            )
-        return found
 
     def _why_not(self, ids: list[int] | LLMError, wanted: list[int]) -> LLMError | None:
         """Why a continuation has no score; None where it has one."""
@@ -298,18 +286,26 @@ class ChatLLM(Tokenized):
         return None
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Batches of the numbers of items of similar length, with a bar where it takes long."""
+        """Numbers of items of similar length, the longest first, with a bar where it takes long."""
+        order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
         with progress(len(lengths), type(self).__name__) as bar:
-            if lengths:
-                for batch in _batches_of(lengths, self._tokens_at_once):
-                    yield batch
-                    bar.update(len(batch))
+            while order:
+                size = max(1, self._tokens_at_once // lengths[order[0]])
+                batch, order = order[:size], order[size:]
+                yield batch
+                bar.update(len(batch))
 
     def _padded(
-        self, rows: Sequence[Sequence[int]], *, left: bool = True
+        self, rows: Sequence[Sequence[int]], side: str = "left"
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask, `(rows, longest)`, on the model's device."""
-        ids, mask = _padded(rows, self._pad_token, left=left)
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        tokens = [torch.tensor(row) for row in rows]
+        are_tokens = [torch.ones_like(row) for row in tokens]
+        ids = pad_sequence(tokens, True, self._pad_token, side)
+        mask = pad_sequence(are_tokens, True, 0, side)
         return ids.to(self._model.device), mask.to(self._model.device)
 
     @property
@@ -381,7 +377,7 @@ class ChatLLM(Tokenized):
         for start in range(0, len(jobs), size):
             part = jobs[start : start + size]
             cache = getattr(read, cache_name)
-            if len(jobs) > size and longest > 1:
+            if len(jobs) > size:
                 cache = copy.deepcopy(cache)  # reading on changes it
             yield from self._score_part(read.logits, {cache_name: cache}, mask, part)
 
@@ -403,7 +399,7 @@ class ChatLLM(Tokenized):
         import torch
 
         rows = torch.tensor([row for row, _ in jobs], device=mask.device)
-        ids, is_token = self._padded([wanted for _, wanted in jobs], left=False)
+        ids, is_token = self._padded([wanted for _, wanted in jobs], "right")
         logits = last[rows]
         if ids.shape[1] > 1:
             for kept in cache.values():
@@ -464,58 +460,11 @@ class _Draws:
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
 
 
-def does_not_fit(tokens: int, answer_tokens: int, context_length: int) -> LLMError:
-    """The error of a prompt that is too long for the model."""
-    return LLMError(
-        f"a prompt of {tokens} tokens and an answer of {answer_tokens} do not fit the model's "
-        f"{context_length}"
-    )
-
-
 def _cache_name(model: Any, read: Any) -> str:
     """What a model calls its keys and values: transformers renamed them (5.23, September 2026)."""
     if "past_key_values" in inspect.signature(model.forward).parameters:
         return "past_key_values"
     return "cache" if hasattr(read, "cache") else "past_key_values"
-
-
-def _numbered(ids: list[Any], n: int) -> list[tuple[int, int]]:
-    """For each prompt that fits, its position with the numbers of its `n` answers."""
-    jobs = []
-    for at, own in enumerate(ids):
-        if not isinstance(own, LLMError):
-            jobs += [(at, number) for number in range(n)]
-    return jobs
-
-
-def _batches_of(lengths: list[int], budget: int) -> Iterator[list[int]]:
-    """Numbers of items of similar length, the longest first, in batches of at most `budget`.
-
-    Example:
-        >>> list(_batches_of([2, 9, 3, 20, 2], budget=12))
-        [[3], [1], [2, 0, 4]]
-    """
-    order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
-    while order:
-        size = max(1, budget // lengths[order[0]])
-        yield order[:size]
-        order = order[size:]
-
-
-def _padded(
-    rows: Sequence[Sequence[int]], pad: int, *, left: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, `(rows, longest)`."""
-    import torch
-
-    width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), pad)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for number, row in enumerate(rows):
-        columns = slice(width - len(row), width) if left else slice(len(row))
-        ids[number, columns] = torch.tensor(row)
-        mask[number, columns] = 1
-    return ids, mask
 
 
 def _before(text: str, stop: list[str]) -> str:

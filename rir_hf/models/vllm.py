@@ -12,8 +12,7 @@ import numpy as np
 from rir_hf.core.configured import require_place
 from rir_hf.core.draws import seed_of
 from rir_hf.models.fitting import Tokenized
-from rir_hf.models.llm import LLMError, Prompt
-from rir_hf.models.local import does_not_fit
+from rir_hf.models.llm import LLMError, Prompt, ask_where_fitting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,7 +42,6 @@ class VLLM(Tokenized):
         [['The capital of France is Paris.']]
     """
 
-    version: ClassVar[int] = 1
     models: ClassVar[Mapping[str, str]] = {"model": "model"}
 
     def __init__(
@@ -139,17 +137,12 @@ class VLLM(Tokenized):
         engine = self._engine
         from vllm import SamplingParams
 
-        room = self.context_length - answer_tokens
-        fitting = [at for at, row in enumerate(ids) if len(row) <= room]
-        rows = [{"prompt_token_ids": ids[at]} for at in fitting]
-        parameters = [SamplingParams(**settings[at]) for at in fitting]
-        found: list[Any] = [
-            does_not_fit(len(row), answer_tokens, self.context_length) for row in ids
-        ]
-        answers = engine.generate(rows, parameters, use_tqdm=False) if rows else []
-        for at, answer in zip(fitting, answers, strict=True):
-            found[at] = answer
-        return found
+        def ask(rows: list[list[int]], positions: list[int]) -> list[Any]:
+            prompts = [{"prompt_token_ids": row} for row in rows]
+            parameters = [SamplingParams(**settings[at]) for at in positions]
+            return engine.generate(prompts, parameters, use_tqdm=False) if prompts else []
+
+        return ask_where_fitting(self.where_they_fit(ids, answer_tokens), ask)
 
 
 def _texts_of(answers: list[Any]) -> list[str] | LLMError:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rir_hf.schema import NEG_SIMS, POS_SIMS, Column, OneOf, code_of, note
+from rir_hf.schema import NEG_SIMS, POS_SIMS, Column, OneOf, note
 from rir_hf.teaching.teacher import Row, Scored, Teacher, scores_of
 
 _ROUNDING = 1e-7
@@ -73,18 +73,12 @@ class Blend(Teacher):
     def _together(self, members: tuple[Scored, ...]) -> Scored:
         cut = sum(member.cut for member in members)
         repairs: Counter[str] = sum((Counter(member.repairs) for member in members), Counter())
-        error = self._error_of(members)
-        if error is not None:
-            return Scored(error=error, cut=cut, repairs=repairs)
-        standardised = [z_scores(np.asarray(member.scores, np.float64)) for member in members]
-        return Scored(np.dot(self.weights, standardised), cut=cut, repairs=repairs)
-
-    def _error_of(self, members: tuple[Scored, ...]) -> str | None:
-        """Why the row failed for the first member for which it did."""
         for teacher, member in zip(self.teachers, members, strict=True):
             if member.error is not None:
-                return _named(type(teacher).__name__, member.error)
-        return None
+                error = _with_name(type(teacher).__name__, member.error)
+                return Scored(error=error, cut=cut, repairs=repairs)
+        standardised = [z_scores(np.asarray(member.scores, np.float64)) for member in members]
+        return Scored(np.dot(self.weights, standardised), cut=cut, repairs=repairs)
 
 
 class Similarities(Teacher):
@@ -99,10 +93,7 @@ class Similarities(Teacher):
         array([0.9, 0.5])
     """
 
-    @property
-    def inputs(self) -> tuple[Column | OneOf, ...]:
-        """The retriever's similarities."""
-        return POS_SIMS, NEG_SIMS
+    inputs = (POS_SIMS, NEG_SIMS)
 
     def score(self, rows: Sequence[Row]) -> list[Scored]:
         """The similarities, NaN where there is none."""
@@ -127,8 +118,7 @@ def z_scores(values: np.ndarray) -> np.ndarray:
 
 def _similarities_of(row: Row) -> np.ndarray:
     positives = _aligned(row, "pos_sims", len(row.pos))
-    negatives = _aligned(row, "neg_sims", len(row.neg))
-    return np.array([*positives, *negatives], np.float64)
+    return np.array([*positives, *_aligned(row, "neg_sims", len(row.neg))], np.float64)
 
 
 def _aligned(row: Row, name: str, size: int) -> list[float]:
@@ -144,8 +134,7 @@ def _aligned(row: Row, name: str, size: int) -> list[float]:
     return [np.nan if value is None else value for value in values]
 
 
-def _named(member: str, error: str) -> str:
+def _with_name(member: str, error: str) -> str:
     """A member's note with its name in it, and the same code."""
-    code = code_of(error) or "failed"
-    detail = error.removeprefix(code).removeprefix(": ")
+    code, _, detail = error.partition(": ")
     return note(code, f"{member}: {detail}" if detail else member)

@@ -13,15 +13,16 @@ import numpy as np
 
 from rir_hf.core.columns import check_at_least
 from rir_hf.core.draws import generator_of
-from rir_hf.models.fitting import Fitted, fit
+from rir_hf.models.fitting import fit
 from rir_hf.models.llm import LLM, LLMError, Prompt, as_llm, ask_where_fitting, check_sampling
 from rir_hf.schema import note
 from rir_hf.teaching.parsing import parse_ranking
-from rir_hf.teaching.teacher import Row, Scored, Teacher, failed, prompt_for, scored_with
+from rir_hf.teaching.teacher import Row, Scored, Teacher, prompt_for, scored_with
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """Identifiers of the passages in one list of `ListwiseLogits`."""
 
+_FIELDS = {"query", "passages"}
 _OPTIONAL = frozenset({"number"})
 
 
@@ -90,49 +91,35 @@ class Listwise(Teacher):
         self.window = window
         self.step = step
         self.shuffles = shuffles
-        self.prompt = prompt_for("listwise", prompt, self.llm, {"query", "passages"}, _OPTIONAL)
+        self.prompt = prompt_for("listwise", prompt, self.llm, _FIELDS, _OPTIONAL)
         self.max_passage_tokens = max_passage_tokens
         self.temperature = temperature
         self.top_p = top_p
         self.max_tokens = max_tokens
         self.seed = seed
 
-    @property
-    def counts_repairs(self) -> bool:
-        """Rankings are read from text, which sometimes takes repairs."""
-        return True
+    counts_repairs = True
 
     def score(self, rows: Sequence[Row]) -> list[Scored]:
         """Rank the rows' lists together, one window of each at a time; a score is the mean of
         1 / rank over the orders shown.
         """
-        lists_of_rows = [self._lists_of(row) for row in rows]
+        lists_of_rows = [shuffled_lists(row, self.shuffles, self.seed) for row in rows]
         lists = list(chain.from_iterable(lists_of_rows))
-        while pending := [shown for shown in lists if shown.is_pending]:
-            self._rank_next_window(pending)
+        for shown in lists:
+            shown.starts = window_starts(len(shown.order), self.window, self.step)
+        while pending := [shown for shown in lists if shown.starts and shown.error is None]:
+            self._rank_next_windows(pending)
         return [scored_by_lists(lists_of_row) for lists_of_row in lists_of_rows]
 
-    def _lists_of(self, row: Row) -> list[ShownList]:
-        """The row's passages in each of the orders in which they are to be ranked."""
-        starts = window_starts(len(row.passages), self.window, self.step)
-        return [
-            ShownList(row, shuffled_order(self.seed, number, row), list(starts))
-            for number in range(self.shuffles)
-        ]
-
-    def _rank_next_window(self, lists: list[ShownList]) -> None:
-        windows = [shown.next_window(self.window) for shown in lists]
-        answers = self._ask(lists, windows)
-        for shown, window, answer in zip(lists, windows, answers, strict=True):
-            shown.take_ranking(window, answer)
-
-    def _ask(self, lists: list[ShownList], windows: list[list[int]]) -> list[str | LLMError]:
-        """What the model answers about a window of each list."""
+    def _rank_next_windows(self, lists: list[ShownList]) -> None:
+        """Have the next window of each list ranked, all in one call."""
+        windows = [shown.order[shown.starts[0] :][: self.window] for shown in lists]
+        numbers = [str(number) for number in range(1, 1 + self.window)]
         fitted = [
-            self._fit(shown.row, window) for shown, window in zip(lists, windows, strict=True)
+            fit_list(self, shown, window, numbers, self.max_tokens)
+            for shown, window in zip(lists, windows, strict=True)
         ]
-        for shown, (_, cut) in zip(lists, fitted, strict=True):
-            shown.cut += cut
 
         def ask(prompts: list[Prompt], _: list[int]) -> list[Any]:
             return self.llm.generate(
@@ -143,20 +130,9 @@ class Listwise(Teacher):
                 seed=self.seed,
             )
 
-        found = ask_where_fitting([prompt for prompt, _ in fitted], ask)
-        return [answer if isinstance(answer, LLMError) else answer[0] for answer in found]
-
-    def _fit(self, row: Row, window: list[int]) -> Fitted:
-        identifiers = [str(number) for number in range(1, 1 + len(window))]
-        return fit_list(
-            self.llm,
-            self.prompt,
-            row,
-            window,
-            identifiers,
-            max_passage_tokens=self.max_passage_tokens,
-            answer_tokens=self.max_tokens,
-        )
+        answers = ask_where_fitting(fitted, ask)
+        for shown, window, answer in zip(lists, windows, answers, strict=True):
+            shown.take_ranking(window, answer)
 
 
 class ListwiseLogits(Teacher):
@@ -206,15 +182,18 @@ class ListwiseLogits(Teacher):
         check_at_least("max_passage_tokens", max_passage_tokens, 1)
         self.llm = as_llm(llm, "choice_logprobs", "ListwiseLogits")
         self.shuffles = shuffles
-        self.prompt = prompt_for(
-            "listwise_logits", prompt, self.llm, {"query", "passages"}, _OPTIONAL
-        )
+        self.prompt = prompt_for("listwise_logits", prompt, self.llm, _FIELDS, _OPTIONAL)
         self.max_passage_tokens = max_passage_tokens
         self.seed = seed
 
     def score(self, rows: Sequence[Row]) -> list[Scored]:
         """The letters' log-probabilities, the mean of them over the orders shown."""
-        lists_of_rows = [self._lists_of(row) for row in rows]
+        lists_of_rows = [
+            shuffled_lists(row, self.shuffles, self.seed)
+            if len(row.passages) <= len(LETTERS)
+            else []
+            for row in rows
+        ]
         lists = list(chain.from_iterable(lists_of_rows))
         for size in sorted({len(shown.order) for shown in lists}):
             self._ask([shown for shown in lists if len(shown.order) == size], LETTERS[:size])
@@ -223,37 +202,18 @@ class ListwiseLogits(Teacher):
             for row, lists_of_row in zip(rows, lists_of_rows, strict=True)
         ]
 
-    def _lists_of(self, row: Row) -> list[ShownList]:
-        """The row's passages in each of the orders to be shown; none for a row that is too long."""
-        if len(row.passages) > len(LETTERS):
-            return []
-        return [
-            ShownList(row, shuffled_order(self.seed, number, row))
-            for number in range(self.shuffles)
-        ]
-
     def _ask(self, lists: list[ShownList], letters: str) -> None:
         """Score lists that are all as long as there are letters."""
-        fitted = [self._fit(shown, letters) for shown in lists]
+        fitted = [fit_list(self, shown, shown.order, letters, 1) for shown in lists]
 
         def ask(prompts: list[Prompt], _: list[int]) -> list[Any]:
             return self.llm.choice_logprobs(prompts, list(letters)) if prompts else []
 
-        found = ask_where_fitting([prompt for prompt, _ in fitted], ask)
-        for shown, (_, cut), logprobs in zip(lists, fitted, found, strict=True):
-            shown.cut += cut
-            shown.take_logprobs(logprobs)
-
-    def _fit(self, shown: ShownList, letters: str) -> Fitted:
-        return fit_list(
-            self.llm,
-            self.prompt,
-            shown.row,
-            shown.order,
-            list(letters),
-            max_passage_tokens=self.max_passage_tokens,
-            answer_tokens=1,
-        )
+        for shown, found in zip(lists, ask_where_fitting(fitted, ask), strict=True):
+            if isinstance(found, LLMError):
+                shown.error = found
+            else:
+                shown.logprobs = np.asarray(found, np.float64)
 
 
 @dataclass
@@ -276,40 +236,29 @@ class ShownList:
     """What had to be repaired in the answers."""
 
     @property
-    def is_pending(self) -> bool:
-        """Whether there is a window still to be ranked."""
-        return bool(self.starts) and self.error is None
-
-    @property
     def scores(self) -> np.ndarray:
         """A score per passage: its own, or else 1 / rank."""
         places = np.argsort(self.order)
         return 1 / (1 + places) if self.logprobs is None else self.logprobs[places]
 
-    def next_window(self, size: int) -> list[int]:
-        """The passages of the window that comes next."""
-        start = self.starts[0]
-        return self.order[start : start + size]
-
-    def take_ranking(self, window: list[int], answer: str | LLMError) -> None:
+    def take_ranking(self, window: list[int], answer: list[str] | LLMError) -> None:
         """Put the passages of a window into the order that an answer gives."""
         start = self.starts.pop(0)
         if isinstance(answer, LLMError):
             self.error = answer
             return
-        ranking = parse_ranking(answer, len(window))
+        ranking = parse_ranking(answer[0], len(window))
         if ranking.repairs.get("missing") == len(window):
-            self.error = LLMError(f"no identifier of a passage in the answer {answer!r:.100}")
+            self.error = LLMError(f"no identifier of a passage in the answer {answer[0]!r:.100}")
             return
         self.repairs.update(ranking.repairs)
         self.order[start : start + len(window)] = [window[place] for place in ranking.order]
 
-    def take_logprobs(self, logprobs: Sequence[float] | np.ndarray | LLMError) -> None:
-        """Keep the scores of the places."""
-        if isinstance(logprobs, LLMError):
-            self.error = logprobs
-        else:
-            self.logprobs = np.asarray(logprobs, np.float64)
+
+def shuffled_lists(row: Row, shuffles: int, seed: int) -> list[ShownList]:
+    """The row's passages in random orders, the same in every run."""
+    draws = [generator_of(seed, number, row.query, row.passages) for number in range(shuffles)]
+    return [ShownList(row, draw.permutation(len(row.passages)).tolist()) for draw in draws]
 
 
 def scored_by_lists(lists: Sequence[ShownList]) -> Scored:
@@ -317,22 +266,13 @@ def scored_by_lists(lists: Sequence[ShownList]) -> Scored:
     count, unless all did.
     """
     scores = [shown.scores for shown in lists if shown.error is None]
-    found = scored_with(np.mean(scores, axis=0)) if scores else failed(_first_error(lists))
+    if scores:
+        found = scored_with(np.mean(scores, axis=0))
+    else:
+        found = Scored(error=note("failed", str(lists[0].error)))
     cut = sum(shown.cut for shown in lists)
     repairs: Counter[str] = sum((shown.repairs for shown in lists), Counter())
     return found._replace(cut=cut, repairs=dict(repairs))
-
-
-def shuffled_order(seed: int, number: int, row: Row) -> list[int]:
-    """A random order of the row's passages, the same in every run.
-
-    Args:
-        seed: the teacher's.
-        number: which of the orders, from 0.
-        row: the row.
-    """
-    passages = row.passages
-    return generator_of(seed, number, row.query, passages).permutation(len(passages)).tolist()
 
 
 def window_starts(number: int, window: int, step: int) -> list[int]:
@@ -351,33 +291,30 @@ def window_starts(number: int, window: int, step: int) -> list[int]:
 
 
 def fit_list(
-    llm: LLM,
-    prompt: str,
-    row: Row,
+    teacher: Listwise | ListwiseLogits,
+    shown: ShownList,
     places: list[int],
     identifiers: Sequence[str],
-    *,
-    max_passage_tokens: int,
     answer_tokens: int,
-) -> Fitted:
-    """A prompt that shows some of a row's passages with identifiers, and how many were cut."""
+) -> Prompt | LLMError:
+    """A prompt that shows some of a list's passages, each with its identifier."""
+    row = shown.row
 
     def write(texts: list[str]) -> str:
-        lines = [f"[{name}] {text}" for name, text in zip(identifiers, texts, strict=True)]
-        return prompt.format(query=row.query, passages="\n\n".join(lines), number=len(texts))
+        lines = [f"[{name}] {text}" for name, text in zip(identifiers, texts, strict=False)]
+        return teacher.prompt.format(
+            query=row.query, passages="\n\n".join(lines), number=len(texts)
+        )
 
-    passages = row.passages
-    return fit(
-        llm,
+    prompt, cut = fit(
+        teacher.llm,
         write,
-        [passages[place] for place in places],
-        max_passage_tokens=max_passage_tokens,
+        [row.passages[place] for place in places],
+        max_passage_tokens=teacher.max_passage_tokens,
         answer_tokens=answer_tokens,
     )
-
-
-def _first_error(lists: Sequence[ShownList]) -> LLMError:
-    return next(shown.error for shown in lists if shown.error is not None)
+    shown.cut += cut
+    return prompt
 
 
 def _too_long(row: Row) -> Scored:

@@ -23,7 +23,7 @@ from rir_hf.teaching.teacher import Teacher
 logger = logging.getLogger(__name__)
 
 MARGINS = (0.0, 0.02, 0.05, 0.1, 0.2)
-_MINED = ("neg", "neg_ids", "neg_sims")
+_MINED = ["neg", "neg_ids", "neg_sims"]
 
 
 def recommend_margin(
@@ -98,7 +98,8 @@ def recommend_margin(
             "corpus=..."
         )
     score = ScorePassages(teacher if isinstance(teacher, Teacher) else QueryLikelihood(teacher))
-    rows = _drawn(mined, sample, seed)
+    drawn = np.random.default_rng(seed).permutation(len(mined))[:sample]
+    rows = mined.select(sorted(drawn.tolist()))
     if corpus is not None:
         rows = _mined_at_all(rows, corpus, margins, num_negatives, qrels)
     scored = rows.map(score, batched=True, batch_size=len(rows)).with_format(None).to_list()
@@ -113,10 +114,6 @@ def recommend_margin(
 
 def choose_margin(judged: Sequence[dict[str, Any]], max_false: float) -> dict[str, Any]:
     """The smallest margin with few enough false negatives, or else the one with the fewest.
-
-    Args:
-        judged: `margin` and `false_negatives` of each, by margin.
-        max_false: the share to put up with.
 
     Example:
         >>> shares = {0.0: 0.5, 0.05: 0.3, 0.1: 0.2}
@@ -136,14 +133,7 @@ def choose_margin(judged: Sequence[dict[str, Any]], max_false: float) -> dict[st
 def judge(
     rows: Iterable[dict[str, Any]], margin: float, num_negatives: int, seed: int
 ) -> dict[str, Any]:
-    """What the teacher says about the negatives that mining with this margin gives.
-
-    Args:
-        rows: mined and scored rows.
-        margin: the relative margin.
-        num_negatives: how many negatives of a row count.
-        seed: of the bootstrap.
-    """
+    """What the teacher says about the first negatives of mined and scored rows at a margin."""
     shares: list[float] = []
     similarities: list[float] = []
     difficulties: list[float] = []
@@ -173,11 +163,6 @@ def judge(
         "negatives": negatives,
         "rows": len(shares),
     }
-
-
-def _drawn(rows: Dataset, sample: int, seed: int) -> Dataset:
-    places = np.random.default_rng(seed).permutation(len(rows))[:sample]
-    return rows.select(sorted(places.tolist()))
 
 
 def _places_below(row: dict[str, Any], margin: float) -> list[int]:
@@ -210,9 +195,9 @@ def _mined_at_all(
             corpus, relative_margin=margin, num_negatives=num_negatives, qrels=qrels
         )
         at_each.append(bare.map(step, batched=True))
-    lists = [mined.select_columns(list(_MINED)).with_format(None).to_list() for mined in at_each]
+    lists = [mined.select_columns(_MINED).with_format(None).to_list() for mined in at_each]
     together = [_together(found) for found in zip(*lists, strict=True)]
-    merged = at_each[0].remove_columns(list(_MINED))
+    merged = at_each[0].remove_columns(_MINED)
     for name in _MINED:
         merged = merged.add_column(name, [row[name] for row in together])
     return merged

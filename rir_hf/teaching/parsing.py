@@ -141,8 +141,6 @@ def _plain(text: str) -> str:
 
 
 def _plain_character(character: str) -> str:
-    if character.isascii():
-        return character
     number = _number_in_shape(character)
     return unicodedata.normalize("NFKC", character) if number is None else f" {number} "
 
@@ -154,15 +152,14 @@ def _number_in_shape(character: str) -> int | None:
         >>> [_number_in_shape(character) for character in "③❷⓫⑴²3"]
         [3, 2, 11, 1, None, None]
     """
-    if character.isascii() or unicodedata.category(character) != "No":
+    if unicodedata.category(character) != "No":
         return None
     if unicodedata.decomposition(character).startswith(("<super>", "<sub>", "<fraction>")):
         return None
     number = unicodedata.numeric(character)
-    return int(number) if number.is_integer() and number >= 0 else None
+    return int(number) if number.is_integer() else None
 
 
 def _is_foreign_digit(character: str) -> bool:
-    if character.isascii():
-        return False
-    return character.isdigit() or _number_in_shape(character) is not None
+    is_digit = character.isdigit() or _number_in_shape(character) is not None
+    return is_digit and not character.isascii()

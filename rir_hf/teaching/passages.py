@@ -85,7 +85,7 @@ class ScorePassages(Step):
         return (*added, TEACHER_REPAIRS) if self.teacher.counts_repairs else added
 
     @property
-    def note(self) -> Column | None:
+    def note(self) -> Column:
         """`teacher_error`."""
         return TEACHER_ERROR
 
@@ -94,14 +94,20 @@ class ScorePassages(Step):
         rows = self._read(batch)
         errors = [problem_of(row) for row in rows]
         asked = [row for row, error in zip(rows, errors, strict=True) if error is None]
-        found = iter([_complete(*pair) for pair in zip(asked, self._ask(asked), strict=True)])
+        found = iter(self._ask(asked))
         scored = [next(found) if error is None else Scored(error=error) for error in errors]
-        return self._columns(rows, scored)
+        pairs = list(zip(rows, scored, strict=True))
+        return {
+            "pos_scores": [_part(found.scores, slice(len(row.pos))) for row, found in pairs],
+            "neg_scores": [_part(found.scores, slice(len(row.pos), None)) for row, found in pairs],
+            "teacher_error": [found.error for found in scored],
+            "teacher_cut": [found.cut for found in scored],
+            "teacher_repairs": [{**dict.fromkeys(REPAIRS, 0), **found.repairs} for found in scored],
+        }
 
     def _read(self, batch: Batch) -> list[Row]:
-        queries = [query or "" for query in batch.texts(self.query)]
         columns = zip(
-            queries,
+            [query or "" for query in batch.texts(self.query)],
             positives_of(batch),
             _checked_texts(batch, "neg", batch.lists("neg")),
             extra_columns(batch, self.teacher.inputs),
@@ -112,21 +118,7 @@ class ScorePassages(Step):
     def _ask(self, rows: list[Row]) -> list[Scored]:
         scored = scores_of(self.teacher, rows)
         raise_if_hopeless(self, "teacher", [found.error for found in scored])
-        return scored
-
-    def _columns(self, rows: Sequence[Row], scored: Sequence[Scored]) -> dict[str, Any]:
-        return {
-            "pos_scores": [
-                _part(found, slice(len(row.pos))) for row, found in zip(rows, scored, strict=True)
-            ],
-            "neg_scores": [
-                _part(found, slice(len(row.pos), None))
-                for row, found in zip(rows, scored, strict=True)
-            ],
-            "teacher_error": [found.error for found in scored],
-            "teacher_cut": [found.cut for found in scored],
-            "teacher_repairs": [_all_repairs(found) for found in scored],
-        }
+        return [_complete(row, found) for row, found in zip(rows, scored, strict=True)]
 
 
 def problem_of(row: Row) -> str | None:
@@ -149,26 +141,14 @@ def problem_of(row: Row) -> str | None:
 def positives_of(batch: Batch) -> list[list[str]]:
     """The positives of each row: its list `pos`, or one text in `pos` or `passage`."""
     name = "pos" if "pos" in batch else "passage"
-    rows = [[row] if isinstance(row, str) else row for row in batch.values_of(name)]
+    rows = [[row] if isinstance(row, str) else row or [] for row in batch.values_of(name)]
     for row in rows:
-        if row is not None and not isinstance(row, (list, tuple)):
+        if not isinstance(row, (list, tuple)):
             raise ValueError(
                 f"{batch.who}: the column {name!r} must hold a text or a list of texts, found "
                 f"{type(row).__name__} {row!r:.60}."
             )
-    return _checked_texts(batch, name, [list(row or []) for row in rows])
-
-
-def extra_columns(batch: Batch, inputs: Sequence[Column | OneOf]) -> list[dict[str, Any]]:
-    """The values of each row in those of the columns that are there."""
-    wanted: list[Column] = []
-    for column in inputs:
-        wanted += column if isinstance(column, OneOf) else [column]
-    names = [column.name for column in wanted if column.name in batch]
-    values = [batch.values_of(name) for name in names]
-    if not names:
-        return [{} for _ in range(len(batch))]
-    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+    return _checked_texts(batch, name, rows)
 
 
 def _checked_texts(batch: Batch, name: str, rows: list[list[Any]]) -> list[list[str]]:
@@ -182,24 +162,30 @@ def _checked_texts(batch: Batch, name: str, rows: list[list[Any]]) -> list[list[
     return rows
 
 
+def extra_columns(batch: Batch, inputs: Sequence[Column | OneOf]) -> list[dict[str, Any]]:
+    """The values of each row in those of the columns that are there."""
+    wanted: list[Column] = []
+    for column in inputs:
+        wanted += column if isinstance(column, OneOf) else [column]
+    columns = {
+        column.name: batch.values_of(column.name) for column in wanted if column.name in batch
+    }
+    return [
+        {name: values[place] for name, values in columns.items()} for place in range(len(batch))
+    ]
+
+
 def _complete(row: Row, scored: Scored) -> Scored:
     """What was scored, failed where a passage has no score."""
-    is_missing = np.isnan(_array_of(scored))
-    if scored.error is not None or not is_missing.any():
+    is_missing = np.isnan([] if scored.scores is None else scored.scores)
+    if not is_missing.any():
         return scored
-    return scored._replace(error=note("no_score", _name_of(row, int(is_missing.argmax()))))
+    error = note("no_score", _name_of(row, int(is_missing.argmax())))
+    return scored._replace(scores=None, error=error)
 
 
-def _array_of(scored: Scored) -> np.ndarray:
-    return np.array([] if scored.scores is None else scored.scores, np.float64)
-
-
-def _part(scored: Scored, places: slice) -> list[float] | None:
-    return None if scored.error is not None else _array_of(scored)[places].tolist()
-
-
-def _all_repairs(scored: Scored) -> dict[str, int]:
-    return {kind: scored.repairs.get(kind, 0) for kind in REPAIRS}
+def _part(scores: Sequence[float] | np.ndarray | None, places: slice) -> list[float] | None:
+    return None if scores is None else np.asarray(scores)[places].tolist()
 
 
 def _name_of(row: Row, place: int) -> str:

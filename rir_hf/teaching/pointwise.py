@@ -70,21 +70,15 @@ class QueryLikelihood(Teacher):
     def score(self, rows: Sequence[Row]) -> list[Scored]:
         """The mean log-probability of the query's tokens given each passage."""
         pairs = pairs_of(rows)
-        queries = sorted({row.query for row in rows})
+        queries = [row.query for row in rows]
         length_of = dict(zip(queries, self.llm.count_tokens([*queries]), strict=True))
-        fitted = [
-            fit_pair(
-                self.llm, self.prompt, query, passage, self.max_passage_tokens, length_of[query]
-            )
-            for query, passage in pairs
-        ]
+        fitted = [fit_pair(self, query, passage, length_of[query]) for query, passage in pairs]
 
         def ask(prompts: list[Prompt], positions: list[int]) -> list[Any]:
             return self.llm.sequence_logprobs(prompts, [pairs[at][0] for at in positions])
 
         found = ask_where_fitting([prompt for prompt, _ in fitted], ask)
-        scores = [_mean_of(logprobs) for logprobs in found]
-        return scored_by_row(rows, scores, [cut for _, cut in fitted])
+        return scored_by_row(rows, found, [cut for _, cut in fitted], np.mean)
 
 
 class YesNo(Teacher):
@@ -130,17 +124,14 @@ class YesNo(Teacher):
 
     def score(self, rows: Sequence[Row]) -> list[Scored]:
         """The log-odds of Yes against No for each passage."""
-        fitted = [
-            fit_pair(self.llm, self.prompt, query, passage, self.max_passage_tokens, 1)
-            for query, passage in pairs_of(rows)
-        ]
+        fitted = [fit_pair(self, query, passage, 1) for query, passage in pairs_of(rows)]
 
         def ask(prompts: list[Prompt], _: list[int]) -> list[Any]:
             return self.llm.choice_logprobs(prompts, list(JUDGEMENTS))
 
         found = ask_where_fitting([prompt for prompt, _ in fitted], ask)
-        scores = [_log_odds_of(logprobs) for logprobs in found]
-        return scored_by_row(rows, scores, [cut for _, cut in fitted])
+        cuts = [cut for _, cut in fitted]
+        return scored_by_row(rows, found, cuts, lambda logprobs: logprobs[0] - logprobs[1])
 
 
 class CrossEncoderTeacher(Teacher):
@@ -203,15 +194,15 @@ class CrossEncoderTeacher(Teacher):
         """The logit of each pair of query and passage."""
         pairs = pairs_of(rows)
         texts = [self._cut(query, passage) for query, passage in pairs]
-        fitting = [at for at, text in enumerate(texts) if text]
-        logits = self._predict([(pairs[at][0], texts[at]) for at in fitting])
-        scores: list[float | LLMError] = [LLMError("the query leaves no room for a passage")] * len(
-            pairs
-        )
-        for at, logit in zip(fitting, logits, strict=True):
-            scores[at] = float(logit)
+        shown: list[Prompt | LLMError] = [
+            text or LLMError("the query leaves no room for a passage") for text in texts
+        ]
+
+        def ask(_: list[Prompt], positions: list[int]) -> list[Any]:
+            return self._predict([(pairs[at][0], texts[at]) for at in positions])
+
         cuts = [int(text != passage) for text, (_, passage) in zip(texts, pairs, strict=True)]
-        return scored_by_row(rows, scores, cuts)
+        return scored_by_row(rows, ask_where_fitting(shown, ask), cuts)
 
     def to(self, device: str) -> None:
         """Put the model on `device`, now or when it is loaded."""
@@ -240,17 +231,18 @@ class CrossEncoderTeacher(Teacher):
             trust_remote_code=self.trust_remote_code,
         )
 
-    def _predict(self, pairs: list[tuple[str, str]]) -> Sequence[float] | np.ndarray:
+    def _predict(self, pairs: list[tuple[str, str]]) -> list[float]:
         import torch
 
         if not pairs:
             return []
-        return self._loaded.predict(
+        logits = self._loaded.predict(
             pairs,
             batch_size=self.batch_size,
             activation_fn=torch.nn.Identity(),
             show_progress_bar=False,
         )
+        return [float(logit) for logit in logits]
 
     def _cut(self, query: str, passage: str) -> str:
         """As much of the passage as there is room for beside the query; "" where there is none."""
@@ -264,18 +256,18 @@ class CrossEncoderTeacher(Teacher):
 
 
 def fit_pair(
-    llm: LLM, prompt: str, query: str, passage: str, max_passage_tokens: int, answer_tokens: int
+    teacher: QueryLikelihood | YesNo, query: str, passage: str, answer_tokens: int
 ) -> Fitted:
     """A prompt about one passage that leaves `answer_tokens` free, and whether it was cut."""
 
     def write(passages: list[str]) -> str:
-        return prompt.format(query=query, passage=passages[0])
+        return teacher.prompt.format(query=query, passage=passages[0])
 
     return fit(
-        llm,
+        teacher.llm,
         write,
         [passage],
-        max_passage_tokens=max_passage_tokens,
+        max_passage_tokens=teacher.max_passage_tokens,
         answer_tokens=answer_tokens,
     )
 
@@ -294,17 +286,3 @@ def require_scoring_head(model: Any, revision: str | None, trust_remote_code: bo
             f"{model} is not a cross-encoder: its architecture, {kinds}, has no head that scores. "
             "Name one that has."
         )
-
-
-def _mean_of(logprobs: Any) -> float | LLMError:
-    """The mean of log-probabilities, unless there is an error in their stead."""
-    if isinstance(logprobs, LLMError):
-        return logprobs
-    return float(np.mean(logprobs))
-
-
-def _log_odds_of(logprobs: Any) -> float | LLMError:
-    """The first log-probability less the second, unless there is an error in their stead."""
-    if isinstance(logprobs, LLMError):
-        return logprobs
-    return float(logprobs[0] - logprobs[1])

@@ -19,10 +19,9 @@ from rir_hf.schema import (
     POS_SIMS,
     RELABELLED,
     Column,
-    OneOf,
 )
 
-_ALIGNED = ((POS, NEG), (POS_IDS, NEG_IDS), (POS_SIMS, NEG_SIMS), (POS_SCORES, NEG_SCORES))
+_ALIGNED = ("", "_ids", "_sims", "_scores")  # endings of the columns aligned with pos and neg
 
 
 class RelabelNegatives(Step):
@@ -53,25 +52,15 @@ class RelabelNegatives(Step):
 'relabelled': ['b']}
     """
 
+    inputs = (POS, NEG, POS_SCORES, NEG_SCORES)
+    outputs = (POS, NEG, POS_IDS, NEG_IDS, POS_SIMS, NEG_SIMS, POS_SCORES, NEG_SCORES, RELABELLED)
+
     def __init__(self, *, margin: float = 0.0, action: Literal["move", "drop"] = "move") -> None:
         if not math.isfinite(margin):
             raise ValueError(f"margin must be a number, got {margin}.")
         check_choice("action", action, ("move", "drop"))
         self.margin = margin
         self.action = action
-
-    @property
-    def inputs(self) -> tuple[Column | OneOf, ...]:
-        """Scored rows."""
-        return POS, NEG, POS_SCORES, NEG_SCORES
-
-    @property
-    def outputs(self) -> tuple[Column, ...]:
-        """All columns that are rewritten where they are there, and `relabelled`."""
-        pairs: list[Column] = []
-        for pair in _ALIGNED:
-            pairs += pair
-        return (*pairs, RELABELLED)
 
     def outputs_for(self, columns: Collection[str]) -> tuple[Column, ...]:
         """Those of the aligned columns that are there, and `relabelled`."""
@@ -81,41 +70,19 @@ class RelabelNegatives(Step):
 
     def transform(self, batch: Batch) -> dict[str, Any]:
         """Rewrite the columns row by row."""
-        columns = {
-            column.name: _read(batch, column.name)
-            for column in self.outputs_for(batch.names)
-            if column is not RELABELLED
-        }
+        names = [column.name for column in self.outputs_for(batch.names)]
+        columns = {name: _read(batch, name) for name in names if name != "relabelled"}
         _require_alignment(columns)
-        places = [
-            places_above(positives or [], negatives or [], self.margin)
-            for positives, negatives in zip(
-                columns["pos_scores"], columns["neg_scores"], strict=True
-            )
-        ]
-        names = columns.get("neg_ids", columns["neg"])
-        taken = [_taken(row, out) for row, out in zip(names, places, strict=True)]
-        rewritten: dict[str, Any] = {}
-        for positive, negative in _ALIGNED:
-            rewritten |= self._rewrite(columns, positive.name, negative.name, places)
-        return {**rewritten, "relabelled": taken}
-
-    def _rewrite(
-        self, columns: dict[str, list[Any]], positive: str, negative: str, places: list[list[int]]
-    ) -> dict[str, Any]:
-        """A pair of columns, or the one of them that is there, without or with what is moved."""
-        found = {}
-        if negative in columns:
-            found[negative] = [
-                _left(row, out) for row, out in zip(columns[negative], places, strict=True)
-            ]
-        if positive in columns:
-            others = columns.get(negative, [None] * len(places))
-            found[positive] = [
-                _joined(row, other, out) if out and self.action == "move" else row
-                for row, other, out in zip(columns[positive], others, places, strict=True)
-            ]
-        return found
+        scores = zip(columns["pos_scores"], columns["neg_scores"], strict=True)
+        out = [places_above(pos or [], neg or [], self.margin) for pos, neg in scores]
+        taken = _taken(columns.get("neg_ids", columns["neg"]), out)
+        for ending in _ALIGNED:
+            positives, negatives = columns.get(f"pos{ending}"), columns.get(f"neg{ending}")
+            if positives is not None and self.action == "move":
+                columns[f"pos{ending}"] = _joined(positives, _taken(negatives, out))
+            if negatives is not None:
+                columns[f"neg{ending}"] = _left(negatives, out)
+        return {**columns, "relabelled": taken}
 
 
 def places_above(
@@ -139,11 +106,11 @@ def _read(batch: Batch, name: str) -> list[Any]:
     if name in ("pos", "pos_ids"):
         rows = [row if row is None or isinstance(row, list) else [row] for row in rows]
     if name.endswith("_ids"):
-        return [None if row is None else [_text_of(value) for value in row] for row in rows]
+        return [None if row is None else [_as_text(value) for value in row] for row in rows]
     return rows
 
 
-def _text_of(value: Any) -> str | None:
+def _as_text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
@@ -159,17 +126,21 @@ def _require_alignment(columns: dict[str, list[Any]]) -> None:
                 )
 
 
-def _taken(row: list[Any] | None, places: list[int]) -> list[Any]:
-    return [(row or [])[place] for place in places]
+def _taken(rows: list[Any] | None, out: list[list[int]]) -> list[list[Any]]:
+    """The values that are taken out of each row; nulls where the column is not there."""
+    if rows is None:
+        return [[None] * len(places) for places in out]
+    return [[row[place] for place in places] for row, places in zip(rows, out, strict=True)]
 
 
-def _left(row: list[Any] | None, places: list[int]) -> list[Any] | None:
-    if row is None or not places:
-        return row
-    return [value for place, value in enumerate(row) if place not in places]
+def _left(rows: list[Any], out: list[list[int]]) -> list[Any]:
+    """The rows without what is taken out."""
+    return [
+        [value for place, value in enumerate(row) if place not in places] if places else row
+        for row, places in zip(rows, out, strict=True)
+    ]
 
 
-def _joined(row: list[Any] | None, others: list[Any] | None, places: list[int]) -> list[Any]:
-    """The positives with the negatives that are moved; null where nothing is known of one."""
-    moved = [None if others is None else others[place] for place in places]
-    return [*(row or []), *moved]
+def _joined(rows: list[Any], moved: list[list[Any]]) -> list[Any]:
+    """The rows with what is moved to their end."""
+    return [[*row, *more] if more else row for row, more in zip(rows, moved, strict=True)]

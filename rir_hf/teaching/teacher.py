@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -106,16 +105,25 @@ def scores_of(teacher: Teacher, rows: Sequence[Row]) -> list[Scored]:
     return [_checked(scored, row, name) for scored, row in zip(found, rows, strict=True)]
 
 
+def _checked(scored: Scored, row: Row, name: str) -> Scored:
+    if scored.error is not None:
+        return scored._replace(scores=None)
+    scores = np.array([] if scored.scores is None else scored.scores, np.float64)
+    if scores.shape != (len(row.passages),):
+        raise ValueError(
+            f"{name} gave {len(scores)} scores for the {len(row.passages)} passages of the query "
+            f"{row.query!r:.60}."
+        )
+    if np.isinf(scores).any():
+        return scored._replace(scores=None, error=note("failed", "an infinite score"))
+    return scored._replace(scores=scores)
+
+
 def scored_with(scores: np.ndarray) -> Scored:
     """A model's scores; what is not a number fails the row."""
     if np.isfinite(scores).all():
         return Scored(scores)
     return Scored(error=note("failed", "a score that is not a number"))
-
-
-def failed(error: LLMError) -> Scored:
-    """What is said about a row whose model failed."""
-    return Scored(error=note("failed", str(error)))
 
 
 def prompt_for(
@@ -125,8 +133,7 @@ def prompt_for(
     needed: set[str],
     optional: frozenset[str] = frozenset(),
 ) -> str:
-    """The prompt of a teacher: the caller's, or else the package's, with a cue for a model that
-    only continues a text.
+    """The caller's prompt, or the package's with a cue for a model that only continues a text.
 
     Args:
         name: the teacher's in `TEACHER_PROMPTS`.
@@ -134,9 +141,6 @@ def prompt_for(
         llm: the model to be asked.
         needed: fields that a prompt must have.
         optional: fields that it may have.
-
-    Raises:
-        ValueError: the caller's prompt lacks a field, or has one that nothing fills.
     """
     if prompt is not None:
         check_fields("prompt", prompt, needed, needed | optional)
@@ -158,14 +162,18 @@ def pairs_of(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def scored_by_row(
-    rows: Sequence[Row], scores: Sequence[float | LLMError], cuts: Sequence[int]
+    rows: Sequence[Row],
+    results: Sequence[Any],
+    cuts: Sequence[int],
+    to_score: Callable[[Any], float] = float,
 ) -> list[Scored]:
-    """Put scores that were found pair by pair together again; one failed passage fails its row.
+    """Put together again what was found pair by pair; one failed passage fails its row.
 
     Args:
         rows: the rows whose pairs were scored.
-        scores: the score of each of `pairs_of(rows)`, or why it has none.
+        results: what the model said of each of `pairs_of(rows)`, or an `LLMError`.
         cuts: 1 for each pair whose passage was cut, 0 for the others.
+        to_score: makes a score of a result.
 
     Example:
         >>> rows = [Row("q", ["a"], ["b"]), Row("r", [], ["c"])]
@@ -173,29 +181,19 @@ def scored_by_row(
         >>> [(scored.scores.tolist(), scored.cut) for scored in found]
         [([0.5, 0.25], 1), ([1.0], 0)]
     """
-    found = iter(zip(scores, cuts, strict=True))
-    return [_scored_together(list(islice(found, len(row.passages)))) for row in rows]
+    scored: list[Scored] = []
+    start = 0
+    for row in rows:
+        of_row = slice(start, start + len(row.passages))
+        start = of_row.stop
+        found = _scored_together(results[of_row], to_score)
+        scored.append(found._replace(cut=sum(cuts[of_row])))
+    return scored
 
 
-def _scored_together(pairs: list[tuple[float | LLMError, int]]) -> Scored:
-    cut = sum(was_cut for _, was_cut in pairs)
-    errors = [score for score, _ in pairs if isinstance(score, LLMError)]
+def _scored_together(results: Sequence[Any], to_score: Callable[[Any], float]) -> Scored:
+    errors = [result for result in results if isinstance(result, LLMError)]
     if errors:
-        why = note("failed", f"{len(errors)} of {len(pairs)} passages: {errors[0]}")
-        return Scored(error=why, cut=cut)
-    scores = np.array([score for score, _ in pairs], np.float64)
-    return scored_with(scores)._replace(cut=cut)
-
-
-def _checked(scored: Scored, row: Row, name: str) -> Scored:
-    if scored.error is not None:
-        return scored
-    scores = np.array([] if scored.scores is None else scored.scores, np.float64)
-    if scores.shape != (len(row.passages),):
-        raise ValueError(
-            f"{name} gave {len(scores)} scores for the {len(row.passages)} passages of the query "
-            f"{row.query!r:.60}."
-        )
-    if np.isinf(scores).any():
-        return scored._replace(scores=None, error=note("failed", "an infinite score"))
-    return scored._replace(scores=scores)
+        why = f"{len(errors)} of {len(results)} passages: {errors[0]}"
+        return Scored(error=note("failed", why))
+    return scored_with(np.array([to_score(result) for result in results], np.float64))

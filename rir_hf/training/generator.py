@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 
 from rir_hf.core.columns import check_at_least, require_dataset
+from rir_hf.core.configured import require_place
 from rir_hf.export.generators import to_trl, trl_lengths
 from rir_hf.models.gguf import unpacked_gguf
 from rir_hf.training.retriever import output_folder, require_extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 
 def train_generator(
@@ -84,6 +82,7 @@ def train_generator(
     Raises:
         ImportError: the extra `train` is not installed.
         ValueError: no pair, all prompts too long, or `merged_output` with `full`.
+        FileNotFoundError: `model` is a path at which nothing is.
         NotADirectoryError: an output is a file.
 
     Example:
@@ -119,14 +118,22 @@ def train_generator(
         logging_steps=logging_steps,
         seed=seed,
     )
+    from peft import LoraConfig
     from trl import DPOTrainer
 
+    adapter = LoraConfig(
+        r=lora_r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
     trainer = DPOTrainer(
         model=generator,
         args=settings,
         train_dataset=data,
         processing_class=tokenizer,
-        peft_config=None if full else _lora(lora_r, lora_alpha, lora_dropout),
+        peft_config=None if full else adapter,
     )
     trainer.train()
     trainer.save_model()
@@ -142,6 +149,7 @@ def _load(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    require_place(model)
     source = os.fspath(model)
     if gguf_file is not None:
         source = str(unpacked_gguf(Path(source, gguf_file)))
@@ -175,18 +183,6 @@ def _settings(**options: Any) -> Any:
         save_strategy="no",
         report_to="none",
         **options,
-    )
-
-
-def _lora(r: int, alpha: int, dropout: float) -> Any:
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=r,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
     )
 
 

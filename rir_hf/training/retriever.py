@@ -6,14 +6,16 @@ import importlib.util
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 from datasets import Dataset
 
 from rir_hf.core.columns import check_at_least, check_choice, require_dataset
+from rir_hf.core.configured import require_place
 from rir_hf.export.retrievers import to_sentence_transformers
 from rir_hf.export.scores import Rescale
 from rir_hf.schema import NEG_SCORES, POS_SCORES, QUERY
+from rir_hf.training.losses import Loss
 
 if TYPE_CHECKING:
     import torch
@@ -21,28 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOSSES = (
-    "CachedMultipleNegativesRankingLoss",
-    "CoSENTLoss",
-    "ContrastiveLoss",
-    "DistillKLDivLoss",
-    "MarginMSELoss",
-    "MultipleNegativesRankingLoss",
-    "OnlineContrastiveLoss",
-    "TripletLoss",
-)
 _SCALED = ("CachedMultipleNegativesRankingLoss", "CoSENTLoss", "MultipleNegativesRankingLoss")
-
-Loss = Literal[
-    "CachedMultipleNegativesRankingLoss",
-    "CoSENTLoss",
-    "ContrastiveLoss",
-    "DistillKLDivLoss",
-    "MarginMSELoss",
-    "MultipleNegativesRankingLoss",
-    "OnlineContrastiveLoss",
-    "TripletLoss",
-]
 
 
 def train_retriever(
@@ -109,6 +90,7 @@ def train_retriever(
     Raises:
         ImportError: the extra `train` is not installed.
         ValueError: an unknown loss, a column or an option that does not fit, or no usable row.
+        FileNotFoundError: `model` is a path at which nothing is.
         NotADirectoryError: `output` is a file.
 
     Example:
@@ -121,7 +103,7 @@ def train_retriever(
     check_at_least("max_length", max_length, 1)
     folder = output_folder(output)
     name = loss or _usual_loss(rows)
-    check_choice("loss", name, LOSSES)
+    check_choice("loss", name, get_args(Loss))
     data = to_sentence_transformers(rows, loss=name, num_negatives=num_negatives, rescale=rescale)
     logger.info("%s on %d rows: %s", name, len(data), ", ".join(data.column_names))
     encoder, length = _load(model, revision, max_length, train_length)
@@ -139,9 +121,11 @@ def train_retriever(
     )
     from sentence_transformers import SentenceTransformerTrainer
 
-    objective = _loss(name, encoder, scale, temperature)
     trainer = SentenceTransformerTrainer(
-        model=encoder, args=settings, train_dataset=data, loss=objective
+        model=encoder,
+        args=settings,
+        train_dataset=data,
+        loss=_loss(name, encoder, scale, temperature),
     )
     trainer.train()
     encoder.max_seq_length = length
@@ -179,6 +163,7 @@ def _load(
     """The model, cutting texts as training wants them, and the length to be set afterwards."""
     from sentence_transformers import SentenceTransformer
 
+    require_place(model)
     encoder = SentenceTransformer(os.fspath(model), revision=revision)
     length = min(max_length, encoder.max_seq_length or max_length)
     encoder.max_seq_length = min(train_length or length, length)

@@ -14,12 +14,16 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 @pytest.fixture(scope="session")
 def collection(faq_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty questions and answers in BEIR layout, with pairs beside."""
     folder = tmp_path_factory.mktemp("collection")
-    lines = faq_file.read_text(encoding="utf-8").splitlines()[:40]
-    rows = [json.loads(line) for line in lines]
+    rows = read_lines(faq_file)[:40]
     write_lines(
         folder / "corpus.jsonl",
         [{"_id": f"a-{row['id']}", "title": "", "text": row["a"]} for row in rows],

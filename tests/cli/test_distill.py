@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,33 +12,23 @@ from typing import Any
 import pytest
 
 from rir_hf.cli.main import main
-from tests.cli.conftest import write_lines
+from tests.cli.conftest import read_lines, write_lines
 from tests.openai_server import OpenAIServer, Reply, completion, failure, late
 
 
 @pytest.fixture
 def data(collection: Path, tmp_path: Path) -> Path:
     """Two datasets of eight rows."""
-    lines = (collection / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    texts = [row["passage"] for row in rows]
-    for name, first in (("first", 0), ("second", 8)):
+    pairs = read_lines(collection / "pairs.jsonl")
+    texts = [pair["passage"] for pair in pairs]
+    rows = [
+        {"query": pair["query"], "pos": [texts[place]], "neg": texts[place + 1 : place + 5]}
+        for place, pair in enumerate(pairs[:16])
+    ]
+    for name, part in (("first", rows[:8]), ("second", rows[8:])):
         (tmp_path / "data" / name).mkdir(parents=True)
-        scored = [
-            {
-                "query": rows[place]["query"],
-                "pos": [texts[place]],
-                "neg": texts[place + 1 : place + 5],
-            }
-            for place in range(first, first + 8)
-        ]
-        write_lines(tmp_path / "data" / name / "train.jsonl", scored)
+        write_lines(tmp_path / "data" / name / "train.jsonl", part)
     return tmp_path / "data"
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """Rows of JSON lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def distill(server: OpenAIServer, *options: object) -> None:
@@ -53,12 +42,12 @@ def judge(_: dict[str, Any], __: int) -> Reply:
 
 
 def test_every_dataset_is_scored_and_nothing_asked_twice(data: Path, tmp_path: Path) -> None:
-    before = {name: read(data / name / "train.jsonl") for name in ("first", "second")}
+    before = {name: read_lines(data / name / "train.jsonl") for name in ("first", "second")}
     with OpenAIServer(judge) as server:
         distill(server, "--dataset_path", data, "--output_dir", tmp_path / "out")
         for name, rows in before.items():
-            assert read(data / name / "train.jsonl") == rows
-            scored = read(tmp_path / "out" / name / "train.jsonl")
+            assert read_lines(data / name / "train.jsonl") == rows
+            scored = read_lines(tmp_path / "out" / name / "train.jsonl")
             assert [{key: row[key] for key in rows[0]} for row in scored] == rows
             assert {(len(row["pos_scores"]), len(row["neg_scores"])) for row in scored} == {(1, 4)}
         assert len(server.requests) == 16
@@ -66,16 +55,16 @@ def test_every_dataset_is_scored_and_nothing_asked_twice(data: Path, tmp_path: P
         distill(server, "--dataset_path", data, "--dataset_name", "first")
         distill(server, "--dataset_path", data / "first")
         assert len(server.requests) == 16
-        assert read(data / "first" / "train.jsonl") == read(
+        assert read_lines(data / "first" / "train.jsonl") == read_lines(
             tmp_path / "out" / "first" / "train.jsonl"
         )
-        assert read(data / "second" / "train.jsonl") == before["second"]
+        assert read_lines(data / "second" / "train.jsonl") == before["second"]
         distill(server, "--dataset_path", data / "first", "--overwrite")
         assert len(server.requests) == 24
 
 
 def test_in_place_nothing_else_changes(data: Path, tmp_path: Path) -> None:
-    row = read(data / "first" / "train.jsonl")[0]
+    row = read_lines(data / "first" / "train.jsonl")[0]
     more = {"date": "2024-01-31", "weight": 0.1234567890123456789, "big": 2**60, "half": "\ud83d"}
     file = tmp_path / "store" / "rows.jsonl"
     file.parent.mkdir()
@@ -86,7 +75,7 @@ def test_in_place_nothing_else_changes(data: Path, tmp_path: Path) -> None:
     link.symlink_to(file)
     with OpenAIServer(judge) as server:
         distill(server, "--dataset_path", data, "--dataset_name", "linked")
-    first, second = read(file)
+    first, second = read_lines(file)
     assert {name: first[name] for name in more} == more
     assert first["tags"] == [1, "a"]
     assert "tags" not in second
@@ -98,7 +87,7 @@ def test_in_place_nothing_else_changes(data: Path, tmp_path: Path) -> None:
 
 def test_rows_that_failed_are_asked_again(data: Path) -> None:
     file = data / "first" / "train.jsonl"
-    refused = read(file)[3]["query"]
+    refused = read_lines(file)[3]["query"]
 
     def refuse(body: dict[str, Any], tries: int) -> Reply:
         return failure(400) if refused in str(body["messages"]) else judge(body, tries)
@@ -106,27 +95,21 @@ def test_rows_that_failed_are_asked_again(data: Path) -> None:
     first = ["--dataset_path", data, "--dataset_name", "first", "--seed", 7]
     with OpenAIServer(refuse) as server:
         distill(server, *first)
-        assert [row["query"] for row in read(file) if row["teacher_error"]] == [refused]
+        assert [row["query"] for row in read_lines(file) if row["teacher_error"]] == [refused]
         server.answer = judge
         asked = len(server.requests)
         distill(server, *first)
         assert len(server.requests) == asked + 1
-    assert not [row for row in read(file) if row["teacher_error"]]
+    assert not [row for row in read_lines(file) if row["teacher_error"]]
 
 
 def test_each_method_is_its_teacher(data: Path, tiny_lm: str, tmp_path: Path) -> None:
     for method in ("query_likelihood", "yes_no", "listwise_logits"):
         command = ["distill", "--dataset_path", data / "first", "--generate_model_path", tiny_lm]
-        command += [
-            "--method",
-            method,
-            "--max_passage_tokens",
-            20,
-            "--output_dir",
-            tmp_path / method,
-        ]
+        command += ["--method", method, "--max_passage_tokens", 20]
+        command += ["--output_dir", tmp_path / method]
         assert main(list(map(str, command))) == 0
-        assert len(read(tmp_path / method / "first" / "train.jsonl")[0]["neg_scores"]) == 4
+        assert len(read_lines(tmp_path / method / "first" / "train.jsonl")[0]["neg_scores"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -135,7 +118,6 @@ def test_each_method_is_its_teacher(data: Path, tiny_lm: str, tmp_path: Path) ->
         (["--dataset_name", "third"], "no train.jsonl in"),
         (["--base_url", "http://localhost"], "--base_url goes with --model_type gpt"),
         (["--window", "4", "--step", "5"], "step between 1 and window"),
-        (["--method", "asking"], "--method must be"),
     ],
 )
 def test_what_cannot_be_done_is_said_first(
@@ -165,15 +147,8 @@ def test_a_killed_run_leaves_the_file_as_it_was(data: Path) -> None:
     before = path.read_bytes()
     with OpenAIServer(hang) as server:
         command = [sys.executable, "-m", "rir_hf.cli.main", "distill", "--dataset_path", str(data)]
-        command += [
-            "--dataset_name",
-            "first",
-            "--model_type",
-            "gpt",
-            "--generate_model_path",
-            "any",
-        ]
-        command += ["--base_url", server.base_url, "--api_key", "none"]
+        command += ["--dataset_name", "first", "--base_url", server.base_url, "--api_key", "none"]
+        command += ["--model_type", "gpt", "--generate_model_path", "any"]
         running = subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.DEVNULL)
         assert asked.wait(120)
         running.kill()

@@ -11,19 +11,14 @@ from rir_hf.generation.drafting import clean_query, read_yes_or_no, storable
 @pytest.mark.parametrize(
     ("text", "query"),
     [
-        ("What is it?", "What is it?"),
         ('"What is it?"', "What is it?"),
         ('"A" and "B"?', '"A" and "B"?'),
         ("Query: What is it?\n\nThis query asks ...", "What is it?"),
-        ("**Question:** What is it?", "What is it?"),
         ("Sure! Here is one:\n\n- What is it?", "What is it?"),
         ("<think>Hm.\nWhy?</think>\n\n1. What is it?\n2. Why?", "What is it?"),
         ("<think>Hm.", ""),
-        (" \n \n", ""),
-        ("2020: what happened?", "2020: what happened?"),
         ("2. Weltkrieg: wann begann er?", "2. Weltkrieg: wann begann er?"),
         ("What are the steps:\n1. a\n2. b", "What are the steps:"),
-        ("Sure! Here is a question about roofs.\nWhat is a roof?", "What is a roof?"),
         ("Question 1: What is it?", "What is it?"),
     ],
 )
@@ -39,9 +34,6 @@ def test_an_argument_keeps_its_paragraphs() -> None:
 @pytest.mark.parametrize(
     ("answer", "says_yes"),
     [
-        ("Yes.", True),
-        ("No", False),
-        ("**Yes**", True),
         ("Yes, there is no better one.", True),
         ("No, it is not.", False),
         ("<think>No?</think> yes", True),

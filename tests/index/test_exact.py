@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rir_hf.index.exact import ArrayVectors, Marks, Nearest, longest_of, nearest_below
+from rir_hf.index.exact import Marks, Nearest, nearest_below
 from tests.index.vectors import exact_scores, ranking, unit_vectors
 
 
@@ -90,14 +90,6 @@ def test_ten_thousand_equal_passages_come_in_the_order_of_the_corpus() -> None:
     assert found.positions.tolist() == [[0, 1, 2, 3, 4]] * 3
 
 
-def test_where_nothing_lies_below_the_ceiling_the_row_is_empty_and_all_lie_above() -> None:
-    queries, passages = unit_vectors(2, 4, 0), unit_vectors(700, 4, 1)
-    found = nearest_below(queries, passages, 3, np.array([-2.0, np.inf]))
-    assert found.positions[0].tolist() == [-1, -1, -1]
-    assert found.above.tolist() == [700, 0]
-    assert (found.positions[1] >= 0).all()
-
-
 def test_torch_proposes_the_same_as_numpy() -> None:
     queries, passages = unit_vectors(50, 16, 3), unit_vectors(5000, 16, 4)
     passages[100:200] = passages[7]
@@ -111,4 +103,4 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
     passages = unit_vectors(3, 4, 0)
     passages[1, 1] = np.nan
     with pytest.raises(ValueError, match="NaN or infinite"):
-        longest_of(ArrayVectors(passages))
+        nearest_below(passages[:1], passages, 1)

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import faiss
-import numpy as np
 import pytest
 from datasets import Dataset, load_from_disk
 
@@ -29,8 +28,9 @@ def hits(corpus: Dataset) -> list[list[str]]:
     return queries_of(VECTORS[:5]).map(Search(corpus, k=3), batched=True)["hit_ids"][:]
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])
-@pytest.mark.parametrize("bytes_left", [0, 10, 30, -4096, -1])
+@pytest.mark.parametrize(
+    ("factory", "bytes_left"), [("Flat", 0), ("Flat", 30), ("Flat", -4096), ("IVF4,Flat", -1)]
+)
 def test_an_index_file_that_was_cut_is_built_again(
     corpus: Dataset, factory: str, bytes_left: int
 ) -> None:
@@ -56,7 +56,7 @@ def test_another_corpus_s_index_under_the_name_of_this_one_is_not_taken(
     assert hits(attach_index(corpus)) == expected
 
 
-@pytest.mark.parametrize("size", [0, 30, 2000, -4096])
+@pytest.mark.parametrize("size", [0, 30, -4096])
 def test_a_file_of_faiss_that_was_cut_is_a_clear_error(
     corpus: Dataset, tmp_path: Path, size: int
 ) -> None:
@@ -96,10 +96,3 @@ def test_what_a_killed_process_left_half_written_is_removed_a_day_later(
     os.utime(old, (0, 0))
     attach_index(corpus)
     assert (old.exists(), new.exists()) == (False, True)
-
-
-def test_vectors_of_a_memory_mapped_index_are_those_of_the_corpus(corpus: Dataset) -> None:
-    from rir_hf.index.files import vectors_in
-
-    index = attach_index(corpus).get_index("embedding").faiss_index
-    np.testing.assert_array_equal(vectors_in(index), VECTORS)

@@ -93,16 +93,6 @@ def test_a_blend_goes_to_another_device_with_all_its_members() -> None:
     assert [llm.place for llm in llms] == ["cuda:1", "cuda:1"]
 
 
-def test_weights_and_members_are_part_of_the_key() -> None:
-    keys = [
-        Blend([Similarities()]).key(),
-        Blend([Similarities()], weights=[2]).key(),
-        Blend([YesNo(Judge())]).key(),
-    ]
-    assert len({str(key) for key in keys}) == 3
-    assert Blend([Similarities()], weights=[1]).key() == keys[0]
-
-
 def test_bad_members_and_weights_are_refused_at_once() -> None:
     with pytest.raises(TypeError, match="Blend takes teachers, got Judge"):
         Blend([Judge()])  # type: ignore[list-item]  # that is the point

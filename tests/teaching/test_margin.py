@@ -73,12 +73,11 @@ def test_where_no_margin_is_good_enough_it_is_the_best_one_and_says_so(mined: Da
     assert (found["margin"], found["is_met"]) == (0.0, False)
 
 
-@pytest.mark.parametrize("margins", [[0.0, 0.02, 0.05, 0.1], [0.2]])
 def test_rows_mined_without_margin_answer_without_the_corpus(
-    planted: tuple[Dataset, Dataset], mined: Dataset, margins: list[float]
+    planted: tuple[Dataset, Dataset], mined: Dataset
 ) -> None:
     corpus, pairs = planted
-    teacher = YesNo(Judge())
+    teacher, margins = YesNo(Judge()), [0.0, 0.02, 0.1, 0.2]
     own = recommend_margin(mined, teacher, 20, margins=margins, num_negatives=3)
     searched = recommend_margin(pairs, teacher, 20, margins=margins, num_negatives=3, corpus=corpus)
     assert own["margins"].to_list() == searched["margins"].to_list()

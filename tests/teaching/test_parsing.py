@@ -12,19 +12,10 @@ from rir_hf.schema import REPAIRS
 from rir_hf.teaching.parsing import parse_ranking
 
 ANSWERS: dict[str, tuple[str, list[int], dict[str, int]]] = {
-    "as asked": ("[2] > [3] > [1]", [1, 2, 0], {}),
-    "without spaces": ("[3]>[1]>[2]", [2, 0, 1], {}),
     "partial": ("[3]>[1]", [2, 0, 1], {"missing": 1}),
     "a plain list": ("3, 1, 2", [2, 0, 1], {}),
-    "a list without spaces": ("3,1,2", [2, 0, 1], {}),
-    "several in one bracket": ("[3, 1] > [2]", [2, 0, 1], {}),
     "a ranking in one bracket": ("[3 > 1 > 2]", [2, 0, 1], {}),
     "zero-based": ("[2] > [0] > [1]", [2, 0, 1], {"zero_based": 1}),
-    "zero-based, one too many": (
-        "[3] > [0] > [1]",
-        [0, 1, 2],
-        {"zero_based": 1, "out_of_range": 1, "missing": 1},
-    ),
     "repeats": ("[2] > [2] > [1] > [2] > [3]", [1, 0, 2], {"repeated": 2}),
     "out of range": ("[7] > [2] > [1] > [3]", [1, 0, 2], {"out_of_range": 1}),
     "a number no integer holds": (
@@ -45,30 +36,19 @@ ANSWERS: dict[str, tuple[str, list[int], dict[str, int]]] = {
         [1, 0, 2],
         {"thinking": 1},
     ),
-    "thoughts without a beginning": (
-        "maybe [1]\n</think>\n\n[2] > [1] > [3]",
-        [1, 0, 2],
-        {"thinking": 1},
-    ),
     "thoughts without an end": (
         "<think>Let me see. [3] could be",
         [0, 1, 2],
         {"thinking": 1, "missing": 3},
     ),
     "full-width digits": ("［３］ > ［１］ > ［２］", [2, 0, 1], {"digits": 3}),
-    "Arabic digits": ("[٣] > [١] > [٢]", [2, 0, 1], {"digits": 3}),
-    "circled digits": ("③ > ① > ②", [2, 0, 1], {"digits": 3}),
     "circled digits without a gap": ("③①②", [2, 0, 1], {"digits": 3}),
-    "black discs in brackets": ("[❷] > [❶] > [❸]", [1, 0, 2], {"digits": 3}),
     "other discs": ("➌ > ➀ > ⓶", [2, 0, 1], {"digits": 3}),
     "letters": ("[B] > [A] > [C]", [1, 0, 2], {"letters": 3}),
-    "letters in one bracket": ("[b, a] > [c]", [1, 0, 2], {"letters": 3}),
     "bare letters": ("B > A", [1, 0, 2], {"letters": 2, "missing": 1}),
-    "one letter": ("C.", [2, 0, 1], {"letters": 1, "missing": 2}),
     "numbers beside letters": ("[A] or [2] > [1] > [3]", [1, 0, 2], {}),
     "a checked box": ("[x] 2, 1, 3", [1, 0, 2], {}),
     "no letters but a word": ("N/A", [0, 1, 2], {"missing": 3}),
-    "JSON": ('{"ranking": [3, 1, 2]}', [2, 0, 1], {}),
     "JSON with texts": ('["3", "1", "2"]', [2, 0, 1], {}),
     "JSON with scores": (
         '[{"id": 2, "score": 0.91}, {"id": 3, "score": 0.5}, {"id": 1, "score": 0.1}]',
@@ -76,11 +56,7 @@ ANSWERS: dict[str, tuple[str, list[int], dict[str, int]]] = {
         {},
     ),
     "a numbered list": ("1. Passage 3\n2. Passage 1\n3. Passage 2", [2, 0, 1], {}),
-    "a numbered list with identifiers": ("1. [3]\n2. [1]\n3. [2]", [2, 0, 1], {}),
     "one number per line": ("3.\n1.\n2.", [2, 0, 1], {}),
-    "negative numbers": ("-3, -1, -2", [2, 0, 1], {}),
-    "markdown": ("**[2]** > **[1]** > **[3]**", [1, 0, 2], {}),
-    "empty": ("", [0, 1, 2], {"missing": 3}),
     "a refusal": ("I cannot rank these passages.", [0, 1, 2], {"missing": 3}),
 }
 
@@ -115,24 +91,8 @@ def test_a_perfect_answer_is_read_as_it_is(order: list[int]) -> None:
     assert parse_ranking(text, 20) == ([number - 1 for number in order], {})
 
 
-@pytest.mark.parametrize(
-    "piece",
-    [
-        "\n",
-        " ",
-        "[",
-        "[ ",
-        "1.\n",
-        "1. ",
-        "1.1",
-        "9",
-        "<think>",
-        "[passage ",
-        "\u0301\u0323",
-        "❷",
-        "A ",
-    ],
-)
-def test_a_long_answer_of_anything_is_read(piece: str) -> None:
+def test_a_long_answer_of_anything_is_read() -> None:
     """In quadratic time some of these would take minutes."""
-    assert sorted(parse_ranking(piece * 100_000, 5).order) == list(range(5))
+    pieces = "\n", "[ ", "1.\n", "1. ", "1.1", "<think>", "[passage ", "\u0301\u0323", "❷", "A "
+    for piece in pieces:
+        assert sorted(parse_ranking(piece * 100_000, 5).order) == list(range(5))

@@ -88,6 +88,8 @@ def test_wrong_input_is_named_before_training(pairs: Dataset, tiny_lm: str, tmp_
         train_generator(pairs, tiny_lm, tmp_path, max_length=3)
     with pytest.raises(ValueError, match="merged_output goes with LoRA"):
         train_generator(pairs, tiny_lm, tmp_path, full=True, merged_output=tmp_path / "merged")
+    with pytest.raises(FileNotFoundError, match="no model at ./none"):
+        train_generator(pairs, "./none", tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="is a file"):
         train_generator(pairs, tiny_lm, tmp_path / "file")

@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset
 
 from rir_hf.models.retriever import Retriever
-from rir_hf.training.retriever import LOSSES, train_retriever
+from rir_hf.training.retriever import train_retriever
 
 QUICK = {"max_steps": 2, "batch_size": 4, "max_length": 32, "learning_rate": 1e-3}
 
@@ -41,6 +41,8 @@ def vector(model: str | Path) -> np.ndarray:
 def test_a_retriever_is_trained_by_what_the_rows_hold_and_saved(
     scored: bool, rows: Dataset, minilm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from sentence_transformers import SentenceTransformer
+
     rows = rows if scored else rows.remove_columns(["pos_scores", "neg_scores"])
     with caplog.at_level(logging.INFO, "rir_hf"):
         folder = train_retriever(rows, minilm, tmp_path / "tuned", train_length=16, **QUICK)
@@ -49,16 +51,8 @@ def test_a_retriever_is_trained_by_what_the_rows_hold_and_saved(
     contrasted = f"MultipleNegativesRankingLoss on 8 rows: {names}"
     assert caplog.messages[0] == (distilled if scored else contrasted)
     assert folder == tmp_path / "tuned"
+    assert SentenceTransformer(str(folder)).max_seq_length == 32  # not train_length
     assert not np.allclose(vector(minilm), vector(folder), atol=1e-3)
-
-
-def test_a_tuned_model_cuts_texts_at_max_length_not_at_train_length(
-    rows: Dataset, minilm: str, tmp_path: Path
-) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    folder = train_retriever(rows, minilm, tmp_path, train_length=16, **QUICK)
-    assert SentenceTransformer(str(folder)).max_seq_length == 32
 
 
 @pytest.mark.slow
@@ -83,5 +77,7 @@ def test_wrong_input_is_named_before_a_model_is_loaded(rows: Dataset, tmp_path: 
         with pytest.raises(ValueError, match=message):
             train_retriever(rows, "no-such-model", tmp_path / "tuned", **options)
     (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match="no model at ./none"):
+        train_retriever(rows, "./none", tmp_path / "tuned")
     with pytest.raises(NotADirectoryError, match="is a file"):
         train_retriever(rows, "no-such-model", tmp_path / "file")

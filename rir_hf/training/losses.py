@@ -1,0 +1,16 @@
+"""The losses of sentence-transformers that `train_retriever` and its command know."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Loss = Literal[
+    "CachedMultipleNegativesRankingLoss",
+    "CoSENTLoss",
+    "ContrastiveLoss",
+    "DistillKLDivLoss",
+    "MarginMSELoss",
+    "MultipleNegativesRankingLoss",
+    "OnlineContrastiveLoss",
+    "TripletLoss",
+]
