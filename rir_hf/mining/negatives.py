@@ -91,8 +91,9 @@ class MineNegatives(Step):
         corpus: dataset with an index attached (`attach_index`), flat for exact results. Over
             another index the passages that it returns are ranked by the vectors in the corpus's own
             column; where it returns too few, the row is finished by an exact search. There
-            `pos_rank` counts what the index returned, a lower bound; an IVF index looks into one
-            list unless told more (`corpus.get_index("embedding").faiss_index.nprobe = 16`).
+            `pos_rank` and `neg_skipped` count what the index returned, lower bounds; an IVF index
+            looks into one list unless told more (`corpus.get_index("embedding").faiss_index.nprobe
+            = 16`).
         index: name of the index.
         text: the corpus's text column. None when there is none: ids alone then tell passages apart.
         id: the corpus's id column.

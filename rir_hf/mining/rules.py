@@ -242,6 +242,9 @@ def count_skipped(
 ) -> list[dict[str, int]]:
     """How many passages each rule left out that rank before the last one that was looked at.
 
+    Over an approximate index, which may not return a positive above the ceiling, what the ceiling
+    left out is a lower bound.
+
     Args:
         found: the passages below the ceilings.
         left: what the rules say of them.
@@ -264,7 +267,7 @@ def count_skipped(
         counts["own_text"] = int(own_text[row])
         counts["range_min"] = int(in_range[row])
         if rule:
-            counts[rule] = int(found.above[row] - above[row])
+            counts[rule] = max(0, int(found.above[row] - above[row]))
         skipped.append(counts)
     return skipped
 

@@ -241,7 +241,6 @@ class ChatLLM(Tokenized):
 
     @cached_property
     def _model(self) -> Any:
-        """The loaded `PreTrainedModel`."""
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -258,8 +257,7 @@ class ChatLLM(Tokenized):
         """Tokens that the model was made for."""
         from transformers import AutoConfig
 
-        is_adapter = Path(str(self.model), "adapter_config.json").exists()
-        if isinstance(self.model, str) and not is_adapter:
+        if isinstance(self.model, str) and not Path(self.model, "adapter_config.json").exists():
             config = AutoConfig.from_pretrained(self._folder, **self._where)
         else:
             config = self._model.config
@@ -303,9 +301,11 @@ class ChatLLM(Tokenized):
         from torch.nn.utils.rnn import pad_sequence
 
         tokens = [torch.tensor(row) for row in rows]
-        are_tokens = [torch.ones_like(row) for row in tokens]
-        ids = pad_sequence(tokens, True, self._pad_token, side)
-        mask = pad_sequence(are_tokens, True, 0, side)
+        marks = [torch.ones_like(row) for row in tokens]
+        ids = pad_sequence(
+            tokens, batch_first=True, padding_value=self._pad_token, padding_side=side
+        )
+        mask = pad_sequence(marks, batch_first=True, padding_side=side)
         return ids.to(self._model.device), mask.to(self._model.device)
 
     @property
@@ -323,11 +323,7 @@ class ChatLLM(Tokenized):
             return self._model(input_ids=ids, attention_mask=mask, position_ids=positions, **more)
 
     def _write(
-        self,
-        rows: list[list[int]],
-        max_tokens: int,
-        stop: list[str] | None,
-        draws: _Draws | None,
+        self, rows: list[list[int]], max_tokens: int, stop: list[str] | None, draws: _Draws | None
     ) -> list[str]:
         """The answer to each prompt of a batch."""
         import torch
@@ -350,18 +346,14 @@ class ChatLLM(Tokenized):
                 logits_processor=[] if draws is None else [draws],
                 tokenizer=self._tokenizer if stop else None,
             )
-        answers = out[:, ids.shape[1] :]
-        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
+        texts = self._tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return [_before(text, stop or []) for text in texts]
 
     def _score(
         self, prompts: list[tuple[int, ...]], jobs: list[tuple[int, list[int]]]
     ) -> Iterator[np.ndarray]:
-        """Read the prompts once, then each continuation with the keys and values of its prompt.
-
-        Args:
-            prompts: token ids of the prompts of a batch.
-            jobs: number of the prompt, and token ids of a continuation.
+        """Read the prompts once, then each job, a continuation of the prompt of that number, with
+        the prompt's keys and values.
         """
         ids, mask = self._padded(prompts)
         read = self._forward(ids, mask, use_cache=True, logits_to_keep=1)
@@ -377,7 +369,7 @@ class ChatLLM(Tokenized):
         for start in range(0, len(jobs), size):
             part = jobs[start : start + size]
             cache = getattr(read, cache_name)
-            if len(jobs) > size:
+            if len(jobs) > size and longest > 1:
                 cache = copy.deepcopy(cache)  # reading on changes it
             yield from self._score_part(read.logits, {cache_name: cache}, mask, part)
 
@@ -388,13 +380,8 @@ class ChatLLM(Tokenized):
         mask: torch.Tensor,
         jobs: list[tuple[int, list[int]]],
     ) -> Iterator[np.ndarray]:
-        """Log-probabilities of some continuations of prompts that were read.
-
-        Args:
-            last: logits of the last token of each prompt, `(prompts, 1, vocabulary)`.
-            cache: keys and values of the prompts, under the name that the model takes them by.
-            mask: of the prompts.
-            jobs: number of the prompt, and token ids of a continuation.
+        """Log-probabilities of continuations of prompts that were read; `last` are the logits of
+        each prompt's last token, `(prompts, 1, vocabulary)`.
         """
         import torch
 

@@ -236,16 +236,25 @@ def find_task(task: str | None) -> Task:
     """
     if task is None:
         return ANY_TASK
-    names = {_letters_of(name): name for name in TASKS}
-    if _letters_of(task) in names:
-        return TASKS[names[_letters_of(task)]]
+    for name, known in TASKS.items():
+        if _letters_of(name) == _letters_of(task):
+            return known
     sentence = " ".join(task.split())
     if sentence.count(" ") < _FEWEST_SPACES:
         raise ValueError(
             f"task must be one of {sorted(TASKS)}, or a sentence that describes the task, got "
             f"{task!r}."
         )
-    return _task_of(sentence if sentence.endswith((".", "!", "?")) else f"{sentence}.")
+    if not sentence.endswith((".", "!", "?")):
+        sentence += "."
+    return Task(
+        "query",
+        "passage",
+        f"Task: {sentence} Write a query for which it would find the passage.",
+        f"Task: {sentence} Would it find the passage for the query?",
+        f"Task: {sentence} Write a passage that it would find.",
+        lengths=(),
+    )
 
 
 def answer_prompt(task: str | None, *, words: int = 60, prompt: str | None = None) -> str:
@@ -281,10 +290,10 @@ def fill_prompt(name: str, task: Task, instruction: str, **more: Any) -> str:
         **more: values of further fields.
     """
     words = {"instruction": instruction, "kind": task.query, "source": task.passage}
+    words = {word: text.replace("{", "{{").replace("}", "}}") for word, text in words.items()}
     words |= {word.capitalize(): capitalized(text) for word, text in words.items()}
-    safe = {word: text.replace("{", "{{").replace("}", "}}") for word, text in words.items()}
     of_the_row = {"passage": "{passage}", "query": "{query}", "length": "{length}"}
-    return GENERATION_PROMPTS[name].format(**of_the_row, **safe, **more)
+    return GENERATION_PROMPTS[name].format(**of_the_row, **words, **more)
 
 
 def check_fields(name: str, prompt: str, needed: set[str], known: set[str]) -> None:
@@ -323,18 +332,6 @@ def without_thinking(text: str) -> str:
 def capitalized(text: str) -> str:
     """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
-
-
-def _task_of(sentence: str) -> Task:
-    """A task that a sentence describes."""
-    return Task(
-        "query",
-        "passage",
-        f"Task: {sentence} Write a query for which it would find the passage.",
-        f"Task: {sentence} Would it find the passage for the query?",
-        f"Task: {sentence} Write a passage that it would find.",
-        lengths=(),
-    )
 
 
 def _letters_of(name: str) -> str:

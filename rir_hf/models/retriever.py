@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -161,24 +162,20 @@ class Retriever(Configured):
 
     @cached_property
     def _model(self) -> SentenceTransformer:
-        if isinstance(self.model, str):
-            self._keep_identity("model")
-            model = self._load(self.model)
-        else:
-            model = self.model
-        return model if self.pooling is None else with_pooling(model, self.pooling)
-
-    def _load(self, model: str) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(
-            model,
-            device=self.device,
-            revision=self.revision,
-            trust_remote_code=self.trust_remote_code,
-            backend=self.backend,
-            model_kwargs={} if self.dtype is None else {"dtype": self.dtype},
-        )
+        model = self.model
+        if isinstance(model, str):
+            self._keep_identity("model")
+            model = SentenceTransformer(
+                model,
+                device=self.device,
+                revision=self.revision,
+                trust_remote_code=self.trust_remote_code,
+                backend=self.backend,
+                model_kwargs={} if self.dtype is None else {"dtype": self.dtype},
+            )
+        return model if self.pooling is None else with_pooling(model, self.pooling)
 
     def _encode(
         self,
@@ -253,19 +250,16 @@ class EncoderAdapter(Configured):
         """Vectors of queries, `(len(texts), d)`, float32; `ValueError` where the encoder gives
         something else.
         """
-        return self._encode(methods_of(self.encoder)[0], texts, options)
+        return self._encode(0, texts, options)
 
     def encode_corpus(self, texts: list[str], **options: Any) -> np.ndarray:
-        """Vectors of passages, `(len(texts), d)`, float32; `ValueError` where the encoder gives
-        something else.
-        """
-        return self._encode(methods_of(self.encoder)[1], texts, options)
+        """Vectors of passages, as `encode_queries` makes those of queries."""
+        return self._encode(1, texts, options)
 
-    def _encode(
-        self, encode: Callable[..., Any], texts: list[str], options: dict[str, Any]
-    ) -> np.ndarray:
+    def _encode(self, method: int, texts: list[str], options: dict[str, Any]) -> np.ndarray:
         given = {name: value for name, value in options.items() if value is not None}
-        return vectors_in(encode(texts, **given), len(texts), type(self.encoder).__name__)
+        vectors = methods_of(self.encoder)[method](texts, **given)
+        return vectors_in(vectors, len(texts), type(self.encoder).__name__)
 
 
 def as_encoder(retriever: Any) -> Retriever | EncoderAdapter:
@@ -341,9 +335,14 @@ def cut_at(model: SentenceTransformer, limit: int) -> Iterator[None]:
     """Let a model cut texts at `limit` tokens, or at its own limit where that is lower, and put its
     own back afterwards.
 
-    A `Router` has a limit for each of its ways. Static embeddings have none to set.
+    A `Router` has a limit for each of its ways. That of static embeddings is infinite and cannot
+    be set.
     """
-    before = [(module, module.max_seq_length) for module in _modules_with_limit(model)]
+    first = model[0]
+    routes = getattr(first, "sub_modules", None)
+    readers = [first] if routes is None else [modules[0] for modules in routes.values()]
+    limits = [(module, getattr(module, "max_seq_length", math.inf)) for module in readers]
+    before = [(module, own) for module, own in limits if own != math.inf]
     try:
         for module, own in before:
             module.max_seq_length = limit if own is None else min(limit, own)
@@ -360,34 +359,15 @@ def with_pooling(model: SentenceTransformer, mode: str) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    if not any(isinstance(module, Pooling) for module in model):
+    modules = list(model)
+    places = [at for at, module in enumerate(modules) if isinstance(module, Pooling)]
+    if not places:
         raise ValueError(
             f"pooling={mode!r} was asked for, but the model has no pooling layer to replace."
         )
-    modules = [
-        Pooling(module.embedding_dimension, pooling_mode=mode)
-        if isinstance(module, Pooling)
-        else module
-        for module in model
-    ]
+    for at in places:
+        modules[at] = Pooling(modules[at].embedding_dimension, pooling_mode=mode)
     return SentenceTransformer(modules=modules, device=str(model.device), prompts=model.prompts)
-
-
-def _modules_with_limit(model: SentenceTransformer) -> list[Any]:
-    """The modules that read texts and whose limit can be set: the first one, or the first of each
-    way of a `Router`.
-    """
-    first = model[0]
-    routes = getattr(first, "sub_modules", None)
-    readers = [first] if routes is None else [modules[0] for modules in routes.values()]
-    return [module for module in readers if _has_settable_limit(module)]
-
-
-def _has_settable_limit(module: Any) -> bool:
-    described = getattr(type(module), "max_seq_length", None)
-    if isinstance(described, property):
-        return described.fset is not None
-    return hasattr(module, "max_seq_length")
 
 
 def _is_sentence_transformer(model: Any) -> bool:
@@ -398,28 +378,26 @@ def _is_sentence_transformer(model: Any) -> bool:
 
 def _vectors_in_dict(found: Mapping[Any, Any], texts: int, who: str) -> Any:
     """The one value of a dict that is an array of floats with a row per text."""
-    matrices = {name: _as_matrix(value) for name, value in found.items()}
-    fitting = [
-        name
-        for name, matrix in matrices.items()
-        if matrix is not None and len(matrix) == texts and matrix.dtype.kind == "f"
-    ]
+    fitting = {}
+    for name, value in found.items():
+        matrix = _as_matrix(value)
+        if matrix is not None and len(matrix) == texts and matrix.dtype.kind == "f":
+            fitting[name] = matrix
     if len(fitting) != 1:
         raise ValueError(
-            f"{who} gave a dict with {list(found)}, of which {fitting or 'none'} hold one vector "
-            f"for each of {texts} texts; expected exactly one such array."
+            f"{who} gave a dict with {list(found)}, of which {list(fitting) or 'none'} hold one "
+            f"vector for each of {texts} texts; expected exactly one such array."
         )
-    return matrices[fitting[0]]
+    return next(iter(fitting.values()))
 
 
 def _as_matrix(found: Any) -> np.ndarray | None:
     """An array, a dense tensor or a list as a matrix of numbers; None where it is none."""
     if hasattr(found, "detach"):
-        tensor = found.detach()
-        if tensor.is_sparse:
+        if found.is_sparse:
             return None
-        tensor = tensor.float() if tensor.is_floating_point() else tensor
-        found = tensor.cpu().numpy()
+        found = found.detach().cpu()
+        found = (found.float() if found.is_floating_point() else found).numpy()
     try:
         array = np.asarray(found)
     except (TypeError, ValueError):

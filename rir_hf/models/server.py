@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -32,14 +33,8 @@ _MISCONFIGURED = {
     404: "there is no such model or address",
 }
 _TRY_LATER = (408, 409, 429)
-_UNREADABLE = (
-    ValueError,  # no JSON
-    RecursionError,  # JSON that is nested too deep
-    KeyError,  # these four: not of the protocol's shape
-    TypeError,
-    AttributeError,
-    IndexError,
-)
+# No JSON, JSON that is nested too deep, JSON that is not of the protocol's shape.
+_UNREADABLE = (ValueError, RecursionError, LookupError, TypeError, AttributeError)
 
 
 class OpenAIChat(Configured):
@@ -87,7 +82,6 @@ class OpenAIChat(Configured):
         [['The capital of France is Paris.']]
     """
 
-    version: ClassVar[int] = 1
     without_effect: ClassVar[tuple[str, ...]] = (
         "base_url",
         "api_key",
@@ -95,7 +89,6 @@ class OpenAIChat(Configured):
         "timeout",
         "max_retries",
     )
-    is_chat: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -174,14 +167,11 @@ class OpenAIChat(Configured):
         together, whichever is less. A prompt for which no choice is among them fails.
         """
         shared = {"temperature": 0.0, "logprobs": True, "top_logprobs": self.top_logprobs}
-
-        def read(answer: Any) -> np.ndarray:
-            return logprobs_of_choices(_top_of(answer), choices)
-
-        requests = [
-            {"messages": as_messages(prompt), **shared, **self._limit(1)} for prompt in prompts
-        ]
-        return self._ask_all([(request, read) for request in requests])
+        shared |= self._limit(1)
+        read = partial(_choices_in, choices=choices)
+        return self._ask_all(
+            [({"messages": as_messages(prompt), **shared}, read) for prompt in prompts]
+        )
 
     def sequence_logprobs(
         self, prompts: list[Prompt], continuations: list[str]
@@ -197,11 +187,11 @@ class OpenAIChat(Configured):
             "continue_final_message": True,
             "prompt_logprobs": 0,
         }
+        shared = {"extra_body": self.extra_body | fields, **self._limit(1)}
         jobs: list[_Job] = []
         for prompt, text in zip(prompts, continuations, strict=True):
-            begun = {"role": "assistant", "content": text}
-            request = {"messages": [*as_messages(prompt), begun], **self._limit(1)}
-            jobs.append((request | {"extra_body": fields}, _reader_of_end(text)))
+            messages = [*as_messages(prompt), {"role": "assistant", "content": text}]
+            jobs.append(({"messages": messages, **shared}, partial(_end_in, text=text)))
         return self._ask_all(jobs)
 
     def cut(self, texts: list[str], max_tokens: int) -> list[str]:
@@ -211,11 +201,11 @@ class OpenAIChat(Configured):
 
     def count_tokens(self, prompts: list[Prompt]) -> list[int]:
         """Estimated tokens of each prompt."""
-        found = []
+        counts = []
         for prompt in prompts:
             text = "".join(message["content"] for message in as_messages(prompt))
-            found.append(-(-len(text.encode()) // _BYTES_PER_TOKEN))
-        return found
+            counts.append(math.ceil(len(text.encode()) / _BYTES_PER_TOKEN))
+        return counts
 
     @property
     def context_length(self) -> int | None:
@@ -259,22 +249,19 @@ class OpenAIChat(Configured):
 
     def _ask_all(self, jobs: list[_Job]) -> list[Any]:
         """What each reader finds in the answer to its request, in their order, or an `LLMError`."""
-        with progress(len(jobs), self.model) as bar:
-            found = []
-            if jobs and self._health.is_given_up():
-                self._health.give_another_try()
-                found.append(self._ask(*jobs[0]))
-                bar.update()
-            return found + self._ask_together(jobs[len(found) :], bar.update)
+        if jobs and self._health.is_given_up():
+            self._health.failures = _FAILURES_IN_A_ROW - 1
+            return [self._ask(*jobs[0]), *self._ask_together(jobs[1:])]
+        return self._ask_together(jobs)
 
-    def _ask_together(self, jobs: list[_Job], tick: Callable[[], Any]) -> list[Any]:
-        """The results in the order of the jobs; `tick` is called after each that has come."""
+    def _ask_together(self, jobs: list[_Job]) -> list[Any]:
         pool = ThreadPoolExecutor(self.concurrency)
         try:
             asked = [pool.submit(self._ask, *job) for job in jobs]
-            for job in as_completed(asked):
-                job.result()  # raises at once what a job has raised
-                tick()
+            with progress(len(jobs), self.model) as bar:
+                for job in as_completed(asked):
+                    job.result()  # raises at once what a job has raised
+                    bar.update()
             return [job.result() for job in asked]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -288,11 +275,9 @@ class OpenAIChat(Configured):
                 f"not asked: no working server for {_FAILURES_IN_A_ROW} requests in a row, at "
                 f"last {self._health.last_failure}"
             )
-        fields = dict(request)
-        extra = self.extra_body | fields.pop("extra_body", {})
+        fields = {"model": self.model, "extra_body": self.extra_body, **request}
         try:
-            create = self._client.chat.completions.create
-            answer = create(model=self.model, extra_body=extra, **fields)
+            answer = self._client.chat.completions.create(**fields)
             self._health.has_answered = True
             found = read(answer)
         except (APIConnectionError, APIStatusError) as error:
@@ -301,7 +286,7 @@ class OpenAIChat(Configured):
             found = LLMError(self._words(error))
         except _UNREADABLE as error:
             found = LLMError(f"the server's answer could not be read: {self._words(error)}")
-        self._health.count_success()
+        self._health.count(None)
         return found
 
     def _refused(self, error: Exception, status: int | None) -> LLMError:
@@ -311,10 +296,8 @@ class OpenAIChat(Configured):
             RuntimeError: it is a setting that is wrong, and no other request can do better.
         """
         words = self._words(error)
-        if status is None or status in _TRY_LATER or status >= 500:
-            self._health.count_failure(words)
-        else:
-            self._health.count_success()
+        is_down = status is None or status in _TRY_LATER or status >= 500
+        self._health.count(words if is_down else None)
         if status in _MISCONFIGURED and not self._health.has_answered:
             host = self._client.base_url.host
             raise RuntimeError(
@@ -329,7 +312,7 @@ class OpenAIChat(Configured):
             text = f"{type(error).__name__}: {text}"
         if error.__cause__ is not None:
             text += f" ({error.__cause__})"
-        return _whole_characters(masked(text, self.api_key, self._key))[:_LONGEST_ERROR]
+        return _whole_characters(masked(text, self._key))[:_LONGEST_ERROR]
 
 
 class _Health:
@@ -337,37 +320,27 @@ class _Health:
 
     def __init__(self) -> None:
         self.has_answered = False
+        self.failures = 0
         self.last_failure = ""
-        self._failures = 0
         self._lock = threading.Lock()
 
     def is_given_up(self) -> bool:
-        return self._failures >= _FAILURES_IN_A_ROW
+        return self.failures >= _FAILURES_IN_A_ROW
 
-    def give_another_try(self) -> None:
+    def count(self, failure: str | None) -> None:
         with self._lock:
-            self._failures = _FAILURES_IN_A_ROW - 1
-
-    def count_failure(self, why: str) -> None:
-        with self._lock:
-            self._failures += 1
-            self.last_failure = why
-
-    def count_success(self) -> None:
-        with self._lock:
-            self._failures = 0
+            self.failures = 0 if failure is None else self.failures + 1
+            self.last_failure = failure or self.last_failure
 
 
-def masked(text: str, *secrets: str | None) -> str:
-    r"""A text without these secrets, nor their parts where they are broken by white space.
+def masked(text: str, secret: str) -> str:
+    r"""A text without the secret, nor its parts where it is broken by white space.
 
     Example:
         >>> masked("Illegal header value b'Bearer sk-1234\\n'", "sk-1234\n")
         "Illegal header value b'Bearer ***\\n'"
     """
-    parts = set()
-    for secret in secrets:
-        parts.update(re.split(r"[\s\x00-\x1f\x7f]+", secret or ""))
+    parts = re.split(r"[\s\x00-\x1f\x7f]+", secret)
     for part in sorted(parts, key=len, reverse=True):
         if len(part) >= _SHORTEST_SECRET and part != "none":
             text = text.replace(part, "***")
@@ -435,62 +408,55 @@ def logprobs_of_end(entries: list[Any], text: str) -> np.ndarray:
 def _logprob_of(choice: str, tokens: list[tuple[str, float]], choices: list[str]) -> float:
     """The sum over the tokens that are the choice, or else begin it alone; -inf without any."""
     whole = [logprob for word, logprob in tokens if word == choice]
-    if whole:
-        return float(np.logaddexp.reduce(whole))
     begun = []
     for word, logprob in tokens:
         if [other for other in choices if other.startswith(word)] == [choice]:
             begun.append(logprob)
-    return float(np.logaddexp.reduce(begun)) if begun else -np.inf
+    return float(np.logaddexp.reduce(whole or begun, initial=-np.inf))
 
 
 def _good_ones(answers: list[Any]) -> list[str] | LLMError:
-    """The answers that did not fail; where all did, why the first one did."""
+    """The answers that did not fail, or why the first one did."""
     good = [answer for answer in answers if not isinstance(answer, LLMError)]
     return good or answers[0]
 
 
-def _check_has_choice(answer: Any) -> None:
-    """Refuse an answer without a choice, in the server's own words where it has any."""
+def _choice_of(answer: Any) -> Any:
+    """The one choice of an answer; `LLMError`, in the server's own words if any, without one."""
     if not getattr(answer, "choices", None):
         error = getattr(answer, "error", None)
         raise LLMError(f"the server's answer has no choice{f': {error}' if error else ''}")
+    return answer.choices[0]
 
 
 def _text_of(answer: Any) -> str:
-    """The text of an answer."""
-    _check_has_choice(answer)
-    choice = answer.choices[0]
+    choice = _choice_of(answer)
     if not isinstance(choice.message.content, str):
         raise LLMError(f"the server's answer has no text (finish_reason: {choice.finish_reason})")
     return _whole_characters(choice.message.content)
 
 
-def _top_of(answer: Any) -> dict[str, float]:
-    """The likeliest first tokens of an answer with their log-probabilities."""
-    _check_has_choice(answer)
-    logprobs = answer.choices[0].logprobs
+def _choices_in(answer: Any, choices: list[str]) -> np.ndarray:
+    """Log-probabilities of the choices, from the likeliest first tokens of an answer."""
+    logprobs = _choice_of(answer).logprobs
     if logprobs is None or not logprobs.content or not logprobs.content[0].top_logprobs:
         raise LLMError(
             "the server gives no log-probabilities of tokens: use the Listwise teacher "
             "(quality_check='text' for generated queries), or another server"
         )
-    return {entry.token: entry.logprob for entry in logprobs.content[0].top_logprobs}
+    top = {entry.token: entry.logprob for entry in logprobs.content[0].top_logprobs}
+    return logprobs_of_choices(top, choices)
 
 
-def _reader_of_end(text: str) -> Callable[[Any], np.ndarray]:
-    """Reads the log-probabilities of a text at the end of the prompt."""
-
-    def read(answer: Any) -> np.ndarray:
-        entries = (getattr(answer, "model_extra", None) or {}).get("prompt_logprobs")
-        if not entries:
-            raise LLMError(
-                "the server gives no log-probabilities of its prompt (vLLM does): use ChatLLM for "
-                "query likelihood, or another teacher"
-            )
-        return logprobs_of_end(entries, text)
-
-    return read
+def _end_in(answer: Any, text: str) -> np.ndarray:
+    """Log-probabilities of a text at the end of the prompt, as vLLM adds them to an answer."""
+    entries = (getattr(answer, "model_extra", None) or {}).get("prompt_logprobs")
+    if not entries:
+        raise LLMError(
+            "the server gives no log-probabilities of its prompt (vLLM does): use ChatLLM for "
+            "query likelihood, or another teacher"
+        )
+    return logprobs_of_end(entries, text)
 
 
 def _whole_characters(text: str) -> str:

@@ -162,6 +162,21 @@ def test_mining_over_ivf_with_every_list_probed_equals_the_oracle(problem: tuple
     assert_equals_oracle(corpus, rows, options, indexed)
 
 
+def test_a_positive_that_an_approximate_index_does_not_return_makes_no_count_negative() -> None:
+    rng = np.random.default_rng(0)
+    near = [1, 0, 0] + 0.05 * rng.standard_normal((400, 3))
+    far = [0, 1, 0] + 0.05 * rng.standard_normal((400, 3))
+    far[0] = [0.9, 1.2, 0]  # the positive: the most similar of all, in the list that is not probed
+    names = [str(n) for n in range(800)]
+    vectors = np.concatenate([near, far]).astype(np.float32)
+    corpus = Dataset.from_dict({"id": names, "text": names, "embedding": list(vectors)})
+    step = MineNegatives(attach_index(corpus, factory="IVF2,Flat"), num_negatives=3)
+    row = step.one({"pos_ids": ["400"], "embedding": [1.0, 0.45, 0.0]})
+    assert max(map(int, row["neg_ids"])) < 400
+    assert row["pos_sims"][0] > max(row["neg_sims"])
+    assert min(row["neg_skipped"].values()) == 0
+
+
 def test_over_several_blocks_of_a_larger_corpus_the_rows_are_those_of_sorting_everything() -> None:
     rng = np.random.default_rng(8)
     vectors = rng.standard_normal((11_000, 24)).astype(np.float32)
