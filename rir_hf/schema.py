@@ -7,6 +7,7 @@ the tables of the guides are made from them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -255,3 +256,32 @@ COLUMNS: dict[str, Column] = {
     value.name: value for value in list(globals().values()) if isinstance(value, Column)
 }
 """All of them, by name."""
+
+
+def table_of_columns(names: Sequence[str]) -> str:
+    """The columns of these names as a Markdown table, as it stands in the guides.
+
+    Example:
+        >>> print(table_of_columns(["query"]))
+        | column | type | what it holds |
+        | --- | --- | --- |
+        | `query` | string | the query |
+    """
+    lines = ["| column | type | what it holds |", "| --- | --- | --- |"]
+    for name in names:
+        column = COLUMNS[name]
+        lines.append(f"| `{name}` | {_type_for_people(column.type)} | {column.says} |")
+    return "\n".join(lines)
+
+
+def table_of_codes(name: str) -> str:
+    """The codes that a column of notes may hold as a Markdown table, as it stands in the guides."""
+    lines = [f"| `{name}` | what happened |", "| --- | --- |"]
+    lines += [f"| `{code}` | {meaning} |" for code, meaning in COLUMNS[name].codes]
+    return "\n".join(lines)
+
+
+def _type_for_people(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"list of {_type_for_people(kind.value_type)}"
+    return "struct" if pa.types.is_struct(kind) else str(kind)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rir_hf.schema import table_of_codes, table_of_columns
+
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted(
     [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *ROOT.glob("rir_hf/*/README.md")]
@@ -39,6 +41,23 @@ def test_the_blocks_of_a_guide_run_in_order(guide: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def with_tables(text: str) -> str:
+    """A guide with its tables of columns and codes as the schema has them."""
+
+    def table(match: re.Match[str]) -> str:
+        kind, names = match[1], match[2].split()
+        made = table_of_columns(names) if kind == "columns" else table_of_codes(names[0])
+        return f"<!-- {kind}: {match[2]} -->\n{made}\n"
+
+    return re.sub(r"<!-- (columns|codes): ([a-z_ ]+) -->\n(?:\|.*\n)*", table, text)
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_tables_of_columns_are_those_of_the_schema(guide: Path) -> None:
+    text = guide.read_text(encoding="utf-8")
+    assert text == with_tables(text), f"run python -m tests.test_guides to write {guide} anew"
+
+
 def test_every_command_that_the_guides_show_is_one() -> None:
     from rir_hf.cli.main import COMMANDS
 
@@ -47,3 +66,8 @@ def test_every_command_that_the_guides_show_is_one() -> None:
         for block in re.findall(r"^```bash\n(.*?)^```", text, re.S | re.M):
             for command in re.findall(r"^rir-hf ([a-z-]+)", block, re.M):
                 assert command in COMMANDS, f"{guide}: rir-hf {command}"
+
+
+if __name__ == "__main__":
+    for path in GUIDES:
+        path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -56,15 +56,24 @@ def fit(
         Fitted(prompt='Judge short and a long', cut=1)
     """
     kept = llm.cut(passages, max_passage_tokens)
-    prompt = write(kept)
     context = getattr(llm, "context_length", None) or UNLIMITED
-    room = context - answer_tokens
-    over = llm.count_tokens([prompt])[0] - room
-    if over <= 0:
-        return Fitted(prompt, _count_cut(kept, passages))
-    shorter = _fit_shorter(llm, write, passages, kept, room, over)
-    if shorter is not None:
-        return shorter
+    lengths: list[int] = []
+    total = 0
+    for _ in range(1 + _TRIES):
+        prompt = write(kept)
+        over = llm.count_tokens([prompt])[0] - (context - answer_tokens)
+        if over <= 0:
+            cut = sum(text != whole for text, whole in zip(kept, passages, strict=True))
+            return Fitted(prompt, cut)
+        if not lengths:
+            around, *counts = llm.count_tokens(["", *kept])
+            lengths = [count - around for count in counts]
+            total = sum(lengths)
+        total -= over
+        longest = _longest_allowed(lengths, total)
+        if longest < 1:
+            break
+        kept = llm.cut(passages, longest)
     less = f"{context} tokens less {answer_tokens} for the answer"
     return Fitted(LLMError(f"the prompt does not fit {less}, even with its passages cut away"), 0)
 
@@ -173,31 +182,6 @@ def cut_to_tokens(
     ]
 
 
-def _fit_shorter(
-    llm: LLM,
-    write: Callable[[list[str]], Prompt],
-    passages: list[str],
-    kept: list[str],
-    room: int,
-    over: int,
-) -> Fitted | None:
-    """Cut the passages further, by the tokens that are over in all; None where that is too much."""
-    around, *counts = llm.count_tokens(["", *kept])
-    lengths = [count - around for count in counts]
-    total = sum(lengths)
-    for _ in range(_TRIES):
-        total -= over
-        longest = _longest_allowed(lengths, total)
-        if longest < 1:
-            break
-        kept = llm.cut(passages, longest)
-        prompt = write(kept)
-        over = llm.count_tokens([prompt])[0] - room
-        if over <= 0:
-            return Fitted(prompt, _count_cut(kept, passages))
-    return None
-
-
 def _longest_allowed(lengths: list[int], total: int) -> int:
     """The greatest length at which to cut, so that all together are no longer than `total`.
 
@@ -215,7 +199,3 @@ def _longest_allowed(lengths: list[int], total: int) -> int:
         spent += length
         left -= 1
     return max(lengths, default=0)
-
-
-def _count_cut(kept: list[str], passages: list[str]) -> int:
-    return sum(text != whole for text, whole in zip(kept, passages, strict=True))
