@@ -124,9 +124,9 @@ def ask_where_fitting(
         ask: is given the prompts that fit and their positions, and returns a result for each.
 
     Example:
-        >>> found = ask_where_fitting(["a", LLMError("too long")], lambda prompts, _: prompts)
-        >>> found
-        ['a', LLMError('too long')]
+        >>> ask = lambda prompts, positions: [f"{prompts} at {positions}"]
+        >>> ask_where_fitting([LLMError("too long"), "a"], ask)
+        [LLMError('too long'), "['a'] at [1]"]
     """
     fitting = where_fitting(prompts)
     results = list(prompts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -140,7 +139,7 @@ def test_a_mistake_in_the_code_is_raised(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_ctrl_c_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(rows: str) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(importlib.import_module("rir_hf.cli.report"), "command", stopped)
     assert main(["report", "--rows", "here"]) == 130

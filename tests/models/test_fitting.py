@@ -10,7 +10,6 @@ from rir_hf.models.llm import (
     LLM,
     LLMError,
     as_llm,
-    ask_where_fitting,
     check_sampling,
     is_chat,
     raise_if_hopeless,
@@ -27,7 +26,7 @@ def write(texts: list[str]) -> str:
     return BEFORE + " | ".join(texts) + BEHIND
 
 
-@pytest.mark.parametrize("context", [60, 100, 200, 400])
+@pytest.mark.parametrize("context", [60, 400])
 def test_a_prompt_is_cut_at_its_passages_and_no_more_than_needed(
     context: int, tiny_lm: str
 ) -> None:
@@ -67,7 +66,7 @@ def test_a_model_without_a_known_context_takes_any_prompt() -> None:
     assert fitted == (write(PASSAGES), 0)
 
 
-@pytest.mark.parametrize("size", [1, 3, 7, 100])
+@pytest.mark.parametrize("size", [1, 7])
 def test_a_cut_text_is_the_beginning_with_as_many_tokens(size: int, tiny_lm: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
 
@@ -112,42 +111,25 @@ def test_all_models_have_the_same_methods(tiny_lm: str) -> None:
         assert is_chat(model) == (type(model) is not CompletionLLM)
 
 
-def test_a_name_becomes_a_chat_model_and_what_is_no_model_is_refused(tiny_lm: str) -> None:
+def test_a_name_becomes_a_chat_model_and_a_model_stays_as_it_is(tiny_lm: str) -> None:
     assert type(as_llm(tiny_lm, "generate", "Step")) is ChatLLM
     server = OpenAIChat("any")
     assert as_llm(server, "generate", "Step") is server
-    with pytest.raises(TypeError, match="Step needs a model with generate, .* got int"):
-        as_llm(3, "generate", "Step")  # type: ignore[arg-type]  # that is what is tested
 
 
-def test_only_prompts_that_fit_are_asked_for() -> None:
-    error = LLMError("too long")
-    asked: list[tuple[list[str], list[int]]] = []
-
-    def ask(prompts: list[str], positions: list[int]) -> list[str]:
-        asked.append((prompts, positions))
-        return [prompt.upper() for prompt in prompts]
-
-    assert ask_where_fitting(["a", error, "b"], ask) == ["A", error, "B"]  # type: ignore[arg-type]  # all prompts here are texts
-    assert asked == [(["a", "b"], [0, 2])]
-
-
-@pytest.mark.parametrize(("temperature", "top_p"), [(-0.1, 1), (float("nan"), 1), (1, 0), (1, 2)])
-def test_sampling_that_no_draw_can_have_is_refused(temperature: float, top_p: float) -> None:
-    with pytest.raises(ValueError, match="temperature must be at least 0 and top_p in"):
-        check_sampling(temperature, top_p)
+def test_sampling_that_no_draw_can_have_is_refused() -> None:
+    for temperature, top_p in ((-0.1, 1), (float("nan"), 1), (1, 0), (1, 2)):
+        with pytest.raises(ValueError, match="temperature must be at least 0 and top_p in"):
+            check_sampling(temperature, top_p)
 
 
 class Step:
     """What `raise_if_hopeless` keeps its counts on."""
 
 
-def test_a_model_that_fails_on_a_whole_first_batch_is_given_up() -> None:
+def test_a_model_that_fails_on_a_whole_first_batch_or_on_eight_single_rows_is_given_up() -> None:
     with pytest.raises(RuntimeError, match="Step: the teacher failed on all 2 rows.*: late"):
         raise_if_hopeless(Step(), "teacher", ["early", "late"])
-
-
-def test_a_model_that_fails_on_the_first_eight_rows_one_by_one_is_given_up() -> None:
     step = Step()
     for _ in range(7):
         raise_if_hopeless(step, "teacher", ["no"])

@@ -38,16 +38,15 @@ def test_query_likelihood_asks_as_upr_does() -> None:
     assert TEACHER_PROMPTS["query_likelihood"].format(passage="A truss") == expected
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_each_task_fills_every_generation_prompt(name: str) -> None:
-    task = find_task(name)
-    query = fill_prompt("query", task, task.write_query)
-    check = fill_prompt("check", task, task.fits)
-    answer = fill_prompt("answer", task, task.write_answer, words=60)
-    assert fields_of(query) == {"passage", "length"}
-    assert fields_of(check) == {"passage", "query"}
-    assert fields_of(answer) == {"query"}
+def test_each_task_fills_every_generation_prompt() -> None:
     assert set(GENERATION_PROMPTS) == {"query", "check", "answer"}
+    for task in TASKS.values():
+        query = fill_prompt("query", task, task.write_query)
+        check = fill_prompt("check", task, task.fits)
+        answer = fill_prompt("answer", task, task.write_answer, words=60)
+        assert fields_of(query) == {"passage", "length"}
+        assert fields_of(check) == {"passage", "query"}
+        assert fields_of(answer) == {"query"}
 
 
 def test_a_task_is_found_however_its_name_is_written() -> None:
@@ -88,14 +87,7 @@ def test_a_prompt_with_wrong_fields_is_refused(prompt: str, message: str) -> Non
         check_fields("prompt", prompt, {"query"}, {"query", "length"})
 
 
-@pytest.mark.parametrize(
-    ("text", "rest"),
-    [
-        ("<think>Hm.</think> Yes", " Yes"),
-        ("<THINKING>a</thinking>b</think>Yes", "Yes"),
-        ("<think>cut off", ""),
-        ("Yes", "Yes"),
-    ],
-)
-def test_thinking_is_left_out_and_what_was_cut_off_is_nothing(text: str, rest: str) -> None:
-    assert without_thinking(text) == rest
+def test_thinking_is_left_out_and_what_was_cut_off_is_nothing() -> None:
+    assert without_thinking("<THINKING>a</thinking>b</think> Yes") == " Yes"
+    assert without_thinking("<think>cut off") == ""
+    assert without_thinking("Yes") == "Yes"

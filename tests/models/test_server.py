@@ -13,7 +13,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import dill
 import numpy as np
 import pytest
 from datasets import Dataset, load_from_disk
@@ -24,7 +23,7 @@ from rir_hf import schema
 from rir_hf.core.columns import Batch
 from rir_hf.core.provenance import record_step
 from rir_hf.core.step import Step
-from rir_hf.models.llm import LLMError, raise_if_hopeless
+from rir_hf.models.llm import LLMError
 from rir_hf.models.server import OpenAIChat, logprobs_of_choices, logprobs_of_end, masked
 from tests.openai_server import (
     BROKEN,
@@ -51,15 +50,12 @@ PASSING = {
 }
 UNUSABLE = {
     "refused": (failure(400, "the prompt is too long"), "the prompt is too long"),
-    "unprocessable": (failure(422, "no such parameter"), "no such parameter"),
     "no choice": (completion(choices=[]), "has no choice"),
-    "choices null": (completion(choices=None), "has no choice"),
     "an error as an answer": (Reply(b'{"error": {"message": "overloaded"}}'), "has no choice"),
     "content null": (completion(None), r"has no text \(finish_reason: stop\)"),
     "content in parts": (completion([{"type": "text", "text": "a"}]), "has no text"),
     "message null": (completion(choices=[{"index": 0, "message": None}]), "could not be read"),
     "a list": (Reply(b"[]"), "has no choice|could not be read"),
-    "null": (Reply(b"null"), "has no choice|could not be read"),
     "not JSON": (NOT_JSON, "could not be read"),
     "nested too deep": (Reply(b"[" * 99_999 + b"]" * 99_999), "could not be read"),
     "a web page": (Reply(b"<html>", headers={"Content-Type": "text/html"}), "has no choice"),
@@ -80,7 +76,6 @@ class Ask(Step):
         """One answer to each query, or why there is none."""
         found = self.llm.generate([query or "" for query in batch.texts("query")])
         errors = [str(answers) if isinstance(answers, LLMError) else None for answers in found]
-        raise_if_hopeless(self, "generator", errors)
         answers = [None if isinstance(own, LLMError) else own[0] for own in found]
         return {"answer": answers, "answer_error": errors}
 
@@ -113,7 +108,7 @@ def kinds_of(found: list[Any]) -> list[str]:
 
 
 def test_answers_keep_the_order_of_the_prompts_whatever_order_they_arrive_in() -> None:
-    prompts = [f"prompt {number}" for number in range(60)]
+    prompts = [f"prompt {number}" for number in range(40)]
     last_asked = threading.Event()
 
     def answer(body: dict[str, Any], _: int) -> Reply:
@@ -121,7 +116,7 @@ def test_answers_keep_the_order_of_the_prompts_whatever_order_they_arrive_in() -
             last_asked.wait(20)
         elif prompt_of(body) == prompts[-1]:
             last_asked.set()
-        return late(random.Random(prompt_of(body)).uniform(0, 0.05), echo(body))
+        return late(random.Random(prompt_of(body)).uniform(0, 0.03), echo(body))
 
     with OpenAIServer(answer) as server:
         found = chat(server, concurrency=7).generate(prompts)
@@ -153,22 +148,27 @@ def test_a_passing_failure_is_tried_again_and_a_lasting_one_a_bounded_number_of_
 
 
 def test_a_server_is_left_alone_for_as_long_as_it_asks() -> None:
-    wait = failure(429, Retry_After="0.9")
+    wait = failure(429, Retry_After="0.6")
     with OpenAIServer(lambda body, tries: wait if tries == 1 else echo(body)) as server:
         assert chat(server).generate(["a"]) == [["a"]]
     first, second = server.requests
-    assert second.time - first.time >= 0.9
+    assert second.time - first.time >= 0.6
 
 
-@pytest.mark.parametrize("kind", UNUSABLE)
-def test_an_unusable_answer_fails_its_prompt_alone_and_is_not_asked_for_again(kind: str) -> None:
-    reply, message = UNUSABLE[kind]
-    with OpenAIServer(lambda body, _: reply if prompt_of(body) == "bad" else echo(body)) as server:
-        found = chat(server, concurrency=2).generate(["one", "bad", "two", "three"])
-    assert [found[0], *found[2:]] == [["one"], ["two"], ["three"]]
-    assert isinstance(found[1], LLMError)
-    assert re.search(message, str(found[1]))
-    assert server.asked() == {"one": 1, "bad": 1, "two": 1, "three": 1}
+def test_an_unusable_answer_fails_its_prompt_alone_and_is_not_asked_for_again() -> None:
+    prompts: list[Any] = ["first", *UNUSABLE, "last"]
+
+    def answer(body: dict[str, Any], _: int) -> Reply:
+        kind = prompt_of(body)
+        return UNUSABLE[kind][0] if kind in UNUSABLE else echo(body)
+
+    with OpenAIServer(answer) as server:
+        first, *found, last = chat(server, concurrency=2).generate(prompts)
+    assert (first, last) == (["first"], ["last"])
+    for (kind, (_, message)), error in zip(UNUSABLE.items(), found, strict=True):
+        assert isinstance(error, LLMError), kind
+        assert re.search(message, str(error)), kind
+    assert server.asked() == dict.fromkeys(prompts, 1)
 
 
 def test_an_unusable_answer_gives_no_log_probabilities_and_stops_nothing() -> None:
@@ -218,7 +218,7 @@ def test_a_late_answer_is_asked_for_again_and_then_given_up() -> None:
         return late(30, echo(body)) if is_late else echo(body)
 
     with OpenAIServer(answer) as server:
-        found = chat(server, timeout=0.7).generate(["always", "once", "never"])
+        found = chat(server, timeout=0.5).generate(["always", "once", "never"])
     assert kinds_of(found) == ["failed", "text", "text"]
     assert "timed out" in str(found[0])
     assert server.asked() == {"always": 2, "once": 2, "never": 1}
@@ -228,24 +228,19 @@ def test_a_late_answer_is_asked_for_again_and_then_given_up() -> None:
     ("status", "message"),
     [(401, "key is not accepted"), (403, "access is refused"), (404, "no such model")],
 )
-def test_a_wrong_setting_raises_at_once(status: int, message: str) -> None:
+def test_a_wrong_setting_raises_at_once_though_the_first_answer_is_slow(
+    status: int, message: str
+) -> None:
+    def answer(body: dict[str, Any], _: int) -> Reply:
+        return late(2.0 if prompt_of(body) == "0" else 0.0, failure(status, f"wrong, {KEY}"))
+
     expected = rf"{message}.* at 127\.0\.0\.1 for the model 'any': .*wrong, \*\*\*"
-    with OpenAIServer(lambda *_: failure(status, f"wrong, {KEY}")) as server:
+    with OpenAIServer(answer) as server:
         llm = chat(server, concurrency=4, api_key=KEY)
         with pytest.raises(RuntimeError, match=expected) as raised:
-            llm.generate([f"prompt {number}" for number in range(500)])
-        assert len(server.requests) < 60
-    assert KEY not in "".join(traceback.format_exception(raised.value))
-
-
-def test_a_wrong_setting_raises_at_once_though_the_first_answer_is_slow() -> None:
-    def answer(body: dict[str, Any], _: int) -> Reply:
-        return late(2.0 if prompt_of(body) == "0" else 0.0, failure(401))
-
-    with OpenAIServer(answer) as server:
-        with pytest.raises(RuntimeError, match="key is not accepted"):
-            chat(server, concurrency=4).generate([str(number) for number in range(3000)])
+            llm.generate([str(number) for number in range(1000)])
         assert len(server.requests) < 300
+    assert KEY not in "".join(traceback.format_exception(raised.value))
 
 
 def test_after_a_good_answer_a_denied_one_fails_its_prompt_alone() -> None:
@@ -261,46 +256,50 @@ def test_after_a_good_answer_a_denied_one_fails_its_prompt_alone() -> None:
 
 
 def test_a_dead_server_costs_little_and_is_used_again_when_it_is_back() -> None:
-    prompts = [f"prompt {number}" for number in range(200)]
+    prompts: list[Any] = [f"prompt {number}" for number in range(100)]
     with OpenAIServer(echo, listening=False) as server:
-        llm = chat(server, concurrency=16)
-        kinds = kinds_of(llm.generate(list(prompts)))
+        llm = chat(server, concurrency=16, max_retries=0)
+        kinds = kinds_of(llm.generate(prompts))
         assert kinds[:32] == ["failed"] * 32
         assert kinds.count("failed") < 32 + 16
         assert set(kinds[32 + 16 :]) == {REFUSED}
-        assert kinds_of(llm.generate(list(prompts))) == ["failed"] + [REFUSED] * 199
+        assert kinds_of(llm.generate(prompts)) == ["failed"] + [REFUSED] * 99
         server.listen()
-        assert llm.generate(list(prompts)) == [[prompt] for prompt in prompts]
+        assert llm.generate(prompts) == [[prompt] for prompt in prompts]
     assert set(server.asked().values()) == {1}
 
 
-@pytest.mark.parametrize("reply", [failure(500), failure(429), BROKEN])
-def test_a_server_that_only_fails_gets_few_requests(reply: Reply) -> None:
+def test_a_server_that_only_fails_gets_few_requests() -> None:
+    replies = [failure(500), failure(429), BROKEN]
+    prompts: list[Any] = [str(number) for number in range(100)]
     is_well = threading.Event()
-    prompts = [f"prompt {number}" for number in range(200)]
-    with OpenAIServer(lambda body, _: echo(body) if is_well.is_set() else reply) as server:
+
+    def answer(body: dict[str, Any], _: int) -> Reply:
+        return echo(body) if is_well.is_set() else replies[int(prompt_of(body)) % 3]
+
+    with OpenAIServer(answer) as server:
         llm = chat(server, concurrency=4, max_retries=0)
-        llm.generate(list(prompts))
+        llm.generate(prompts)
         assert 32 <= len(server.requests) < 32 + 4
         server.requests.clear()
-        llm.generate(list(prompts))
+        llm.generate(prompts)
         assert len(server.requests) == 1
         is_well.set()
-        assert llm.generate(list(prompts)) == [[prompt] for prompt in prompts]
+        assert llm.generate(prompts) == [[prompt] for prompt in prompts]
 
 
-@pytest.mark.parametrize(
-    "other", [completion("good"), failure(400), NOT_JSON, completion(choices=[])]
-)
-def test_failures_between_answers_of_a_working_server_do_not_add_up(other: Reply) -> None:
+def test_failures_between_answers_of_a_working_server_do_not_add_up() -> None:
+    others = [completion("good"), failure(400), NOT_JSON, completion(choices=[])]
+
     def answer(body: dict[str, Any], _: int) -> Reply:
-        return failure(500) if int(prompt_of(body)) % 4 else other
+        block, place = divmod(int(prompt_of(body)), 20)
+        return failure(500) if place else others[block % 4]
 
     with OpenAIServer(answer) as server:
         llm = chat(server, concurrency=2, max_retries=0)
-        found = llm.generate([str(number) for number in range(120)])
+        found = llm.generate([str(number) for number in range(160)])
     assert REFUSED not in kinds_of(found)
-    assert len(server.requests) == 120
+    assert len(server.requests) == 160
 
 
 def record_everything(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +334,7 @@ def test_the_key_is_sent_and_shows_nowhere_else(
     }
     prompts = list(replies)
     with OpenAIServer(lambda body, _: replies[prompt_of(body)]) as server:
-        llm = chat(server, api_key=None if in_environment else key)
+        llm = chat(server, api_key=None if in_environment else key, max_retries=0)
         found: list[Any] = llm.generate(["good"]) + llm.generate(list(prompts))
         found += llm.choice_logprobs(list(prompts), ["Yes"])
         found += llm.sequence_logprobs(["a"] * len(prompts), prompts)
@@ -354,8 +353,9 @@ def test_the_key_is_sent_and_shows_nowhere_else(
 
 def test_a_key_that_no_request_can_carry_shows_in_no_error() -> None:
     with OpenAIServer(echo) as server:
-        for between in ("\n", "\x00", "\r\n"):
-            [found] = chat(server, api_key=f"sk-first{between}second-half").generate(["a"])
+        for between in ("\r\n", "\x00"):
+            llm = chat(server, api_key=f"sk-first{between}second-half", max_retries=0)
+            [found] = llm.generate(["a"])
             assert isinstance(found, LLMError)
             assert "sk-first" not in str(found)
             assert "second-half" not in str(found)
@@ -363,7 +363,8 @@ def test_a_key_that_no_request_can_carry_shows_in_no_error() -> None:
 
 def test_secrets_are_masked_by_their_value() -> None:
     assert masked("first\\x00second", "first\x00second") == "***\\x00***"
-    assert masked("nothing to hide: none", "none") == masked("nothing to hide: none", "")
+    for secret in ("", "none"):
+        assert masked("nothing to hide: none", secret) == "nothing to hide: none"
 
 
 def test_for_the_cache_a_model_is_its_name_and_what_else_decides_the_answers() -> None:
@@ -387,12 +388,11 @@ def test_for_the_cache_a_model_is_its_name_and_what_else_decides_the_answers() -
     assert len({own, *map(Hasher.hash, others)}) == 6
 
 
-@pytest.mark.parametrize("pickler", [pickle, dill])
-def test_a_model_travels_to_another_process_with_its_key(pickler: Any) -> None:
+def test_a_model_travels_to_another_process_with_its_key() -> None:
     with OpenAIServer(echo) as server:
         llm = chat(server, api_key=KEY, extra_body={"top_k": 5})
         assert llm.generate(["a"]) == [["a"]]
-        again = pickler.loads(pickler.dumps(llm))
+        again = pickle.loads(pickle.dumps(llm))  # noqa: S301
         assert again.generate(["a"]) == [["a"]]
     assert Hasher.hash(again) == Hasher.hash(llm)
     for request in server.requests:
@@ -490,7 +490,6 @@ BEFORE = [("<s>", 0.0), ("user", -8.0), (" is", -6.0), (" it", -5.0), ("<|assist
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [
-        ("where is it", ["where", " is", " it"]),
         ("  is it? ", [" is", " it", "?"]),
         ("unreadable", ["un", "read", "able"]),
     ],
@@ -511,7 +510,7 @@ def test_sequence_log_probabilities_are_those_of_the_continuation_s_tokens(
     assert body.items() >= {**asked, "top_k": 5}.items()
 
 
-@pytest.mark.parametrize("text", ["other text", "longer than all of it", "anan"])
+@pytest.mark.parametrize("text", ["longer than where is it", "anan"])
 def test_another_end_of_the_prompt_than_the_text_gives_no_score(text: str) -> None:
     words = ["an", "n", "a"] if text == "anan" else ["where", " is", " it"]
     entries = [{"1": {"decoded_token": word, "logprob": -1.0}} for word in words]
@@ -556,10 +555,11 @@ def test_tokens_are_estimated_and_characters_stay_whole() -> None:
     assert llm.cut(["abcdefg"], 3) == ["abcdefg"]
 
 
-@pytest.mark.parametrize("settings", [{"concurrency": 0}, {"timeout": 0}, {"max_retries": -1}])
-def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="concurrency must be at least 1"):
-        OpenAIChat("any", **settings)
+def test_settings_out_of_range_are_named() -> None:
+    wrong: list[dict[str, Any]] = [{"concurrency": 0}, {"timeout": 0}, {"max_retries": -1}]
+    for settings in wrong:
+        with pytest.raises(ValueError, match="concurrency must be at least 1"):
+            OpenAIChat("any", **settings)
     with pytest.raises(ValueError, match="base_url must begin with http"):
         OpenAIChat("any", base_url="localhost:8000")
 
@@ -577,7 +577,7 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.Monke
 
 
 def test_a_bad_server_fails_single_rows_and_a_second_run_asks_nothing(tmp_path: Path) -> None:
-    bad = {**{kind: reply for kind, (reply, _) in UNUSABLE.items()}, **PASSING}
+    bad = {"refused": failure(400), "not JSON": NOT_JSON, "broken": BROKEN}
     Dataset.from_dict({"query": [*bad, "good"]}).save_to_disk(tmp_path / "rows")
     rows = load_from_disk(tmp_path / "rows")
     with OpenAIServer(lambda body, _: bad.get(prompt_of(body), echo(body))) as server:
@@ -592,18 +592,6 @@ def test_a_bad_server_fails_single_rows_and_a_second_run_asks_nothing(tmp_path: 
     assert answered["query"][:] == rows["query"][:]
     assert answered["answer"][:] == [None] * len(bad) + ["good"]
     assert all(answered["answer_error"][: len(bad)])
-
-
-@pytest.mark.parametrize(
-    ("reply", "message"),
-    [(failure(400, "too long"), "failed on all 12 rows.*too long"), (failure(401), "key is not")],
-)
-def test_a_model_that_fails_on_every_row_raises_once(reply: Reply, message: str) -> None:
-    rows = Dataset.from_dict({"query": [str(number) for number in range(12)]})
-    with OpenAIServer(lambda *_: reply) as server:
-        with pytest.raises(RuntimeError, match=message):
-            rows.map(Ask(chat(server)), batched=True)
-        assert len(server.requests) <= 12
 
 
 def test_two_processes_answer_as_one_does() -> None:
