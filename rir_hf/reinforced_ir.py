@@ -128,11 +128,11 @@ def generate_bge_train_data(
 
     - The ceiling of `neg_answer` comes from the answer's own scores. The original takes the place
       of the positive among the answer's hits and reads the query's scores there.
-    - Where nothing lies below the ceiling there are fewer negatives or none. The original then
-      draws from ranks 30 to 200 (`neg`), which may lie above it, or from the whole corpus
-      (`neg_answer`).
     - The ceiling is `p - 0.05 * abs(p)`, so that it lies below a negative p too, and the whole
-      corpus is searched for it, not the best 2,000.
+      corpus is searched. Where little lies below it there are fewer negatives or none. The original
+      looks at the best 2,000; where the positive, or anything below its ceiling, is not among them,
+      it draws from ranks 30 to 200 (`neg`), which may lie above the ceiling, or from the whole
+      corpus (`neg_answer`).
     - A small corpus gives right rows. There the original does not crash as a rule: FAISS pads what
       is missing with -1, which Python reads as the last passage, so that with fewer than 200
       passages (`"hard"`), or where fewer than 50 lie below the ceiling, the last passage turns up
@@ -483,7 +483,7 @@ def _negatives(
 def _drawn_by_rank(pairs: Dataset, indexed: Dataset) -> list[list[str]]:
     """Texts drawn from ranks 30 to 200 of each query, by rank; none where it has no vector."""
     queries, passages = (
-        vectors_at(arrow_columns(rows, ["embedding"])[:], "embedding") for rows in (pairs, indexed)
+        vectors_at(arrow_columns(ds, ["embedding"])[:], "embedding") for ds in (pairs, indexed)
     )
     texts = indexed["text"][:]
     rows = pairs.select_columns(["query", "answer", "passage"]).to_list()
