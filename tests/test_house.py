@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import rir_hf
@@ -36,6 +37,17 @@ def test_each_folder_imports_only_folders_above_it() -> None:
                 assert ORDER.index(other) <= ORDER.index(path.parent.name), (
                     f"{path} imports {node.module}"
                 )
+
+
+def test_no_folder_has_a_circle() -> None:
+    for folder in {path.parent for path in PACKAGE.glob("*/*.py")}:
+        imports = {}
+        for path in folder.glob("*.py"):
+            others = [node.module or "" for node in ast.walk(ast.parse(path.read_text("utf-8")))
+                      if isinstance(node, ast.ImportFrom)]  # fmt: skip
+            mine = f"rir_hf.{folder.name}."
+            imports[path.stem] = {name.removeprefix(mine) for name in others if mine in name}
+        list(TopologicalSorter(imports).static_order())  # raises CycleError, which names the files
 
 
 def test_every_folder_has_its_place_in_the_order_and_no_public_name() -> None:

@@ -163,7 +163,7 @@ def test_preferences_leaves_pairs_that_trl_takes_and_every_row_with_its_reason(
     passages = read_lines(collection / "corpus.jsonl")[:12]
     write_lines(corpus, passages)
     with OpenAIServer(generator_of([row["text"] for row in passages])) as server:
-        served = {"base_url": server.base_url, "api_key": "none"}
+        served: dict[str, Any] = {"base_url": server.base_url, "api_key": "none"}
         monkeypatch.setattr(rir_hf, "ChatLLM", lambda name: OpenAIChat(name, **served))
         said = recipe("preferences", corpus, "any", minilm, tmp_path / "made")
     rows = load_from_disk(tmp_path / "made" / "rows")

@@ -103,9 +103,13 @@ class Step(Configured, ABC):
         if rank is not None and (device := device_of_rank(rank)) is not None:
             self.to(device)
         added = self.transform(columns)
+        outputs = self.outputs_for(columns.names)
+        missing = [column.name for column in outputs if column.name not in added]
+        if missing:
+            raise ValueError(f"{name}.transform did not make the column {missing[0]!r}.")
         return {
             column.name: _typed(added[column.name], column, len(columns), name)
-            for column in self.outputs_for(columns.names)
+            for column in outputs
         }
 
     def one(self, row: Mapping[str, Any]) -> dict[str, Any]:

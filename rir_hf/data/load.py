@@ -223,9 +223,14 @@ def _read_file(path: Path) -> Dataset:
         # Ids keep their leading zeros, and a text "NA" is a text.
         options = {"converters": _READ_AS_TEXT, "keep_default_na": False, "na_values": [""]}
         options["sep"] = "\t" if path.suffix == ".tsv" else ","
-    return datasets.load_dataset(
-        _READERS[path.suffix], data_files=str(path), split="train", **options
-    )
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty.")
+    try:
+        return datasets.load_dataset(
+            _READERS[path.suffix], data_files=str(path), split="train", **options
+        )
+    except ValueError as error:  # which does not say in which file
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def _pulled(source: Source, **options: Any) -> Any:

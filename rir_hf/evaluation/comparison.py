@@ -107,12 +107,8 @@ def paired_test(
         batch=max(1, _RESAMPLED_AT_ONCE // len(differences)),
         rng=np.random.default_rng(seed),
     )
-    return {
-        "difference": float(differences.mean()),
-        "low": low,
-        "high": high,
-        "p_value": float(test.pvalue),
-    }
+    mean, p_value = float(differences.mean()), float(test.pvalue)
+    return {"difference": mean, "low": low, "high": high, "p_value": p_value}
 
 
 def interval_of_mean(

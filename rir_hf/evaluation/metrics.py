@@ -121,16 +121,15 @@ def parse_measures(measures: Sequence[str]) -> list[Measure]:
 def values_of(measures: Sequence[Measure], qrels: _Values, run: _Values) -> dict[str, list[float]]:
     """For each measure its value for every judged query, in the order of the qrels."""
     is_whole = all(_are_whole(grades.values()) for grades in qrels.values())
-    by_trec_eval = [measure for measure in measures if is_whole or not _has_gains(measure)]
-    found = _by_trec_eval(by_trec_eval, qrels, run, is_whole)
+    found = _by_trec_eval(measures, qrels, run, is_whole)
     columns: dict[str, list[float]] = {}
     for measure in measures:
-        if measure in by_trec_eval:
-            columns[measure.name] = [_value(found.get(query, {}), measure) for query in qrels]
-        else:
+        if measure.in_trec_eval == "ndcg_cut" and not is_whole:
             columns[measure.name] = [
                 ndcg(grades, run.get(query, {}), measure.cut) for query, grades in qrels.items()
             ]
+        else:
+            columns[measure.name] = [_value(found.get(query, {}), measure) for query in qrels]
     return columns
 
 
@@ -188,10 +187,6 @@ def _to_evaluate(run: _Values, qrels: _Values) -> dict[str, Mapping[str, float]]
     return {query: hits for query, hits in run.items() if query in qrels and hits}
 
 
-def _has_gains(measure: Measure) -> bool:
-    return measure.in_trec_eval == "ndcg_cut"
-
-
 def _are_whole(grades: Any) -> bool:
     return all(grade == int(grade) and abs(grade) <= _HIGHEST_GRADE for grade in grades)
 
@@ -199,32 +194,24 @@ def _are_whole(grades: Any) -> bool:
 def _by_trec_eval(
     measures: Sequence[Measure], qrels: _Values, run: _Values, is_whole: bool
 ) -> dict[str, dict[str, float]]:
-    """What trec_eval says of each query under its own names; {} where nothing is asked."""
+    """What trec_eval says of each query under its own names.
+
+    Of grades that are not whole it is told whether they are relevant.
+    """
     import pytrec_eval
 
-    if not measures:
-        return {}
-    grades_for = {query: _as_ints(grades, is_whole) for query, grades in qrels.items()}
-    cuts: dict[str, set[int]] = {}
-    for measure in measures:
-        cuts.setdefault(measure.in_trec_eval, set()).update(_cuts_asked(measure))
-    asked = {
-        f"{name}.{','.join(map(str, sorted(at)))}" if at else name for name, at in cuts.items()
+    judged = {
+        query: {
+            passage: int(grade) if is_whole else int(grade > 0) for passage, grade in grades.items()
+        }
+        for query, grades in qrels.items()
     }
-    return pytrec_eval.RelevanceEvaluator(grades_for, asked).evaluate(run)
-
-
-def _as_ints(grades: Mapping[str, float], is_whole: bool) -> dict[str, int]:
-    """Whole grades as they are; of any others whether they are relevant."""
-    if is_whole:
-        return {passage: int(grade) for passage, grade in grades.items()}
-    return {passage: int(grade > 0) for passage, grade in grades.items()}
-
-
-def _cuts_asked(measure: Measure) -> set[int]:
-    """Where trec_eval cuts: it does not cut the reciprocal rank, which is cut here."""
-    is_cut = measure.cut is not None and measure.in_trec_eval != "recip_rank"
-    return {measure.cut} if is_cut and measure.cut is not None else set()
+    # It does not cut the reciprocal rank; `_value` does.
+    asked = {
+        name if cut is None or name == "recip_rank" else f"{name}.{cut}"
+        for _, name, cut in measures
+    }
+    return pytrec_eval.RelevanceEvaluator(judged, asked).evaluate(run)
 
 
 def _value(found: Mapping[str, float], measure: Measure) -> float:

@@ -27,9 +27,9 @@ def run_in_rows(rows: Dataset | IterableDataset) -> dict[str, dict[str, float]]:
         >>> run_in_rows(Dataset.from_dict(row))
         {'q': {'b': 0.5, 'a': 0.25}}
     """
-    names = rows.column_names
-    if names is not None and not set(_OF_A_RUN) <= set(names):
-        missing = [name for name in _OF_A_RUN if name not in names]
+    names = rows.column_names or _OF_A_RUN  # a stream may not know its columns
+    missing = [name for name in _OF_A_RUN if name not in names]
+    if missing:
         raise ValueError(
             f"A run needs the columns query_id, hit_ids and hit_scores; {missing} are missing."
         )

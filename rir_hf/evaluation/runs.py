@@ -45,7 +45,7 @@ def as_run(run: Run) -> dict[str, dict[str, float]]:
     else:
         hits_of = run_in_rows(run)
     for query, hits in hits_of.items():
-        if any(math.isnan(score) for score in hits.values()):
+        if any(map(math.isnan, hits.values())):
             raise ValueError(f"The run has a score that is NaN for the query {query!r}.")
     return hits_of
 
@@ -68,18 +68,17 @@ def as_qrels(qrels: Qrels) -> dict[str, dict[str, float]]:
     """
     _require_one_split(qrels, "Judgements")
     if isinstance(qrels, (str, os.PathLike)):
-        judged: Mapping[str, Mapping[str, float]] = read_qrels(qrels)
+        judged = _as_texts_and_floats(read_qrels(qrels))
     elif isinstance(qrels, Mapping):
-        judged = qrels
+        judged = _as_texts_and_floats(qrels)
     else:
         judged = qrels_in_rows(qrels)
     if not judged:
         raise ValueError("The qrels are empty: there is nothing to evaluate against.")
-    found = _as_texts_and_floats(judged)
-    for query, grades in found.items():
-        if not all(math.isfinite(grade) for grade in grades.values()):
+    for query, grades in judged.items():
+        if not all(map(math.isfinite, grades.values())):
             raise ValueError(f"The qrels have a grade that is no number for the query {query!r}.")
-    return found
+    return judged
 
 
 def _as_texts_and_floats(given: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

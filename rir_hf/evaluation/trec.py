@@ -102,8 +102,7 @@ def read_qrels(path: _PATH) -> dict[str, dict[str, float]]:
             raise ValueError(
                 f"{path}, line {number}: expected a finite number, found {fields[-1]!r}."
             )
-        whole = int(grade) if grade.is_integer() else grade
-        qrels.setdefault(fields[0], {})[fields[-2]] = whole
+        qrels.setdefault(fields[0], {})[fields[-2]] = _whole(grade)
     return qrels
 
 
@@ -122,8 +121,7 @@ def write_qrels(qrels: Mapping[str, Mapping[str, float]], path: _PATH) -> None:
     lines: list[str] = []
     for query, grades in qrels.items():
         for passage, grade in grades.items():
-            whole = int(grade) if float(grade).is_integer() else float(grade)
-            lines.append(f"{_id(query)} 0 {_id(passage)} {whole}\n")
+            lines.append(f"{_id(query)} 0 {_id(passage)} {_whole(float(grade))}\n")
     _write(lines, path)
 
 
@@ -153,6 +151,11 @@ def _number(text: str, path: _PATH, line: int) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"{path}, line {line}: expected a number, found {text!r}.") from None
+
+
+def _whole(grade: float) -> float:
+    """The grade as an int where it is one."""
+    return int(grade) if grade.is_integer() else grade
 
 
 def _write(lines: Iterable[str], path: _PATH) -> None:

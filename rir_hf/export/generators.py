@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,6 +40,11 @@ _TEXTS = (PROMPT.name, *_ANSWERS)
 _SCORES = (CHOSEN_SCORE.name, REJECTED_SCORE.name, QUERY_SCORE.name)
 _TEMPLATE = "chat_template_kwargs"
 _SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
+_RANKING = {
+    "formatting": "sharegpt",
+    "ranking": True,
+    "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"},
+}
 
 
 def to_trl(
@@ -92,7 +97,7 @@ def to_trl(
             "template_arguments go with conversational=True: plain rows see no chat template."
         )
     splits = _splits_of(pairs)
-    files = {} if path is None else _files_for(splits, path, isinstance(pairs, DatasetDict))
+    files = {} if path is None else _files_for(pairs, path)
     made = {
         name: _as_trl_rows(rows, conversational, template_arguments)
         for name, rows in splits.items()
@@ -182,8 +187,10 @@ def to_llamafactory(
             called = f"{name}_{split}" if isinstance(pairs, DatasetDict) else name
             file = check_path(Path(path) / f"{called}.jsonl", lines_only=True)
             write_rows(rows, file)
-            entries[called] = _info_entry(file)
-        _write_info(Path(path), entries)
+            entries[called] = {"file_name": file.name, **_RANKING}
+        with replacing(Path(path) / "dataset_info.json") as part:
+            text = json.dumps(entries, indent=2, ensure_ascii=False)
+            part.write_text(text + "\n", encoding="utf-8")
     return _same_class(pairs, made)
 
 
@@ -200,33 +207,28 @@ def _same_class(pairs: Pairs, made: dict[str, Dataset]) -> Pairs:
     return type(pairs)(made) if isinstance(pairs, DatasetDict) else made["train"]
 
 
-def _files_for(
-    splits: Mapping[str, Dataset], path: str | os.PathLike[str], are_several: bool
-) -> dict[str, Path]:
+def _files_for(pairs: Dataset | DatasetDict, path: str | os.PathLike[str]) -> dict[str, Path]:
     """The file of each split, with its folder made."""
-    if not are_several:
+    if isinstance(pairs, Dataset):
         return {"train": check_path(path)}
     if Path(path).suffix:
         raise ValueError(f"path must be a folder for several splits, got {os.fspath(path)!r}.")
-    return {name: check_path(Path(path) / f"{name}.parquet") for name in splits}
+    return {name: check_path(Path(path) / f"{name}.parquet") for name in pairs}
 
 
 def _usable(pairs: Dataset, who: str) -> Dataset:
     """The rows that have a prompt and two answers, without index and format."""
     pairs = without_indexes(pairs).with_format(None)
-    notes = [None] * len(pairs)
-    if PAIR_NOTE.name in pairs.column_names:
-        notes = pairs[PAIR_NOTE.name][:]
-    texts = zip(*(pairs[name][:] for name in _TEXTS), strict=True)
-    reasons = [_why_not(row, text) for row, text in zip(texts, notes, strict=True)]
-    return keep(pairs, reasons, who)
+    read = [name for name in (*_TEXTS, PAIR_NOTE.name) if name in pairs.column_names]
+    return keep(pairs, [_why_not(row) for row in pairs.select_columns(read)], who)
 
 
-def _why_not(texts: Sequence[Any], note: str | None) -> str | None:
+def _why_not(row: Mapping[str, Any]) -> str | None:
     """The code of why a row has no pair; None where it has one."""
-    if any(text is None for text in texts):
-        return code_of(note) or "no_pair"
-    return "empty" if any(_is_empty(text) for text in texts) else None
+    texts = [row[name] for name in _TEXTS]
+    if None in texts:
+        return code_of(row.get(PAIR_NOTE.name)) or "no_pair"
+    return "empty" if any(map(_is_empty, texts)) else None
 
 
 def _is_empty(text: str | list[dict[str, str]]) -> bool:
@@ -244,19 +246,13 @@ def _as_trl_rows(
     rows = rows.select_columns([*_TEXTS, *(name for name in others if name in rows.column_names)])
     if not conversational:
         return rows.map(_as_plain, desc="to_trl")
-    settings = {"template_arguments": template_arguments}
-    return rows.map(_as_conversation, fn_kwargs=settings, desc="to_trl")
+    more = {_TEMPLATE: template_arguments} if template_arguments else {}
+    return rows.map(_as_conversation, fn_kwargs={"more": more}, desc="to_trl")
 
 
-def _as_conversation(
-    row: Mapping[str, Any], template_arguments: dict[str, Any] | None
-) -> dict[str, Any]:
-    messages: dict[str, Any] = {"prompt": as_messages(row["prompt"])}
-    for name in _ANSWERS:
-        messages[name] = _as_answer(row[name])
-    if template_arguments:
-        messages[_TEMPLATE] = template_arguments
-    return messages
+def _as_conversation(row: Mapping[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    answers = {name: _as_answer(row[name]) for name in _ANSWERS}
+    return {PROMPT.name: as_messages(row[PROMPT.name]), **answers, **more}
 
 
 def _as_plain(row: Mapping[str, Any]) -> dict[str, str]:
@@ -282,17 +278,17 @@ def _as_sharegpt_rows(pairs: Dataset) -> Dataset:
 
 
 def _as_sharegpt(row: Mapping[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {"conversations": []}
-    for message in as_messages(row["prompt"]):
-        if message["role"] not in _SPEAKERS:
-            raise ValueError(
-                f"to_llamafactory knows the roles {sorted(_SPEAKERS)}, found {message['role']!r}."
-            )
-        said = {"from": _SPEAKERS[message["role"]], "value": message["content"]}
-        made["conversations"].append(said)
-    for name in _ANSWERS:
-        made[name] = {"from": "gpt", "value": _as_answer(row[name])[-1]["content"]}
-    return made
+    messages = as_messages(row["prompt"])
+    unknown = {message["role"] for message in messages} - set(_SPEAKERS)
+    if unknown:
+        raise ValueError(
+            f"to_llamafactory knows the roles {sorted(_SPEAKERS)}, found {unknown.pop()!r}."
+        )
+    said = [{"from": _SPEAKERS[each["role"]], "value": each["content"]} for each in messages]
+    answers = {
+        name: {"from": "gpt", "value": _as_answer(row[name])[-1]["content"]} for name in _ANSWERS
+    }
+    return {"conversations": said, **answers}
 
 
 def _as_answer(answer: str | list[dict[str, str]]) -> list[dict[str, str]]:
@@ -319,42 +315,21 @@ def _read_info(folder: Path) -> dict[str, Any]:
     return entries
 
 
-def _write_info(folder: Path, entries: dict[str, Any]) -> None:
-    text = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
-    with replacing(folder / "dataset_info.json") as part:
-        part.write_text(text, encoding="utf-8")
-
-
-def _info_entry(file: Path) -> dict[str, Any]:
-    """What `dataset_info.json` says of a ranking file."""
-    return {
-        "file_name": file.name,
-        "formatting": "sharegpt",
-        "ranking": True,
-        "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"},
-    }
-
-
 def _log_lengths(counts: dict[str, int], max_length: int) -> None:
     lost = counts["rows_left_out"] + counts["chosen_cut"] + counts["rejected_cut"]
     logger.log(
         logging.WARNING if lost else logging.INFO,
-        "Of %d pairs DPOTrainer leaves out %d at max_length=%d, because the prompt alone fills it, "
-        "and cuts %d chosen and %d rejected answers; the longest pair has %d tokens.",
-        counts["rows"],
-        counts["rows_left_out"],
-        max_length,
-        counts["chosen_cut"],
-        counts["rejected_cut"],
-        counts["longest"],
+        "Of %(rows)d pairs DPOTrainer leaves out %(rows_left_out)d at max_length=%(max_length)d, "
+        "because the prompt alone fills it, and cuts %(chosen_cut)d chosen and %(rejected_cut)d "
+        "rejected answers; the longest pair has %(longest)d tokens.",
+        {**counts, "max_length": max_length},
     )
     if counts["boundary_moved"]:
         logger.warning(
-            "In %d of %d pairs the prompt's last tokens change once an answer follows; DPOTrainer "
-            "leaves them out, and trains on another prompt than the generator sees. A chat "
-            "template may need template_arguments.",
-            counts["boundary_moved"],
-            counts["rows"],
+            "In %(boundary_moved)d of %(rows)d pairs the prompt's last tokens change once an "
+            "answer follows; DPOTrainer leaves them out, and trains on another prompt than the "
+            "generator sees. A chat template may need template_arguments.",
+            counts,
         )
 
 
@@ -366,7 +341,7 @@ def _lengths_of(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> l
     texts = _plain_texts(row, tokenizer) if is_plain else _rendered_texts(row, tokenizer)
     tokens = tokenizer(texts, add_special_tokens=is_plain, verbose=False)["input_ids"]
     prompt, *answered = tokens
-    shared = min(_shared_beginning(prompt, ids) for ids in answered)
+    shared = _shared_beginning(tokens)
     return [shared, *map(len, answered), len(prompt) - shared]
 
 
@@ -375,22 +350,18 @@ def _plain_texts(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> 
     return [row["prompt"], *(row["prompt"] + row[name] + end for name in _ANSWERS)]
 
 
-def _rendered_texts(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    arguments = row.get(_TEMPLATE) or {}
-    prompt = tokenizer.apply_chat_template(
-        row["prompt"], tokenize=False, add_generation_prompt=True, **arguments
-    )
-    texts = [str(prompt)]
-    for name in _ANSWERS:
-        messages = row["prompt"] + row[name]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, **arguments)
-        texts.append(str(text))
-    return texts
+def _rendered_texts(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    def render(messages: list[dict[str, str]], **options: Any) -> Any:
+        options |= row.get(_TEMPLATE) or {}
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+
+    answered = [render(row["prompt"] + row[name]) for name in _ANSWERS]
+    return [render(row["prompt"], add_generation_prompt=True), *answered]
 
 
-def _shared_beginning(first: list[int], second: list[int]) -> int:
-    """How many tokens both begin with."""
-    for number, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
+def _shared_beginning(lists: list[list[int]]) -> int:
+    """How many tokens all begin with."""
+    for number, tokens in enumerate(zip(*lists, strict=False)):
+        if len(set(tokens)) > 1:
             return number
-    return min(len(first), len(second))
+    return min(map(len, lists))

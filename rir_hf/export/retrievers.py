@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -32,17 +33,10 @@ from rir_hf.export.shapes import (
     SCORED_TUPLE,
     SHAPE_OF_LOSS,
     TUPLE,
-    Labelled,
     features_of,
 )
-from rir_hf.export.usable import (
-    keep,
-    why_incomplete,
-    why_ragged_ids,
-    why_unusable,
-)
+from rir_hf.export.usable import FLAG_EXTRAS, keep, why_incomplete, why_ragged_ids, why_unusable
 from rir_hf.schema import (
-    ANSWER,
     NEG,
     NEG_IDS,
     NEG_SCORES,
@@ -56,7 +50,6 @@ from rir_hf.schema import (
 
 _SCORES = (POS_SCORES.name, NEG_SCORES.name)
 _IDS = (QUERY_ID.name, POS_IDS.name, NEG_IDS.name)
-_FLAG_EXTRAS = (ANSWER.name, "neg_answer", "prompt", "type")
 
 
 def to_sentence_transformers(
@@ -133,28 +126,23 @@ def to_sentence_transformers(
         lengths = [len(negatives or ()) for negatives in rows[NEG.name][:]]
         num_negatives = num_negatives or _usual_length(lengths, reasons)
         reasons = _with_too_few(reasons, lengths, num_negatives)
-    features = features_of(shape, num_negatives)
+    rows = keep(rows, reasons, who)
     settings = {
         "shape": shape,
-        "names": list(features),
         "query": query,
         "limit": num_negatives,
-        "scored": scored,
-        "rescale": rescale,
+        "rescale": rescale if scored else None,
         "temperature": temperature,
     }
-    rows = keep(rows, reasons, who)
     made = rows.map(
         _reshaped,
         fn_kwargs=settings,
         batched=True,
         remove_columns=rows.column_names,
-        features=features,
+        features=features_of(shape, num_negatives),
         desc=f"to {loss}",
     )
-    if file is not None:
-        write_rows(made, file)
-    return made
+    return _written(made, file)
 
 
 def to_flagembedding(
@@ -205,23 +193,16 @@ def to_flagembedding(
             'order="teacher" needs the scores: map ScorePassages first, or leave order="given".'
         )
     file = None if path is None else check_path(path, lines_only=True)
-    rows = _prepared(rows, QUERY.name, scored=scored, who="to_flagembedding")
-    extras = [name for name in _FLAG_EXTRAS if name in rows.column_names]
-    reasons = [why_unusable(row, QUERY.name, scored) or why_incomplete(row, extras) for row in rows]
-    rows = keep(rows, reasons, "to_flagembedding")
+    rows = _usable(rows, QUERY.name, scored, "to_flagembedding", why_incomplete)
     if scored:
         settings = {"rescale": rescale, "temperature": temperature, "order": order}
         rows = rows.map(_with_scores, fn_kwargs=settings, desc="to_flagembedding")
-    given = {"prompt": prompt, "type": type}
-    for name, value in given.items():
-        if value is not None and name not in extras:
-            column = {"name": name, "value": value}
-            rows = rows.map(_constant, fn_kwargs=column, batched=True, desc="to_flagembedding")
-    names = [QUERY.name, POS.name, NEG.name, *(_SCORES if scored else ()), *_FLAG_EXTRAS]
+    for name, value in {"prompt": prompt, "type": type}.items():
+        if value is not None and name not in rows.column_names:
+            rows = rows.add_column(name, [value] * len(rows))
+    names = [QUERY.name, POS.name, NEG.name, *(_SCORES if scored else ()), *FLAG_EXTRAS]
     made = rows.select_columns([name for name in names if name in rows.column_names])
-    if file is not None:
-        write_rows(made, file)
-    return made
+    return _written(made, file)
 
 
 def to_tevatron(
@@ -254,18 +235,14 @@ def to_tevatron(
     """
     scored = _has_scores(rows) if scores is None else scores
     file = None if path is None else check_path(path, lines_only=True)
-    rows = _prepared(rows, query, scored=scored, who="to_tevatron")
-    reasons = [why_unusable(row, query, scored) or why_ragged_ids(row) for row in rows]
-    rows = keep(rows, reasons, "to_tevatron")
+    rows = _usable(rows, query, scored, "to_tevatron", why_ragged_ids)
     made = rows.map(
         _tevatron_row,
         fn_kwargs={"query": query, "scored": scored},
         remove_columns=rows.column_names,
         desc="to_tevatron",
     )
-    if file is not None:
-        write_rows(made, file)
-    return made
+    return _written(made, file)
 
 
 def to_pylate(
@@ -307,12 +284,10 @@ def to_pylate(
     check_rescale(rescale, temperature)
     parts = ("queries", "documents", "train")
     files = {} if path is None else {part: check_path(os.path.join(path, part)) for part in parts}
-    rows = _prepared(rows, query, scored=True, who="to_pylate")
-    reasons = [why_unusable(row, query, scored=True) or why_ragged_ids(row) for row in rows]
     queries: dict[str, str] = {}
     documents: dict[str, str] = {}
     train = []
-    for row in keep(rows, reasons, "to_pylate"):
+    for row in _usable(rows, query, True, "to_pylate", why_ragged_ids):
         name, ids = _query_id(row, query), _passage_ids(row)
         _learn(queries, [name], [row[query]])
         _learn(documents, ids, _passages(row))
@@ -361,8 +336,27 @@ def _prepared(rows: Dataset, query: str, *, scored: bool, who: str) -> Dataset:
         rows = rows.map(_listed, batched=True, desc=who)
     scores = _SCORES if scored else ()
     _check_columns(rows, [query, POS.name, NEG.name, *scores], who)
-    known = {query, POS.name, NEG.name, *scores, *_IDS, *_FLAG_EXTRAS}
+    known = {query, POS.name, NEG.name, *scores, *_IDS, *FLAG_EXTRAS}
     return rows.select_columns([name for name in rows.column_names if name in known])
+
+
+def _usable(
+    rows: Dataset,
+    query: str,
+    scored: bool,
+    who: str,
+    why_not: Callable[[Mapping[str, Any]], str | None],
+) -> Dataset:
+    """The rows that a trainer can use, and that `why_not` says nothing against."""
+    rows = _prepared(rows, query, scored=scored, who=who)
+    return keep(rows, [why_unusable(row, query, scored) or why_not(row) for row in rows], who)
+
+
+def _written(rows: Dataset, file: Path | None) -> Dataset:
+    """The rows, after writing them where a file is given."""
+    if file is not None:
+        write_rows(rows, file)
+    return rows
 
 
 def _check_columns(rows: Dataset, names: Sequence[str], who: str) -> None:
@@ -377,10 +371,6 @@ def _check_columns(rows: Dataset, names: Sequence[str], who: str) -> None:
 
 def _listed(batch: Mapping[str, list[Any]]) -> dict[str, list[list[str]]]:
     return {POS.name: [[text] for text in batch[PASSAGE.name]]}
-
-
-def _constant(batch: Mapping[str, list[Any]], name: str, value: str) -> dict[str, list[str]]:
-    return {name: [value] * len(batch[QUERY.name])}
 
 
 def _one_negative(num_negatives: int | None) -> int:
@@ -417,37 +407,37 @@ def _scores(row: Mapping[str, Any]) -> np.ndarray:
 def _reshaped(
     batch: Mapping[str, list[Any]],
     shape: str,
-    names: Sequence[str],
     query: str,
     limit: int | None,
-    scored: bool,
-    rescale: Rescale,
+    rescale: Rescale | None,
     temperature: float,
 ) -> dict[str, list[Any]]:
-    """The rows of a shape, made of a batch of nested rows."""
+    """The rows of a shape, made of a batch of nested rows; without `rescale` labelled 1 and 0."""
     made: list[dict[str, Any]] = []
     for number, text in enumerate(batch[query]):
         row = {name: values[number] for name, values in batch.items()}
         positives, negatives = row[POS.name], row[NEG.name]
-        labels = np.array([1.0] * len(positives) + [0.0] * len(negatives))
-        if scored:
-            labels = rescaled(_scores(row), rescale, temperature)
-        high, low = labels[: len(positives)].tolist(), labels[len(positives) :][:limit].tolist()
-        made += MAKERS[shape](Labelled(text, positives, negatives[:limit], high, low))
-    return {name: [row[name] for row in made] for name in names}
+        if rescale is None:
+            labels = [1.0] * len(positives) + [0.0] * len(negatives)
+        else:
+            labels = rescaled(_scores(row), rescale, temperature).tolist()
+        negatives = negatives[:limit]
+        labels = labels[: len(positives) + len(negatives)]
+        made += MAKERS[shape](text, positives, negatives, labels)
+    return {name: [row[name] for row in made] for name in features_of(shape, limit)}
 
 
 def _with_scores(
     row: Mapping[str, Any], rescale: Rescale, temperature: float, order: str
 ) -> dict[str, Any]:
     """The row's scores rescaled, and its negatives in the teacher's order where that is asked."""
-    number = len(row[POS.name])
-    scores = rescaled(_scores(row), rescale, temperature).tolist()
-    high, low, negatives = scores[:number], scores[number:], row[NEG.name]
+    scores = rescaled(_scores(row), rescale, temperature)
+    high, low = np.split(scores, [len(row[POS.name])])
+    negatives = row[NEG.name]
     if order == "teacher":
-        best = sorted(range(len(low)), key=lambda position: -low[position])
-        negatives, low = [negatives[position] for position in best], [low[p] for p in best]
-    return {NEG.name: negatives, POS_SCORES.name: high, NEG_SCORES.name: low}
+        best = np.argsort(-low, kind="stable")
+        negatives, low = [negatives[position] for position in best], low[best]
+    return {NEG.name: negatives, POS_SCORES.name: high.tolist(), NEG_SCORES.name: low.tolist()}
 
 
 def _tevatron_row(row: Mapping[str, Any], query: str, scored: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from datasets import Features, List, Value
 
@@ -39,46 +39,41 @@ SHAPE_OF_LOSS = {
 }
 
 
-class Labelled(NamedTuple):
-    """A query with its passages, and a label for each: a score, or 1 and 0."""
-
-    query: str
-    positives: list[str]
-    negatives: list[str]
-    high: list[float]
-    """The positives' labels."""
-    low: list[float]
-    """The negatives' labels."""
-
-
-def triplets(row: Labelled) -> Iterator[dict[str, Any]]:
+def triplets(
+    query: str, positives: list[str], negatives: list[str], labels: list[float]
+) -> Iterator[dict[str, Any]]:
     """A row for each positive with each negative."""
-    for positive in row.positives:
-        for negative in row.negatives:
-            yield {"query": row.query, "positive": positive, "negative": negative}
+    for positive in positives:
+        for negative in negatives:
+            yield {"query": query, "positive": positive, "negative": negative}
 
 
-def tuples(row: Labelled) -> Iterator[dict[str, Any]]:
+def tuples(
+    query: str, positives: list[str], negatives: list[str], labels: list[float]
+) -> Iterator[dict[str, Any]]:
     """A row for each positive with all negatives."""
-    others = {f"negative_{number}": text for number, text in enumerate(row.negatives, start=1)}
-    for positive, label in zip(row.positives, row.high, strict=True):
-        yield {"query": row.query, "positive": positive, **others, "label": [label, *row.low]}
+    others = {f"negative_{number}": text for number, text in enumerate(negatives, start=1)}
+    low = labels[len(positives) :]
+    for positive, label in zip(positives, labels, strict=False):
+        yield {"query": query, "positive": positive, **others, "label": [label, *low]}
 
 
-def labelled_pairs(row: Labelled) -> Iterator[dict[str, Any]]:
+def labelled_pairs(
+    query: str, positives: list[str], negatives: list[str], labels: list[float]
+) -> Iterator[dict[str, Any]]:
     """A row for each passage."""
-    passages, labels = [*row.positives, *row.negatives], [*row.high, *row.low]
-    for passage, label in zip(passages, labels, strict=True):
-        yield {"query": row.query, "passage": passage, "label": label}
+    for passage, label in zip([*positives, *negatives], labels, strict=True):
+        yield {"query": query, "passage": passage, "label": label}
 
 
-def lists(row: Labelled) -> Iterator[dict[str, Any]]:
+def lists(
+    query: str, positives: list[str], negatives: list[str], labels: list[float]
+) -> Iterator[dict[str, Any]]:
     """One row with all passages, positives first."""
-    passages, labels = [*row.positives, *row.negatives], [*row.high, *row.low]
-    yield {"query": row.query, "docs": passages, "labels": labels}
+    yield {"query": query, "docs": [*positives, *negatives], "labels": labels}
 
 
-MAKERS: dict[str, Callable[[Labelled], Iterator[dict[str, Any]]]] = {
+MAKERS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     TRIPLET: triplets,
     TUPLE: tuples,
     SCORED_TUPLE: tuples,
@@ -86,6 +81,7 @@ MAKERS: dict[str, Callable[[Labelled], Iterator[dict[str, Any]]]] = {
     LIST: lists,
     SCORED_LIST: lists,
 }
+"""What makes the rows of a shape of a query with its positives, negatives, and a label for each."""
 
 
 def features_of(shape: str, num_negatives: int | None) -> Features:

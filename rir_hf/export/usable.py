@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from datasets import Dataset
 from rir_hf.schema import ANSWER, NEG, NEG_SCORES, POS, POS_SCORES
 
 logger = logging.getLogger(__name__)
+
+FLAG_EXTRAS = (ANSWER.name, "neg_answer", "prompt", "type")
+"""What FlagEmbedding reads besides texts and scores."""
 
 
 def keep(rows: Dataset, reasons: Sequence[str | None], who: str) -> Dataset:
@@ -60,14 +63,11 @@ def why_unusable(row: Mapping[str, Any], query: str, scored: bool) -> str | None
     """Why no trainer can use the row; None where it can."""
     if not is_text(row[query]):
         return "empty query"
-    if not row[POS.name]:
-        return "no positive"
-    if not all(map(is_text, row[POS.name])):
-        return "null or empty positive"
-    if not row[NEG.name]:
-        return "no negative"
-    if not all(map(is_text, row[NEG.name])):
-        return "null or empty negative"
+    for name, what in ((POS.name, "positive"), (NEG.name, "negative")):
+        if not row[name]:
+            return f"no {what}"
+        if not all(map(is_text, row[name])):
+            return f"null or empty {what}"
     return why_unscored(row) if scored else None
 
 
@@ -83,15 +83,19 @@ def why_unscored(row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def why_incomplete(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+def why_incomplete(row: Mapping[str, Any]) -> str | None:
     """Why FlagEmbedding cannot use what goes along; prompt and type may be empty."""
-    checks: dict[str, Callable[[Any], bool]] = {
-        ANSWER.name: is_text,
-        "neg_answer": lambda texts: bool(texts) and all(map(is_text, texts)),
-    }
-    for name in names:
-        check = checks.get(name, lambda value: value is not None)
-        if not check(row[name]):
+    for name in FLAG_EXTRAS:
+        if name not in row:
+            continue
+        value = row[name]
+        if name == ANSWER.name:
+            is_usable = is_text(value)
+        elif name == "neg_answer":
+            is_usable = bool(value) and all(map(is_text, value))
+        else:
+            is_usable = value is not None
+        if not is_usable:
             return f"null or empty {name}"
     return None
 

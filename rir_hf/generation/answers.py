@@ -16,7 +16,8 @@ from rir_hf.generation.drafting import (
     failure,
     storable,
 )
-from rir_hf.models.llm import LLM, LLMError, as_llm, is_chat, raise_if_hopeless
+from rir_hf.models.llm import LLM, LLMError, is_chat, raise_if_hopeless
+from rir_hf.models.local import as_llm
 from rir_hf.models.prompts import answer_prompt, find_task, without_thinking
 from rir_hf.schema import (
     ANSWER,

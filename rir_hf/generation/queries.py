@@ -27,11 +27,11 @@ from rir_hf.models.llm import (
     LLM,
     LLMError,
     Prompt,
-    as_llm,
     ask_where_fitting,
     is_chat,
     raise_if_hopeless,
 )
+from rir_hf.models.local import as_llm
 from rir_hf.models.prompts import JUDGEMENTS, Task, check_fields, fill_prompt, find_task
 from rir_hf.schema import PASSAGE_CUT, QUERIES, QUERY_CHECKS, TEXT, Column, code_of, note
 

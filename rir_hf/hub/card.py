@@ -120,7 +120,7 @@ def size_category(rows: int) -> str:
 def render_section(repo_id: str, part: Part) -> str:
     """The section of one config, its two comments included."""
     features, splits = part.info.features, part.info.splits
-    counted, spread = _divided(part.counts)
+    counted, distributions = _counts_and_distributions(part.counts)
     text = _template().render(
         repo_id=repo_id,
         config=part.config,
@@ -136,8 +136,7 @@ def render_section(repo_id: str, part: Part) -> str:
         steps=part.note["steps"],
         versions=", ".join(f"{name} {found}" for name, found in part.note["versions"].items()),
         counts=counted,
-        distributions=[(name, _figures(values)) for name, values in spread.items()],
-        quantiles=list(next(iter(spread.values()), {})),
+        distributions=distributions,
         plot=part.plot,
     )
     # No text from the rows may look like one of the comments that the next push looks for.
@@ -185,18 +184,12 @@ def describe_column(name: str) -> str:
 
 def _describe_mined(name: str) -> str:
     """A column of `MineNegatives` under another name than `neg`, such as `neg_answer_ids`."""
-    for column in (schema.POS_SIMS, schema.POS_RANK):
-        if name.endswith(f"_{column.name}"):
-            return _searched_with(column, name.removesuffix(f"_{column.name}"))
+    endings = {f"_{column.name}": column for column in (schema.POS_SIMS, schema.POS_RANK)}
     for column in (schema.NEG_IDS, schema.NEG_SIMS, schema.NEG_NOTE, schema.NEG_SKIPPED):
-        ending = column.name.removeprefix("neg")
-        if name.endswith(ending):
-            return _searched_with(column, name.removesuffix(ending))
-    return _searched_with(schema.NEG, name)
-
-
-def _searched_with(column: schema.Column, output: str) -> str:
-    return f"{column.says} (searched with `{output.removeprefix('neg_')}`)"
+        endings[column.name.removeprefix("neg")] = column
+    ending = next((ending for ending in endings if name.endswith(ending)), "")
+    searched_with = name.removeprefix("neg_").removesuffix(ending)
+    return f"{endings.get(ending, schema.NEG).says} (searched with `{searched_with}`)"
 
 
 def describe_step(step: Mapping[str, Any]) -> str:
@@ -209,9 +202,8 @@ def describe_step(step: Mapping[str, Any]) -> str:
         '**Embed** retriever `bge` (`role=query`)'
     """
     settings = {name: value for name, value in step.items() if name != "step"}
-    nested = [_nested(name, value) for name, value in settings.items() if _is_object(value)]
-    plain = _plain_settings(settings)
-    words = " ".join([f"**{_short(step['step'])}**", *nested])
+    objects, plain = _divided(settings)
+    words = " ".join([f"**{_short(step['step'])}**", *objects])
     words += f" ({', '.join(plain)})" if plain else ""
     corpora = {name: value for name, value in settings.items() if _is_corpus(value)}
     return words + "".join(_corpus_lines(name, value) for name, value in corpora.items())
@@ -219,7 +211,7 @@ def describe_step(step: Mapping[str, Any]) -> str:
 
 def _corpus_lines(name: str, view: Mapping[str, Any]) -> str:
     """A searched corpus as an indented list: its size and index, then what made it."""
-    index = ", ".join([f"`{_short(view['kind'])}`", *_plain_settings(view["search"])])
+    index = ", ".join([f"`{_short(view['kind'])}`", *_divided(view["search"])[1]])
     lines = [f"\n   - {name}: {_rows(view['corpus']['rows'])}, {index}"]
     for step in view["made_by"]:
         indented = describe_step(step).replace("\n", "\n  ")
@@ -231,19 +223,22 @@ def _nested(name: str, value: Any) -> str:
     """A model or teacher among the settings: its model's name or its class, and its settings."""
     if isinstance(value, list):
         return f"{name}: {', '.join(_nested('', item).strip() for item in value)}"
-    inner = {key: item for key, item in value.items() if key not in ("class", "model")}
-    objects = [_nested(key, item) for key, item in inner.items() if _is_object(item)]
-    settings = [*objects, *_plain_settings(inner)]
+    objects, plain = _divided(
+        {key: item for key, item in value.items() if key not in ("class", "model")}
+    )
     words = f"{name} `{_short(value.get('model') or value['class'])}`"
-    return f"{words} ({', '.join(settings)})" if settings else words
+    return f"{words} ({', '.join([*objects, *plain])})" if objects or plain else words
 
 
-def _plain_settings(settings: Mapping[str, Any]) -> list[str]:
-    return [
-        f"`{name}={_short(value)}`"
-        for name, value in settings.items()
-        if value is not None and value != {} and not _is_object(value) and not _is_corpus(value)
-    ]
+def _divided(settings: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The settings that are objects, and the plain ones; neither corpora nor what is empty."""
+    objects, plain = [], []
+    for name, value in settings.items():
+        if _is_object(value):
+            objects.append(_nested(name, value))
+        elif value is not None and value != {} and not _is_corpus(value):
+            plain.append(f"`{name}={_short(value)}`")
+    return objects, plain
 
 
 def _is_object(value: Any) -> bool:
@@ -304,6 +299,7 @@ def _template() -> Template:
         "step_lines": describe_step,
         "all_settings": _all_settings,
         "table_of_counts": as_table,
+        "figure": lambda value: "" if value is None else f"{value:.3f}",
     }
     source = files("rir_hf.hub").joinpath("card.md.jinja").read_text(encoding="utf-8")
     return environment.from_string(source)
@@ -338,22 +334,16 @@ def _rows(number: int) -> str:
     return f"{number:,} {'row' if number == 1 else 'rows'}"
 
 
-def _divided(counts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The figures of a report, and apart from them its distributions; none without a stage."""
-    counted: dict[str, Any] = {}
-    spread: dict[str, Any] = {}
-    for name, value in counts.items():
-        if not isinstance(value, Mapping):
-            counted[name] = value
-            continue
-        counted[name] = {key: item for key, item in value.items() if not is_distribution(item)}
-        spread |= {key: item for key, item in value.items() if is_distribution(item)}
-    spread = {name.replace("_", " "): values for name, values in spread.items()}
-    return (counted if len(counted) > 1 else {}), spread
-
-
-def _figures(values: Mapping[str, float | None]) -> list[str]:
-    return ["" if value is None else f"{value:.3f}" for value in values.values()]
+def _counts_and_distributions(counts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The figures of a report, none without a stage, and apart from them its distributions."""
+    counted: dict[str, Any] = dict(counts)
+    distributions: dict[str, Any] = {}
+    for stage, figures in counts.items():
+        if isinstance(figures, Mapping):
+            spread = {name: value for name, value in figures.items() if is_distribution(value)}
+            counted[stage] = {name: figures[name] for name in figures if name not in spread}
+            distributions |= spread
+    return (counted if len(counted) > 1 else {}), distributions
 
 
 def _describe_config(data: CardData, part: Part) -> None:

@@ -34,24 +34,9 @@ def folder_of(config: str) -> str:
     return "data" if config == "default" else config
 
 
-def shard_of(split: str, number: int, of: int) -> str:
-    """Name of a parquet file, as `Dataset.push_to_hub` names it."""
-    return f"{split}-{number:05d}-of-{of:05d}.parquet"
-
-
-def note_of(config: str) -> str:
-    """Where the provenance of a config lies."""
-    return f"{FOLDER}/{config}/provenance.json"
-
-
-def index_of(config: str, name: str) -> str:
-    """Where an index of a config lies."""
-    return f"{FOLDER}/{config}/{name}.faiss"
-
-
-def plot_of(config: str) -> str:
-    """Where the picture of the card lies."""
-    return f"{FOLDER}/{config}/report.png"
+def beside(config: str, name: str) -> str:
+    """Where what is not rows of a config lies: `provenance.json`, `report.png` and the index."""
+    return f"{FOLDER}/{config}/{name}"
 
 
 def belongs_to(path: str, config: str) -> bool:

@@ -16,7 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from rir_hf.core.provenance import with_steps
 from rir_hf.hub.calls import explaining, head_of, trying
-from rir_hf.hub.layout import digest_of_rows, note_of
+from rir_hf.hub.layout import beside, digest_of_rows
 from rir_hf.index.attach import load_index
 from rir_hf.index.files import set_search_settings
 
@@ -115,7 +115,7 @@ def _read_split(builder: DatasetBuilder, split: str) -> Dataset:
 
 def _read_note(api: HfApi, repo_id: str, config: str, commit: str | None) -> dict[str, Any]:
     """What `push` wrote beside the rows; empty where something else put them there."""
-    name = note_of(config)
+    name = beside(config, "provenance.json")
     try:
         path = api.hf_hub_download(repo_id, name, repo_type="dataset", revision=commit)
     except EntryNotFoundError:

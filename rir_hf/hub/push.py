@@ -26,17 +26,7 @@ from rir_hf.core.provenance import package_versions, provenance, record_step, wi
 from rir_hf.core.step import Step
 from rir_hf.hub.calls import explaining, head_of, reason_of, trying
 from rir_hf.hub.card import Part, updated_card
-from rir_hf.hub.layout import (
-    CARD,
-    belongs_to,
-    check_config,
-    digest_of_rows,
-    folder_of,
-    index_of,
-    note_of,
-    plot_of,
-    shard_of,
-)
+from rir_hf.hub.layout import CARD, belongs_to, beside, check_config, digest_of_rows, folder_of
 from rir_hf.index.attach import check_index, index_identity, save_index
 from rir_hf.reports.counts import count_stages
 from rir_hf.reports.plots import plot_report
@@ -118,7 +108,7 @@ def push(
     message = commit_message or f"Push {', '.join(configs)}"
     with tempfile.TemporaryDirectory(prefix="rir-hf-push-") as folder, explaining(repo_id):
         parts = [
-            _prepare(name, splits, records.get(name, []), Path(folder), max_shard_size)
+            _prepare(name, splits, records.get(name, []), Path(folder, name), max_shard_size)
             for name, splits in configs.items()
         ]
         repo_id, is_new = _require_repository(api, repo_id, private)
@@ -181,63 +171,56 @@ def _prepare(
     folder: Path,
     max_shard_size: int | str,
 ) -> Part:
-    """Write everything that belongs to a config, but the card, into the folder."""
-    files: dict[str, Path] = {}
-    info = _write_rows(config, splits, folder, files, max_shard_size)
+    """Write everything that belongs to a config, but the card, as it will lie in the repository."""
+    for name in (folder_of(config), beside(config, "")):
+        (folder / name).mkdir(parents=True)
+    info = _write_rows(splits, folder / folder_of(config), max_shard_size)
     known = provenance(DatasetDict(splits))
     made_by = [*known, *(record for record in records if record not in known)]
     note: dict[str, Any] = {"steps": made_by, "versions": package_versions()}
-    note |= _write_index(config, splits, made_by, folder, files)
+    note |= _write_index(config, splits, made_by, folder)
     first = next(iter(splits.values()))
     counts = count_stages(first) if len(first) else {}
-    has_plot = "mining" in counts and _write_plot(config, first, folder, files)
-    path = folder / f"{config}-provenance.json"
-    path.write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    files[note_of(config)] = path
-    return Part(config, files, info, note, counts, plot_of(config) if has_plot else None)
+    plot = beside(config, "report.png")
+    has_plot = "mining" in counts and _write_plot(first, folder / plot)
+    text = json.dumps(note, indent=1, ensure_ascii=False) + "\n"
+    (folder / beside(config, "provenance.json")).write_text(text, encoding="utf-8")
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    return Part(config, files, info, note, counts, plot if has_plot else None)
 
 
-def _write_rows(
-    config: str,
-    splits: dict[str, Dataset],
-    folder: Path,
-    files: dict[str, Path],
-    max_shard_size: int | str,
-) -> DatasetInfo:
-    """Write the parquet files, add them to `files`, and say what is in them."""
+def _write_rows(splits: dict[str, Dataset], folder: Path, max_shard_size: int | str) -> DatasetInfo:
+    """Write the parquet files, and say what is in them."""
     infos = SplitDict()
     for split, rows in splits.items():
-        written = 0
-        for name, shard in _shards(without_indexes(rows), split, max_shard_size):
-            path = folder / f"{config}-{name}"
-            written += shard.to_parquet(path)
-            files[f"{folder_of(config)}/{name}"] = path
+        shards = _shards(without_indexes(rows), split, max_shard_size)
+        written = sum(shard.to_parquet(folder / name) for name, shard in shards)
         infos[split] = SplitInfo(name=split, num_bytes=written, num_examples=len(rows))
     return DatasetInfo(
         features=next(iter(splits.values())).features,
         splits=infos,
-        download_size=sum(path.stat().st_size for path in files.values()),
+        download_size=sum(path.stat().st_size for path in folder.iterdir()),
         dataset_size=sum(split.num_bytes for split in infos.values()),
     )
 
 
 def _shards(rows: Dataset, split: str, max_shard_size: int | str) -> Iterator[tuple[str, Dataset]]:
-    """The parts of a split that become a file each, with the names of the files."""
+    """The parts of a split that become a file each, named as `Dataset.push_to_hub` does."""
     stored = rows.data.nbytes * len(rows) / max(1, rows.data.num_rows)
     number = max(1, -int(-stored // convert_file_size_to_int(max_shard_size)))
     number = min(number, max(1, len(rows)))
     plain = rows.with_format(None)
     for position in range(number):
         shard = plain.shard(number, position, contiguous=True)
-        yield shard_of(split, position, number), shard
+        yield f"{split}-{position:05d}-of-{number:05d}.parquet", shard
 
 
 def _write_index(
-    config: str,
-    splits: dict[str, Dataset],
-    steps: list[dict[str, Any]],
-    folder: Path,
-    files: dict[str, Path],
+    config: str, splits: dict[str, Dataset], steps: list[dict[str, Any]], folder: Path
 ) -> dict[str, Any]:
     """Write the index, if one is attached, and say what it is: for people and for `pull`."""
     attached = [split for split, rows in splits.items() if rows.list_indexes()]
@@ -248,27 +231,24 @@ def _write_index(
         names = {split: splits[split].list_indexes() for split in attached}
         raise ValueError(f"A config can have one index, {config!r} has {names}.")
     name = rows.list_indexes()[0]
-    path = folder / f"{config}-{name}.faiss"
+    file = beside(config, f"{name}.faiss")
     check_index(rows.get_index(name).faiss_index, len(rows), f"The index {name!r}")
-    save_index(rows, path, name)
-    files[index_of(config, name)] = path
+    save_index(rows, folder / file, name)
     identity = index_identity(rows, name)
-    identity |= {"file": index_of(config, name), "corpus": digest_of_rows(rows)}
+    identity |= {"file": file, "corpus": digest_of_rows(rows)}
     embedded = [step for step in steps if step.get("output") == name and "retriever" in step]
     if embedded:
         identity["retriever"] = embedded[-1]["retriever"]
     return {"split": attached[0], "index": identity}
 
 
-def _write_plot(config: str, rows: Dataset, folder: Path, files: dict[str, Path]) -> bool:
+def _write_plot(rows: Dataset, path: Path) -> bool:
     """Draw the picture of the card; False where matplotlib is missing."""
-    path = folder / f"{config}-report.png"
     try:
         plot_report(rows, path)
     except ImportError as error:
         logger.info("The card gets no plot: %s", error)
         return False
-    files[plot_of(config)] = path
     return True
 
 

@@ -7,7 +7,6 @@ so that one bad answer stops nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -63,32 +62,6 @@ class LLM(Protocol):
 
     def count_tokens(self, prompts: list[Prompt]) -> list[int]:
         """Tokens of each prompt, as the model reads it."""
-
-
-def as_llm(model: LLM | str | os.PathLike[str], method: str, who: str) -> LLM:
-    """A `ChatLLM` for a name or a folder; anything else as it is.
-
-    Args:
-        model: an object with the methods of `LLM` that are needed, or a model's name or folder.
-        method: the method that is needed most, `"generate"` for example.
-        who: the step or teacher that needs it, for the error.
-
-    Raises:
-        TypeError: the object does not have that method.
-
-    Example:
-        >>> as_llm(42, "generate", "GenerateQueries")
-        Traceback (most recent call last):
-        TypeError: GenerateQueries needs a model with generate, as ChatLLM has it, got int.
-    """
-    if isinstance(model, (str, os.PathLike)):
-        from rir_hf.models.local import ChatLLM
-
-        return ChatLLM(model)
-    if not callable(getattr(model, method, None)):
-        name = type(model).__name__
-        raise TypeError(f"{who} needs a model with {method}, as ChatLLM has it, got {name}.")
-    return model
 
 
 def is_chat(llm: Any) -> bool:

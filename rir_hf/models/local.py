@@ -18,7 +18,7 @@ from rir_hf.core.configured import require_place
 from rir_hf.core.draws import seed_of
 from rir_hf.models.fitting import UNLIMITED, Tokenized
 from rir_hf.models.gguf import check_gguf, unpacked_gguf
-from rir_hf.models.llm import LLMError, Prompt, progress, where_fitting
+from rir_hf.models.llm import LLM, LLMError, Prompt, progress, where_fitting
 
 if TYPE_CHECKING:
     import torch
@@ -463,3 +463,27 @@ def _before(text: str, stop: list[str]) -> str:
     """
     ends = [text.find(end) for end in stop if end in text]
     return text[: min(ends, default=len(text))]
+
+
+def as_llm(model: LLM | str | os.PathLike[str], method: str, who: str) -> LLM:
+    """A `ChatLLM` for a name or a folder; anything else as it is.
+
+    Args:
+        model: an object with the methods of `LLM` that are needed, or a model's name or folder.
+        method: the method that is needed most, `"generate"` for example.
+        who: the step or teacher that needs it, for the error.
+
+    Raises:
+        TypeError: the object does not have that method.
+
+    Example:
+        >>> as_llm(42, "generate", "GenerateQueries")
+        Traceback (most recent call last):
+        TypeError: GenerateQueries needs a model with generate, as ChatLLM has it, got int.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        return ChatLLM(model)
+    if not callable(getattr(model, method, None)):
+        name = type(model).__name__
+        raise TypeError(f"{who} needs a model with {method}, as ChatLLM has it, got {name}.")
+    return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,8 +82,11 @@ def report(ds: Dataset, *, output: str = "neg") -> dict[str, Any]:
           teacher_agrees                        0.000
     """
     require_dataset(ds, "report")
-    _check_columns(ds, output)
     counts = count_stages(ds, output)
+    if output != "neg":
+        _check_mined(ds, output)
+    elif len(counts) == 1:
+        raise ValueError(_nothing_to_report(ds))
     logger.info("Report on %d rows:\n%s", len(ds), as_table(counts))
     return counts
 
@@ -145,41 +149,32 @@ class Mined(NamedTuple):
 def mining_columns(output: str) -> tuple[str, ...]:
     """The columns of `MineNegatives(output=output)` that a report reads, ordered as in `Mined`."""
     before = "" if output == "neg" else f"{output}_"
-    return (
-        f"{output}_sims",
-        f"{before}pos_sims",
-        f"{before}pos_rank",
-        f"{output}_note",
-        f"{output}_skipped",
-    )
+    positives = (f"{before}pos_sims", f"{before}pos_rank")
+    return (f"{output}_sims", *positives, f"{output}_note", f"{output}_skipped")
 
 
 def read_mined(ds: Dataset, output: str) -> Mined:
     """Read the mined columns; `ValueError` where one is missing."""
     _check_mined(ds, output)
-    names = mining_columns(output)
-    columns = _read(ds, names)
-    sims, positive_sims, ranks, notes, skipped = (columns[name] for name in names)
+    columns = _read(ds, mining_columns(output))
+    sims, positive_sims, ranks, notes, skipped = columns.values()
     return Mined(_lists(sims), _lists(positive_sims), ranks, notes, skipped)
 
 
 def count_mining(mined: Mined) -> dict[str, Any]:
     """The stage `mining` of a report."""
     known = known_similarities(mined)
-    has_vector = [code_of(note) != "no_vector" for note in mined.notes]
-    missing = [row.count(None) for row in mined.positive_sims]
+    searched = [code_of(note) != "no_vector" for note in mined.notes]
     short = codes_in(mined.notes)
     return {
-        "rows_without_positive": sum(
-            searched and not row for searched, row in zip(has_vector, known, strict=True)
-        ),
+        "rows_without_positive": sum(compress((not row for row in known), searched)),
         "negatives": sum(map(len, mined.sims)),
         "rows_short": sum(short.values()),
         "short_because": short,
         "skipped": sum_of_structs(mined.skipped, schema.SKIP_RULES),
         "positives": sum(map(len, mined.positive_sims)),
         "positives_not_in_corpus": sum(
-            number for searched, number in zip(has_vector, missing, strict=True) if searched
+            row.count(None) for row in compress(mined.positive_sims, searched)
         ),
         f"positives_worse_than_{BADLY_RANKED}": sum(
             rank >= BADLY_RANKED for rank in known_ranks(mined)
@@ -237,8 +232,9 @@ def count_answers(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
 
 def count_preferences(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
     """The stage `preferences` of a report."""
-    names = ("pair_note", "chosen_score", "rejected_score", "query_score")
-    scores = [row[1:] for row in zip(*(columns[name] for name in names), strict=True) if not row[0]]
+    scores = [
+        row[1:] for row in zip(*(columns[name] for name in _PREFERENCES), strict=True) if not row[0]
+    ]
     reasons = codes_in(columns["pair_note"])
     return {
         "pairs": len(scores),
@@ -309,23 +305,19 @@ def _check_mined(ds: Dataset, output: str) -> None:
         )
 
 
-def _check_columns(ds: Dataset, output: str) -> None:
-    """Raise `ValueError` where there is nothing to report on."""
-    if output != "neg":
-        _check_mined(ds, output)
+def _nothing_to_report(ds: Dataset) -> str:
     stages = {
-        "MineNegatives": mining_columns(output),
+        "MineNegatives": mining_columns("neg"),
         "ScorePassages": _TEACHER,
         "GenerateQueries": _QUERIES,
         "GenerateAnswers": _ANSWERS,
         "PreferencePairs": _PREFERENCES,
     }
-    if not any(set(names) <= set(ds.column_names) for names in stages.values()):
-        wanted = "; ".join(f"{step}: {', '.join(names)}" for step, names in stages.items())
-        raise ValueError(
-            "There is nothing to report on. A report reads all columns of at least one step "
-            f"({wanted}), found {ds.column_names}."
-        )
+    wanted = "; ".join(f"{step}: {', '.join(names)}" for step, names in stages.items())
+    return (
+        "There is nothing to report on. A report reads all columns of at least one step "
+        f"({wanted}), found {ds.column_names}."
+    )
 
 
 def _share_of_agreement(positives: list[Any], negatives: list[Any]) -> float | None:

@@ -14,7 +14,8 @@ import numpy as np
 from rir_hf.core.columns import check_at_least
 from rir_hf.core.draws import generator_of
 from rir_hf.models.fitting import fit
-from rir_hf.models.llm import LLM, LLMError, Prompt, as_llm, ask_where_fitting, check_sampling
+from rir_hf.models.llm import LLM, LLMError, Prompt, ask_where_fitting, check_sampling
+from rir_hf.models.local import as_llm
 from rir_hf.schema import note
 from rir_hf.teaching.parsing import parse_ranking
 from rir_hf.teaching.teacher import Row, Scored, Teacher, prompt_for, scored_with

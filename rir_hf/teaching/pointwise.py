@@ -12,7 +12,8 @@ import numpy as np
 from rir_hf.core.columns import check_at_least
 from rir_hf.core.configured import require_place
 from rir_hf.models.fitting import Fitted, cut_to_tokens, fit
-from rir_hf.models.llm import LLM, LLMError, Prompt, as_llm, ask_where_fitting
+from rir_hf.models.llm import LLM, LLMError, Prompt, ask_where_fitting
+from rir_hf.models.local import as_llm
 from rir_hf.models.prompts import JUDGEMENTS
 from rir_hf.teaching.teacher import Row, Scored, Teacher, pairs_of, prompt_for, scored_by_row
 

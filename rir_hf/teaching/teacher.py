@@ -106,6 +106,8 @@ def scores_of(teacher: Teacher, rows: Sequence[Row]) -> list[Scored]:
 
 
 def _checked(scored: Scored, row: Row, name: str) -> Scored:
+    if not isinstance(scored, Scored):
+        raise TypeError(f"{name}.score must give a Scored per row, got {type(scored).__name__}.")
     if scored.error is not None:
         return scored._replace(scores=None)
     scores = np.array([] if scored.scores is None else scored.scores, np.float64)

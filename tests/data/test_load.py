@@ -125,3 +125,11 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
         load_rows(tmp_path / "splits")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_rows(tmp_path / "none.jsonl")
+
+
+def test_a_file_without_rows_or_of_another_kind_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "header.csv").write_text("id,text\n")
+    for name in ("empty.jsonl", "header.csv"):
+        with pytest.raises(ValueError, match=name):
+            load_rows(tmp_path / name)

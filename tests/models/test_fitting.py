@@ -9,12 +9,11 @@ from rir_hf.models.fitting import fit
 from rir_hf.models.llm import (
     LLM,
     LLMError,
-    as_llm,
     check_sampling,
     is_chat,
     raise_if_hopeless,
 )
-from rir_hf.models.local import ChatLLM, CompletionLLM
+from rir_hf.models.local import ChatLLM, CompletionLLM, as_llm
 from rir_hf.models.server import OpenAIChat
 from rir_hf.models.vllm import VLLM
 
