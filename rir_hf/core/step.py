@@ -192,7 +192,7 @@ def limit_threads_in_forked_process() -> None:
     """In a forked worker, let FAISS and torch use one thread.
 
     Their OpenMP pools do not survive a fork: a worker whose parent has already searched or
-        multiplied would wait for ever.
+    multiplied would wait for ever.
     """
     if os.getpid() == _parent_process:
         return

@@ -22,18 +22,13 @@ _TEXT_NAMES = ("text", "passage", "contents", "document")
 _QUERY_NAMES = ("query", "question", "anchor", "q")
 _POSITIVE_NAMES = ("pos", "passage", "pos_ids", "positive")
 _QUERY_ID_NAMES = ("query_id", "qid", "_id", "id")
-_READ_AS_TEXT = dict.fromkeys(
-    (
-        *_ID_NAMES,
-        *_TEXT_NAMES,
-        *_QUERY_NAMES,
-        *_POSITIVE_NAMES,
-        *_QUERY_ID_NAMES,
-        "title",
-        "answer",
-    ),
-    str,
-)
+_TEXTS = (*_ID_NAMES, *_TEXT_NAMES, *_QUERY_NAMES, *_POSITIVE_NAMES, *_QUERY_ID_NAMES)
+_CSV = {
+    # Ids keep their leading zeros, and a text "NA" is a text.
+    "converters": dict.fromkeys((*_TEXTS, "title", "answer"), str),
+    "keep_default_na": False,
+    "na_values": [""],
+}
 
 Source = str | os.PathLike[str]
 
@@ -122,10 +117,10 @@ def load_pairs(source: Source, split: str = "train") -> Dataset:
         {'query_id': '0', 'query': '0-dimensional biomaterials lack ...', 'pos_ids': ['31715818']}
     """
     if _beir_file(source, "queries.jsonl") is not None:
-        judged = {query: _relevant(grades) for query, grades in load_qrels(source, split).items()}
+        qrels = load_qrels(source, split)
         rows = load_queries(source, split)
-        rows = rows.map(_with_positives, fn_kwargs={"judged": judged}, batched=True)
-        return rows.filter(_has_positives, batched=True, input_columns=POS_IDS.name)
+        rows = rows.map(_with_positives, fn_kwargs={"qrels": qrels}, batched=True)
+        return rows.filter(bool, input_columns=POS_IDS.name)
     rows = load_rows(source, split)
     return _renamed(rows, _names_of_pairs(rows.column_names, source))
 
@@ -220,9 +215,7 @@ def _read_file(path: Path) -> Dataset:
         )
     options: dict[str, Any] = {}
     if _READERS[path.suffix] == "csv":
-        # Ids keep their leading zeros, and a text "NA" is a text.
-        options = {"converters": _READ_AS_TEXT, "keep_default_na": False, "na_values": [""]}
-        options["sep"] = "\t" if path.suffix == ".tsv" else ","
+        options = {**_CSV, "sep": "\t" if path.suffix == ".tsv" else ","}
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty.")
     try:
@@ -252,17 +245,11 @@ def _passages(
 
 
 def _with_positives(
-    batch: Mapping[str, list[Any]], judged: dict[str, list[str]]
+    batch: Mapping[str, list[Any]], qrels: dict[str, dict[str, float]]
 ) -> dict[str, list[list[str]]]:
-    return {POS_IDS.name: [judged.get(query, []) for query in batch[QUERY_ID.name]]}
-
-
-def _has_positives(pos_ids: list[list[str]]) -> list[bool]:
-    return [bool(ids) for ids in pos_ids]
-
-
-def _relevant(grades: Mapping[str, float]) -> list[str]:
-    return [passage for passage, grade in grades.items() if grade > 0]
+    judged = [qrels.get(query, {}) for query in batch[QUERY_ID.name]]
+    relevant = [[passage for passage, grade in each.items() if grade > 0] for each in judged]
+    return {POS_IDS.name: relevant}
 
 
 def _beir_file(source: Source, name: str) -> Path | None:

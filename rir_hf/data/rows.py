@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -120,12 +121,12 @@ def target_names(names: Iterable[str], columns: Mapping[str, str]) -> dict[str, 
         names = [name for name in names if name != "embedding" or name in columns]
         renamed = {**_CORPUS_TO_PAIRS, **columns}
     targets = {name: renamed.get(name, name) for name in names}
-    for target in targets.values():
-        if list(targets.values()).count(target) > 1:
-            raise ValueError(
-                f"unnest would make two columns {target!r} of {sorted(targets)}: rename or remove "
-                "the one that is there."
-            )
+    twice = [name for name, count in Counter(targets.values()).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"unnest would make two columns {twice[0]!r} of {sorted(targets)}: rename or remove "
+            "the one that is there."
+        )
     return targets
 
 
@@ -136,13 +137,7 @@ def _unnest_rows(ds: Dataset, columns: Mapping[str, str]) -> Dataset:
     if len(ds) == 0:
         return _without_rows(ds, features)
     rows = ds.with_format("arrow").map(
-        unfold,
-        batched=True,
-        batch_size=_ROWS_AT_ONCE,
-        with_indices=True,
-        fn_kwargs={"columns": dict(columns)},
-        features=features,
-        desc="unnest",
+        unfold, features=features, desc="unnest", **_how_to_map(columns)
     )
     _log_empty_lists(ds, next(iter(columns)))
     return rows.with_format(format_before["type"], **format_before["format_kwargs"])
@@ -150,28 +145,21 @@ def _unnest_rows(ds: Dataset, columns: Mapping[str, str]) -> Dataset:
 
 def _unnest_stream(ds: IterableDataset, columns: Mapping[str, str]) -> IterableDataset:
     if ds.features is None:
-        return _unnest_untyped_stream(ds, columns)
-    rows = ds.with_format("arrow").map(
-        unfold,
-        batched=True,
-        batch_size=_ROWS_AT_ONCE,
-        with_indices=True,
-        fn_kwargs={"columns": dict(columns)},
-        features=_features_after(ds.features, columns),
-    )
+        # Neither types nor columns are known before it is read.
+        names = list(next(iter(ds), {}))
+        return ds.map(_unfold_values, remove_columns=names, **_how_to_map(columns))
+    features = _features_after(ds.features, columns)
+    rows = ds.with_format("arrow").map(unfold, features=features, **_how_to_map(columns))
     return rows.with_format(None)
 
 
-def _unnest_untyped_stream(ds: IterableDataset, columns: Mapping[str, str]) -> IterableDataset:
-    """The rows of a stream that knows neither its types nor its columns before it is read."""
-    return ds.map(
-        _unfold_values,
-        batched=True,
-        batch_size=_ROWS_AT_ONCE,
-        with_indices=True,
-        fn_kwargs={"columns": dict(columns)},
-        remove_columns=list(next(iter(ds), {})),
-    )
+def _how_to_map(columns: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "batched": True,
+        "batch_size": _ROWS_AT_ONCE,
+        "with_indices": True,
+        "fn_kwargs": {"columns": dict(columns)},
+    }
 
 
 def _unfold_values(
@@ -208,12 +196,8 @@ def _log_empty_lists(ds: Dataset, source: str) -> None:
         lengths = _lengths_of(_as_lists(table.column(source)))
         empty += int((lengths == 0).sum())
     if empty:
-        logger.warning(
-            "unnest: %d of %d rows have an empty list in %r and give no row.",
-            empty,
-            len(ds),
-            source,
-        )
+        message = "unnest: %d of %d rows have an empty list in %r and give no row."
+        logger.warning(message, empty, len(ds), source)
 
 
 def _check_lists(schema: pa.Schema, columns: Iterable[str]) -> None:
@@ -233,13 +217,13 @@ def _check_equal_lengths(lists: Mapping[str, pa.ChunkedArray], row_numbers: list
     first, *others = lists
     lengths = _lengths_of(lists[first])
     for other in others:
-        wrong = np.flatnonzero(_lengths_of(lists[other]) != lengths)
+        found = _lengths_of(lists[other])
+        wrong = np.flatnonzero(found != lengths)
         if len(wrong):
             row = wrong[0]
-            found = _lengths_of(lists[other])[row]
             raise ValueError(
                 f"unnest: row {row_numbers[row]} has {lengths[row]} elements in {first!r} and "
-                f"{found} in {other!r}; columns unfold together only where their lists are "
+                f"{found[row]} in {other!r}; columns unfold together only where their lists are "
                 "equally long."
             )
 

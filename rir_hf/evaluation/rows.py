@@ -27,7 +27,8 @@ def run_in_rows(rows: Dataset | IterableDataset) -> dict[str, dict[str, float]]:
         >>> run_in_rows(Dataset.from_dict(row))
         {'q': {'b': 0.5, 'a': 0.25}}
     """
-    names = rows.column_names or _OF_A_RUN  # a stream may not know its columns
+    # A stream may not know its columns.
+    names = _OF_A_RUN if rows.column_names is None else rows.column_names
     missing = [name for name in _OF_A_RUN if name not in names]
     if missing:
         raise ValueError(

@@ -28,12 +28,12 @@ from rir_hf.core.columns import (
 from rir_hf.export.files import check_path, write_rows
 from rir_hf.export.scores import Rescale, check_rescale, rescaled
 from rir_hf.export.shapes import (
-    MAKERS,
     SCORED_LIST,
     SCORED_TUPLE,
     SHAPE_OF_LOSS,
     TUPLE,
     features_of,
+    rows_of,
 )
 from rir_hf.export.usable import FLAG_EXTRAS, keep, why_incomplete, why_ragged_ids, why_unusable
 from rir_hf.schema import (
@@ -423,7 +423,7 @@ def _reshaped(
             labels = rescaled(_scores(row), rescale, temperature).tolist()
         negatives = negatives[:limit]
         labels = labels[: len(positives) + len(negatives)]
-        made += MAKERS[shape](text, positives, negatives, labels)
+        made += rows_of(shape, text, positives, negatives, labels)
     return {name: [row[name] for row in made] for name in features_of(shape, limit)}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 from datasets import Features, List, Value
@@ -39,49 +39,25 @@ SHAPE_OF_LOSS = {
 }
 
 
-def triplets(
-    query: str, positives: list[str], negatives: list[str], labels: list[float]
-) -> Iterator[dict[str, Any]]:
-    """A row for each positive with each negative."""
-    for positive in positives:
-        for negative in negatives:
-            yield {"query": query, "positive": positive, "negative": negative}
-
-
-def tuples(
-    query: str, positives: list[str], negatives: list[str], labels: list[float]
-) -> Iterator[dict[str, Any]]:
-    """A row for each positive with all negatives."""
+def rows_of(
+    shape: str, query: str, positives: list[str], negatives: list[str], labels: list[float]
+) -> list[dict[str, Any]]:
+    """The rows of a shape, made of a query, its passages, and their labels, positives first."""
+    passages = [*positives, *negatives]
+    if shape == TRIPLET:
+        both = product(positives, negatives)
+        return [{"query": query, "positive": one, "negative": other} for one, other in both]
+    if shape == PAIR:
+        labelled = zip(passages, labels, strict=True)
+        return [{"query": query, "passage": text, "label": label} for text, label in labelled]
+    if shape in (LIST, SCORED_LIST):
+        return [{"query": query, "docs": passages, "labels": labels}]
     others = {f"negative_{number}": text for number, text in enumerate(negatives, start=1)}
-    low = labels[len(positives) :]
-    for positive, label in zip(positives, labels, strict=False):
-        yield {"query": query, "positive": positive, **others, "label": [label, *low]}
-
-
-def labelled_pairs(
-    query: str, positives: list[str], negatives: list[str], labels: list[float]
-) -> Iterator[dict[str, Any]]:
-    """A row for each passage."""
-    for passage, label in zip([*positives, *negatives], labels, strict=True):
-        yield {"query": query, "passage": passage, "label": label}
-
-
-def lists(
-    query: str, positives: list[str], negatives: list[str], labels: list[float]
-) -> Iterator[dict[str, Any]]:
-    """One row with all passages, positives first."""
-    yield {"query": query, "docs": [*positives, *negatives], "labels": labels}
-
-
-MAKERS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
-    TRIPLET: triplets,
-    TUPLE: tuples,
-    SCORED_TUPLE: tuples,
-    PAIR: labelled_pairs,
-    LIST: lists,
-    SCORED_LIST: lists,
-}
-"""What makes the rows of a shape of a query with its positives, negatives, and a label for each."""
+    high, low = labels[: len(positives)], labels[len(positives) :]
+    return [
+        {"query": query, "positive": text, **others, "label": [label, *low]}
+        for text, label in zip(positives, high, strict=True)
+    ]
 
 
 def features_of(shape: str, num_negatives: int | None) -> Features:

@@ -124,7 +124,7 @@ class CorpusView(Configured):
     def text_keys(self) -> np.ndarray:
         """A number per row, `(rows,)` int64: equal for equal texts, 0 for an empty one.
 
-        It is `hash(text)` inside this process, the row's own number without a text column.
+        It is `hash(text)` inside this process, without a text column the row's place, from 1.
 
         Eight bytes per row stand in for the texts, so that repeats are noticed without holding the
         corpus in memory. The chance that any two of ten million different texts share a number is

@@ -163,7 +163,7 @@ def key_of_run(ds: Dataset, step: Step) -> str:
 
 
 def is_made(ds: Dataset, step: Step) -> bool:
-    """Whether all of a run is in the cache."""
+    """Whether all of a run is in the cache: a plan in which every gap is one shard has none."""
     ds = without_indexes(ds)
     shards = plan(folder_of_run(step, key_of_run(ds, step)), len(ds), max(1, len(ds)))
     return all(read(shard) is not None for shard in shards)

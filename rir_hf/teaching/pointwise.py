@@ -86,7 +86,8 @@ class YesNo(Teacher):
     """Whether a language model says that the passage answers the query.
 
     A score is the log-odds of Yes against No as the first token of the answer, so nothing is
-    generated. For models of some size; servers that return log-probabilities will do.
+    generated (`JUDGEMENTS`, with all prompts in `rir_hf/models/prompts.py`). For models of some
+    size; servers that return log-probabilities will do.
 
     Args:
         llm: the model, or its name or folder for a `ChatLLM`.

@@ -21,7 +21,7 @@ PASSAGES = [
     {"_id": "p1", "title": "Cats", "text": "They purr."},
     {"_id": "p2", "title": "", "text": "Dogs bark."},
 ]
-KINDS = ["jsonl", "json", "parquet", "csv", "tsv", "saved", "saved splits", "folder"]
+KINDS = ["jsonl", "parquet", "tsv", "saved", "saved splits", "folder"]
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:
@@ -60,12 +60,12 @@ def test_a_beir_folder_gives_corpus_judged_pairs_and_qrels(beir: Path) -> None:
 
 def write(rows: Dataset, kind: str, source: Path) -> None:
     """Write the rows as this kind of source."""
-    if kind in ("jsonl", "json"):
+    if kind == "jsonl":
         rows.to_json(source)
     elif kind == "parquet":
         rows.to_parquet(source)
-    elif kind in ("csv", "tsv"):
-        rows.to_csv(source, sep="," if kind == "csv" else "\t")
+    elif kind == "tsv":
+        rows.to_csv(source, sep="\t")
     elif kind == "saved":
         rows.save_to_disk(source)
     elif kind == "saved splits":

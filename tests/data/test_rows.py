@@ -78,17 +78,17 @@ def test_a_corpus_with_queries_becomes_pairs_of_query_and_passage(corpus: Datase
     assert corpus.features.arrow_schema.field("query_checks").type == QUERY_CHECKS.type
 
 
-@pytest.mark.parametrize("other", ["passage", "pos"])
-def test_rows_that_are_no_corpus_keep_all_names(other: str, corpus: Dataset) -> None:
-    rows = corpus.add_column(other, ["x", "y", "z"])
-    pairs = unnest(rows, {"queries": "query"})
-    assert pairs.column_names == [
-        "query" if name == "queries" else name for name in rows.column_names
-    ]
-    assert pairs.to_list() == [
-        {name: row[name] for name in pairs.column_names}
-        for row in plain_oracle(rows.to_list(), {"queries": "query"})
-    ]
+def test_rows_that_are_no_corpus_keep_all_names(corpus: Dataset) -> None:
+    for other in ("passage", "pos"):
+        rows = corpus.add_column(other, ["x", "y", "z"])
+        pairs = unnest(rows, {"queries": "query"})
+        assert pairs.column_names == [
+            "query" if name == "queries" else name for name in rows.column_names
+        ]
+        assert pairs.to_list() == [
+            {name: row[name] for name in pairs.column_names}
+            for row in plain_oracle(rows.to_list(), {"queries": "query"})
+        ]
 
 
 def test_columns_unfold_together_and_may_keep_their_names() -> None:
@@ -121,12 +121,12 @@ def test_empty_lists_are_counted_in_one_line(
     assert not caplog.records
 
 
-@pytest.mark.parametrize("numbers", [[], [1], [1, 1]])
-def test_a_result_without_rows_keeps_columns_and_types(numbers: list[int], corpus: Dataset) -> None:
+def test_a_result_without_rows_keeps_columns_and_types(corpus: Dataset) -> None:
     expected = unnest(corpus, {"queries": "query"}).features
-    found = unnest(corpus.select(numbers), {"queries": "query"})
-    assert (len(found), found.features) == (0, expected)
-    assert found.column_names == list(expected)
+    for numbers in ([], [1]):
+        found = unnest(corpus.select(numbers), {"queries": "query"})
+        assert (len(found), found.features) == (0, expected)
+        assert found.column_names == list(expected)
 
 
 def test_lists_that_are_all_null_give_no_row() -> None:
@@ -135,14 +135,14 @@ def test_lists_that_are_all_null_give_no_row() -> None:
     assert len(unnest(rows, {"answers": "answer"})) == 0
 
 
-@pytest.mark.parametrize("kind", [List(Value("int8")), LargeList(Value("int8"))])
-def test_every_type_stays_as_it_is(kind: Any) -> None:
+def test_every_type_stays_as_it_is() -> None:
     features = Features(
         {
             "matrix": Array2D((2, 2), "float32"),
             "small": Value("int16"),
             "vector": List(Value("float32"), length=3),
-            "numbers": kind,
+            "numbers": List(Value("int8")),
+            "large": LargeList(Value("int8")),
             "fixed": List(Value("string"), length=1),
         }
     )
@@ -152,31 +152,27 @@ def test_every_type_stays_as_it_is(kind: Any) -> None:
             "small": [1, 2],
             "vector": [[1, 2, 3], [4, 5, 6]],
             "numbers": [[7], [8]],
+            "large": [[9], [10]],
             "fixed": [["x"], ["y"]],
         },
         features=features,
     )
-    columns = {"numbers": "number", "fixed": "name"}
+    columns = {"numbers": "number", "large": "another", "fixed": "name"}
     found = unnest(rows, columns)
     assert dict(found.features) == {
         **{name: features[name] for name in ("matrix", "small", "vector")},
         "number": Value("int8"),
+        "another": Value("int8"),
         "name": Value("string"),
     }
     assert found.to_list() == plain_oracle(rows.to_list(), columns)
 
 
-def test_a_selection_in_another_order_gives_its_own_rows(corpus: Dataset) -> None:
-    found = unnest(corpus.select([2, 0]), {"queries": "query"})
-    assert found["query"][:] == ["Cold?", "What shines?", "Hot?"]
-    assert found["passage"][:] == ["Snow.", "Sun.", "Sun."]
-
-
 def test_splits_and_streams_give_the_same_rows(corpus: Dataset) -> None:
     expected = unnest(corpus, {"queries": "query"})
-    splits = unnest(DatasetDict(train=corpus, test=corpus.select([2])), {"queries": "query"})
+    splits = unnest(DatasetDict(train=corpus, test=corpus.select([2, 0])), {"queries": "query"})
     assert splits["train"].to_list() == expected.to_list()
-    assert splits["test"]["query"][:] == ["Cold?"]
+    assert splits["test"]["query"][:] == ["Cold?", "What shines?", "Hot?"]
     stream = unnest(corpus.to_iterable_dataset(), {"queries": "query"})
     assert isinstance(stream, IterableDataset)
     assert stream.features == expected.features

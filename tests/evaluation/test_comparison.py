@@ -75,7 +75,7 @@ def test_a_comparison_is_the_paired_test_of_the_values_per_query() -> None:
     assert {name: found[name] for name in tested} == tested
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_p_value_of_few_queries_equals_the_enumeration_of_all_sign_flips(seed: int) -> None:
     eighths = np.random.default_rng(seed).integers(-8, 9, size=8)
     differences = [Fraction(int(value), 8) for value in eighths]
@@ -98,18 +98,13 @@ def test_a_run_better_on_every_query_has_the_smallest_p_value_in_both_directions
     assert turned["difference"] == pytest.approx(-found["difference"], rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_interval_holds_the_mean_and_widens_with_its_level(seed: int) -> None:
-    rows = some_rows(seed)
+def test_the_interval_holds_the_mean_and_depends_on_its_level_and_seed_alone() -> None:
+    rows = some_rows(0)
     mean = np.mean(rows["RR@10"][:])
     (low_80, high_80), (low_99, high_99) = (
-        confidence_interval(rows, "RR@10", level=level, seed=seed) for level in (0.8, 0.99)
+        confidence_interval(rows, "RR@10", level=level) for level in (0.8, 0.99)
     )
     assert 0 <= low_99 < low_80 < mean < high_80 < high_99 <= 1
-
-
-def test_the_interval_depends_on_its_seed_alone() -> None:
-    rows = some_rows(1)
     first = confidence_interval(rows, "RR@10", seed=3)
     assert confidence_interval(rows, "RR@10", seed=3) == first
     assert confidence_interval(rows, "RR@10", seed=4) != first
@@ -122,16 +117,6 @@ def test_the_interval_is_made_of_quantiles_of_the_resampled_means() -> None:
     assert found == pytest.approx((0.0, 0.3), rel=1e-12, abs=0)
     assert interval_of_mean(np.array([0.25, 0.25])) == (0.25, 0.25)
     assert interval_of_mean(np.array([0.25])) == (0.25, 0.25)
-
-
-def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for draw in range(200):
-        values = (rng.random(60) < 0.7).astype(float)
-        low, high = interval_of_mean(values, resamples=1000, seed=draw)
-        covered += low <= 0.7 <= high
-    assert 0.88 <= covered / 200 <= 0.99
 
 
 def test_rows_that_are_not_per_query_are_refused() -> None:

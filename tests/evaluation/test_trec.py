@@ -24,7 +24,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("trec") / "file.txt"
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(run=st.dictionaries(names, st.dictionaries(names, scores, min_size=1), max_size=4))
 def test_a_written_run_is_read_back_exactly_and_ranked_as_trec_eval_ranks(
     file: Path, run: dict[str, dict[str, float]]
@@ -39,7 +39,7 @@ def test_a_written_run_is_read_back_exactly_and_ranked_as_trec_eval_ranks(
     assert {(fields[1], fields[5]) for fields in lines} <= {("Q0", "rir_hf")}
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     qrels=st.dictionaries(names, st.dictionaries(names, st.integers(-1, 9), min_size=1), max_size=4)
 )
@@ -75,8 +75,7 @@ def test_a_dataset_of_hits_is_written_without_padding_and_repeats(file: Path) ->
     assert file.read_text(encoding="utf-8") == "7 Q0 3 1 1.5 mine\n7 Q0 10 2 0.75 mine\n"
 
 
-@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+@pytest.mark.parametrize(("mark", "ending"), [(b"", b"\n"), (b"\xef\xbb\xbf", b"\r\n")])
 def test_a_byte_order_mark_and_windows_line_ends_change_nothing(
     file: Path, mark: bytes, ending: bytes
 ) -> None:
@@ -97,39 +96,27 @@ def test_ids_separated_by_tabs_may_contain_spaces(file: Path) -> None:
     assert read_qrels(file) == {"q 1": {"d": 1}}
 
 
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        ("q2 d1", "expected 3 (BEIR) or 4 (TREC) fields, found 2: 'q2 d1"),
-        ("q2 0 d1 1 more", "expected 3 (BEIR) or 4 (TREC) fields, found 5: 'q2 0 d1 1 more"),
-        ("q2 0 d1 high", "expected a number, found 'high'"),
-        ("query-id\tcorpus-id\tscore", "expected a number, found 'score'"),
-        ("q2 0 d1 nan", "expected a finite number, found 'nan'"),
-        ("q2 0 d1 inf", "expected a finite number, found 'inf'"),
-    ],
-)
-def test_a_malformed_judgement_is_named_by_file_and_line(
-    file: Path, line: str, complaint: str
-) -> None:
-    file.write_text(f"q1 0 d1 1\n\n{line}\nq3 0 d1 1\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="^" + re.escape(f"{file}, line 3: {complaint}")):
-        read_qrels(file)
+def test_a_malformed_line_is_named_by_file_and_line(file: Path) -> None:
+    judgements = {
+        "q2 d1": "expected 3 (BEIR) or 4 (TREC) fields, found 2: 'q2 d1",
+        "q2 0 d1 1 more": "expected 3 (BEIR) or 4 (TREC) fields, found 5: 'q2 0 d1 1 more",
+        "q2 0 d1 high": "expected a number, found 'high'",
+        "query-id\tcorpus-id\tscore": "expected a number, found 'score'",
+        "q2 0 d1 nan": "expected a finite number, found 'nan'",
+    }
+    hits = {
+        "q2 Q0 d1 1 0.5": "expected 6 fields, found 5: 'q2 Q0 d1 1 0.5",
+        "q2 Q0 d1 1 high tag": "expected a number, found 'high'",
+    }
+    cases = [(read_qrels, "q1 0 d1 1", *case) for case in judgements.items()]
+    cases += [(read_run, "q1 Q0 d1 1 0.5 tag", *case) for case in hits.items()]
+    for read, good, line, complaint in cases:
+        file.write_text(f"{good}\n\n{line}\n{good}\n", encoding="utf-8")
+        with pytest.raises(ValueError, match="^" + re.escape(f"{file}, line 3: {complaint}")):
+            read(file)
 
 
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        ("q2 Q0 d1 1 0.5", "expected 6 fields, found 5: 'q2 Q0 d1 1 0.5"),
-        ("q2 Q0 d1 1 high tag", "expected a number, found 'high'"),
-    ],
-)
-def test_a_malformed_hit_is_named_by_file_and_line(file: Path, line: str, complaint: str) -> None:
-    file.write_text(f"q1 Q0 d1 1 0.5 tag\n\n{line}\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="^" + re.escape(f"{file}, line 3: {complaint}")):
-        read_run(file)
-
-
-@pytest.mark.parametrize("name", ["", "a b", "a\t", "\na", "a\u00a0b", "\ufeffa"])
+@pytest.mark.parametrize("name", ["", "a\u00a0b", "\na", "\ufeffa"])
 def test_an_id_that_a_file_cannot_hold_is_refused_on_writing(tmp_path: Path, name: str) -> None:
     complaint = re.escape(f"cannot hold the id {name!r}")
     for query, passage in ((name, "d"), ("q", name)):

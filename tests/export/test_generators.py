@@ -268,12 +268,11 @@ def test_llamafactory_finds_its_ranking_file(pairs: Dataset, tmp_path: Path) -> 
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "must hold an object")])
-def test_a_broken_dataset_info_is_left_alone(
-    text: str, message: str, pairs: Dataset, tmp_path: Path
-) -> None:
-    (tmp_path / "dataset_info.json").write_text(text)
-    with pytest.raises(ValueError, match=rf"dataset_info\.json {message}"):
-        to_llamafactory(pairs, tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["dataset_info.json"]
-    assert (tmp_path / "dataset_info.json").read_text() == text
+def test_a_broken_dataset_info_is_left_alone(pairs: Dataset, tmp_path: Path) -> None:
+    info = tmp_path / "dataset_info.json"
+    for text, message in (("{", "is not JSON"), ("[]", "must hold an object")):
+        info.write_text(text)
+        with pytest.raises(ValueError, match=rf"dataset_info\.json {message}"):
+            to_llamafactory(pairs, tmp_path)
+        assert list(tmp_path.iterdir()) == [info]
+        assert info.read_text() == text

@@ -37,7 +37,7 @@ CROSS_ENCODER = (
 )
 LOSSES = sorted(name for name in SHAPE_OF_LOSS if name.endswith("Loss"))
 BI_ENCODER = [name for name in LOSSES if name not in CROSS_ENCODER]
-QUICK = ("DistillKLDivLoss", "GISTEmbedLoss", "ListNetLoss", "TripletLoss")
+QUICK = ("DistillKLDivLoss", "ListNetLoss")
 
 
 def slow_but_for_a_few(names: Iterable[str]) -> list[Any]:
@@ -99,9 +99,7 @@ UNSCORED = [
 ]
 EXPORTS = {
     "triplet": lambda rows: to_sentence_transformers(rows, loss="triplet"),
-    "tuple": lambda rows: to_sentence_transformers(rows, loss="n-tuple"),
     "distillation": lambda rows: to_sentence_transformers(rows, loss="DistillKLDivLoss"),
-    "list": lambda rows: to_sentence_transformers(rows, loss="ListNetLoss"),
     "flagembedding": to_flagembedding,
     "tevatron": to_tevatron,
     "pylate": lambda rows: to_pylate(rows)["train"],
@@ -113,7 +111,7 @@ def test_no_trainer_is_handed_a_null_an_empty_text_a_nan_or_a_ragged_list(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = EXPORTS[name](Dataset.from_list([*UNUSABLE, a_row(), *UNSCORED, a_row(query="r")]))
-    is_scored = name not in ("triplet", "tuple")
+    is_scored = name != "triplet"
     left = 2 if is_scored else 2 + len(UNSCORED)
     assert len(made) == left * (2 if name == "triplet" else 1)
     assert "NaN" not in json.dumps(made.to_list())
@@ -133,13 +131,6 @@ def test_no_trainer_is_handed_a_null_an_empty_text_a_nan_or_a_ragged_list(
     assert all((reason in warning) == is_scored for reason in scores)
 
 
-def test_an_export_without_a_usable_row_says_why() -> None:
-    with pytest.raises(ValueError, match=r"none of the 2 rows can be used: empty query \(2\)"):
-        to_sentence_transformers(Dataset.from_list(UNUSABLE[:2]), loss="triplet")
-    with pytest.raises(ValueError, match=r"none of the 9 rows can be used"):
-        to_sentence_transformers(Dataset.from_list(UNUSABLE), loss="n-tuple")
-
-
 def test_tuples_have_the_columns_in_order_and_a_row_for_each_positive(
     rows: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,6 +142,8 @@ def test_tuples_have_the_columns_in_order_and_a_row_for_each_positive(
         ["query 2", "r", "a", "b"],
     ]
     assert "leaves out 1 of 4 rows: fewer than 2 negatives (1)" in caplog.text
+    with pytest.raises(ValueError, match=r"none of the 9 rows can be used: .*empty query \(2\)"):
+        to_sentence_transformers(Dataset.from_list(UNUSABLE), loss="n-tuple")
     one = to_sentence_transformers(rows, loss="MultipleNegativesRankingLoss", num_negatives=1)
     assert one.column_names == ["query", "positive", "negative_1"]
     assert one["query"][:] == ["query 0", "query 1", "query 2", "query 2", "query 3"]
@@ -176,16 +169,13 @@ def test_triplets_pairs_and_lists(rows: Dataset) -> None:
     ]
     pairs = to_sentence_transformers(two, loss="labeled-pair", num_negatives=1)
     assert [row[1:] for row in values_of(pairs)] == [["p", 1.0], ["r", 1.0], ["a", 0.0]]
+    scalar = two.remove_columns("pos").add_column("passage", ["p"])
+    assert to_sentence_transformers(scalar, loss="triplet").to_list() == triplets.to_list()[:2]
     lists = to_sentence_transformers(two, loss="labeled-list")
     assert values_of(lists) == [["query 2", ["p", "r", "a", "b"], [1.0, 1.0, 0.0, 0.0]]]
     assert to_sentence_transformers(two, loss="ListNetLoss")[0]["labels"] == [3.0, 1.0, 1.0, 0.0]
     unscored = two.remove_columns(["pos_scores", "neg_scores"])
     assert to_sentence_transformers(unscored, loss="ListNetLoss").to_list() == lists.to_list()
-
-
-def test_a_scalar_passage_is_one_positive() -> None:
-    rows = Dataset.from_dict({"query": ["q"], "passage": ["p"], "neg": [["a"]]})
-    assert values_of(to_sentence_transformers(rows, loss="triplet")) == [["q", "p", "a"]]
 
 
 def test_scores_are_rescaled_row_by_row() -> None:
@@ -199,7 +189,7 @@ def test_scores_are_rescaled_row_by_row() -> None:
     assert rescaled(np.array([1e4, 0.0]), "softmax").tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet", "folder"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "folder"])
 def test_rows_are_written_where_a_path_is_given(name: str, rows: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "new" / name
     made = to_sentence_transformers(rows, path, loss="DistillKLDivLoss")

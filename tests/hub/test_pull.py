@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 from huggingface_hub import HfApi
-from rir_hf.mining.negatives import MineNegatives
 
 from rir_hf.core.provenance import provenance
 from rir_hf.hub.pull import pull
 from rir_hf.hub.push import push
 from rir_hf.index.attach import attach_index
 from rir_hf.index.embed import Embed
+from rir_hf.mining.negatives import MineNegatives
 from rir_hf.running.run import run
 from tests.hub.conftest import REPO, files_of, rows_of
 from tests.hub_server import HubServer
@@ -142,13 +142,13 @@ def test_a_note_that_cannot_be_read_does_not_keep_the_rows_back(
     assert "cannot be read" in caplog.text
 
 
-@pytest.mark.parametrize("what", ["cut", 500])
-def test_a_download_that_breaks_off_is_whole_in_the_end(what: int | str, hub: HubServer) -> None:
-    rows = rows_of(f"some words {what} " * 50, 200)
+def test_a_download_that_breaks_off_is_whole_in_the_end(hub: HubServer) -> None:
+    rows = rows_of("some words " * 50, 200)
     push(rows, REPO)
-    hub.fail("resolve", what)
+    for what in ("cut", 500):
+        hub.fail("resolve", what)
     assert pull(REPO).to_list() == rows.to_list()
-    assert hub.faults[0].times == 0
+    assert [fault.times for fault in hub.faults] == [0, 0]
 
 
 def test_a_download_that_never_comes_is_an_error_and_no_older_copy(hub: HubServer) -> None:

@@ -37,14 +37,14 @@ def mined() -> Dataset:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("rows", [[0, 1, 2], [2], []])
 def test_the_plot_is_a_picture_even_where_there_is_nothing_to_plot(
-    mined: Dataset, tmp_path: Path, rows: list[int]
+    mined: Dataset, tmp_path: Path
 ) -> None:
-    plot_report(mined.select(rows), tmp_path / "report.png")
-    content = (tmp_path / "report.png").read_bytes()
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    assert len(content) > 10_000
+    for rows in ([2], []):
+        plot_report(mined.select(rows), tmp_path / "report.png")
+        content = (tmp_path / "report.png").read_bytes()
+        assert content.startswith(b"\x89PNG\r\n\x1a\n")
+        assert len(content) > 10_000
 
 
 def test_the_plot_shows_the_share_of_all_rows_whose_positive_is_among_the_first(
