@@ -72,17 +72,24 @@ class OutputOptions:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the other's place when all is written."""
+    """A folder to write into, which takes the other's place when all is written; the other is
+    deleted last.
+    """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     old = part.with_suffix(".old")
     try:
         yield part
         if folder.exists():
             os.rename(folder, old)
-        os.rename(part, folder)
+        try:
+            os.rename(part, folder)
+        except OSError:
+            if old.exists():
+                os.rename(old, folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_file(path: str | None, option: str) -> None:

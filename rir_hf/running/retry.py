@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 from datasets.fingerprint import Hasher
 
 from rir_hf.core.columns import fingerprint_of, without_indexes
-from rir_hf.core.provenance import provenance
+from rir_hf.core.provenance import provenance, record_step
 from rir_hf.core.step import Step
 from rir_hf.running.joining import with_columns_of
 from rir_hf.running.run import is_made, run
@@ -44,6 +44,7 @@ def retry(ds: Dataset | DatasetDict, step: Step, **options: Any) -> Dataset | Da
         raise ValueError(f"{name} marks no rows as failed: there is nothing to retry.")
     if step.note.name not in ds.column_names:
         raise ValueError(f"The dataset has no column {step.note.name!r}: run {name} first.")
+    _log_other_settings(ds, step)
     ds = without_indexes(ds)
     failed = [
         place
@@ -63,6 +64,16 @@ def retry(ds: Dataset | DatasetDict, step: Step, **options: Any) -> Dataset | Da
     if was_made:  # an earlier retry of the same rows: what failed then too is asked once more
         again = retry(again, step, **options)
     return _replaced(ds, again, failed, step)
+
+
+def _log_other_settings(ds: Dataset, step: Step) -> None:
+    """Say which settings differ from those that made the rows: one may have been forgotten."""
+    now = record_step(step)
+    before = [record for record in provenance(ds) if record["step"] == now["step"]]
+    if before and now not in before:
+        names = sorted(name for name in now if before[-1].get(name) != now[name])
+        said = ", ".join(names)
+        logger.warning("retry: %s made the rows with other settings: %s.", now["step"], said)
 
 
 def _replaced(ds: Dataset, again: Dataset, failed: list[int], step: Step) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,21 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pat
         OutputOptions(str(tmp_path / "file" / "out")).check()
     with pytest.raises(IsADirectoryError, match="--plot"):
         check_file(str(tmp_path), "--plot")
+
+
+def test_the_older_result_stays_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    OutputOptions(str(tmp_path / "out")).save(ROWS, lines="")
+    rename = os.rename
+
+    def fails_for_the_new_one(old: Path, new: Path) -> None:
+        if old.suffix == ".part":
+            raise OSError(28, "No space left on device")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", fails_for_the_new_one)
+    with pytest.raises(OSError, match="No space"):
+        OutputOptions(str(tmp_path / "out"), overwrite=True).save(ROWS.select([1]), lines="")
+    assert load_from_disk(tmp_path / "out").to_list() == ROWS.to_list()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -276,3 +276,17 @@ def test_a_broken_dataset_info_is_left_alone(pairs: Dataset, tmp_path: Path) -> 
             to_llamafactory(pairs, tmp_path)
         assert list(tmp_path.iterdir()) == [info]
         assert info.read_text() == text
+
+
+def test_rows_with_different_template_arguments_keep_their_own(tiny_lm: str) -> None:
+    from transformers import AutoTokenizer
+
+    told = [{"enable_thinking": False}, {"loud": True}, None]
+    texts = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    rows = Dataset.from_list([texts | {"chat_template_kwargs": one} for one in told])
+    made = to_trl(rows, tokenizer=AutoTokenizer.from_pretrained(tiny_lm))
+    given = [
+        {k: v for k, v in (one or {}).items() if v is not None}
+        for one in made["chat_template_kwargs"]
+    ]
+    assert given == [{"enable_thinking": False}, {"loud": True}, {}]

@@ -78,7 +78,9 @@ def test_only_failed_rows_are_asked_again_until_none_fails(tmp_path: Path) -> No
     assert retry(third, Ask(tmp_path)) is not None
 
 
-def test_another_model_may_answer_what_failed_and_both_are_recorded(tmp_path: Path) -> None:
+def test_another_model_may_answer_what_failed_and_both_are_recorded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "down").write_text("b")
     ds = Dataset.from_dict({"query": ["a", "b"]})
     first = run(ds, Ask(tmp_path))
@@ -86,6 +88,7 @@ def test_another_model_may_answer_what_failed_and_both_are_recorded(tmp_path: Pa
     second = retry(first, Ask(tmp_path, "large"))
     assert second["reply"][:] == ["A", "B"]
     assert [step["name"] for step in provenance(second)] == ["small", "large"]
+    assert "Ask made the rows with other settings: name." in caplog.text
 
 
 def test_a_step_without_failures_and_rows_it_never_saw_are_refused(
