@@ -18,9 +18,11 @@ _MODULES = {
     "models.vllm": ("VLLM",),
     "evaluation.metrics": ("evaluate",),
     "evaluation.comparison": ("compare", "confidence_interval"),
+    "evaluation.fusion": ("fuse",),
     "evaluation.trec": ("read_qrels", "read_run", "write_qrels", "write_run"),
     "index.embed": ("Embed",),
     "index.attach": ("attach_index", "load_index", "save_index"),
+    "index.lexical": ("attach_lexical",),
     "index.search": ("Search", "search"),
     "mining.negatives": ("MineNegatives",),
     "teaching.teacher": ("Teacher",),
@@ -31,6 +33,7 @@ _MODULES = {
     "teaching.passages": ("ScorePassages",),
     "teaching.relabel": ("RelabelNegatives",),
     "teaching.margin": ("recommend_margin",),
+    "teaching.thresholds": ("recommend_relabelling",),
     "generation.queries": ("GenerateQueries",),
     "generation.answers": ("GenerateAnswers",),
     "generation.preferences": ("PreferencePairs",),
@@ -55,6 +58,7 @@ _MODULES = {
         "stream_pairs",
     ),
     "data.rows": ("unnest",),
+    "data.audit": ("audit", "leaks", "near_duplicates"),
     "running.run": ("run",),
     "running.retry": ("retry",),
     "training.retriever": ("train_retriever",),
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
     from rir_hf.core.configured import Configured
     from rir_hf.core.provenance import provenance
     from rir_hf.core.step import Step
+    from rir_hf.data.audit import audit, leaks, near_duplicates
     from rir_hf.data.load import (
         load_corpus,
         load_pairs,
@@ -76,6 +81,7 @@ if TYPE_CHECKING:
     )
     from rir_hf.data.rows import unnest
     from rir_hf.evaluation.comparison import compare, confidence_interval
+    from rir_hf.evaluation.fusion import fuse
     from rir_hf.evaluation.metrics import evaluate
     from rir_hf.evaluation.trec import read_qrels, read_run, write_qrels, write_run
     from rir_hf.export.generators import to_llamafactory, to_trl, trl_lengths
@@ -93,6 +99,7 @@ if TYPE_CHECKING:
     from rir_hf.hub.push import push
     from rir_hf.index.attach import attach_index, load_index, save_index
     from rir_hf.index.embed import Embed
+    from rir_hf.index.lexical import attach_lexical
     from rir_hf.index.search import Search, search
     from rir_hf.mining.negatives import MineNegatives
     from rir_hf.models.llm import LLM, LLMError
@@ -112,6 +119,7 @@ if TYPE_CHECKING:
     from rir_hf.teaching.pointwise import CrossEncoderTeacher, QueryLikelihood, YesNo
     from rir_hf.teaching.relabel import RelabelNegatives
     from rir_hf.teaching.teacher import Teacher
+    from rir_hf.teaching.thresholds import recommend_relabelling
     from rir_hf.training.generator import train_generator
     from rir_hf.training.retriever import train_retriever
 
@@ -145,16 +153,21 @@ __all__ = [
     "__version__",
     "as_table",
     "attach_index",
+    "attach_lexical",
+    "audit",
     "compare",
     "confidence_interval",
     "evaluate",
     "from_flagembedding",
+    "fuse",
+    "leaks",
     "load_corpus",
     "load_index",
     "load_pairs",
     "load_qrels",
     "load_queries",
     "load_rows",
+    "near_duplicates",
     "parse_ranking",
     "plot_report",
     "provenance",
@@ -163,6 +176,7 @@ __all__ = [
     "read_qrels",
     "read_run",
     "recommend_margin",
+    "recommend_relabelling",
     "report",
     "retry",
     "run",

@@ -41,7 +41,8 @@ from rir_hf.evaluation.runs import Qrels, Run
 from rir_hf.export.files import replacing
 from rir_hf.generation.preferences import choose_pair
 from rir_hf.index.attach import arrow_columns, attach_index, vectors_at
-from rir_hf.index.search import are_usable, search
+from rir_hf.index.search import search
+from rir_hf.index.vectors import are_usable
 from rir_hf.mining.negatives import MineNegatives
 from rir_hf.models.llm import LLMError
 from rir_hf.models.retriever import Encoder, as_encoder

@@ -128,11 +128,14 @@ NEG_NOTE = Column(
     pa.string(),
     "why there are fewer negatives than asked; null where there are enough",
     codes=(
-        ("no_vector", "the query has no usable vector"),
+        ("no_vector", "the query has no usable vector, or for words none that the corpus knows"),
         ("no_positive", "no positive of the row is in the corpus, so there is no ceiling"),
         ("corpus_exhausted", "the rules leave no more in the corpus"),
         ("below_min_score", "the rest lies below min_score"),
     ),
+)
+NEG_FROM = Column(
+    "neg_from", _TEXTS, "the index that each negative comes from, where several were searched"
 )
 SKIP_RULES = (
     "positive",
@@ -140,6 +143,7 @@ SKIP_RULES = (
     "absolute_margin",
     "max_score",
     "own_text",
+    "other_index",
     "range_min",
 )
 """Rules of mining that leave out a passage although it ranks among the negatives or before them."""
@@ -178,7 +182,10 @@ TEACHER_REPAIRS = Column(
     "what had to be repaired in the teacher's rankings",
 )
 RELABELLED = Column(
-    "relabelled", _TEXTS, "ids of the negatives that were taken out (texts, where there are no ids)"
+    "relabelled",
+    pa.list_(pa.struct([("id", pa.string()), ("action", pa.string()), ("margin", pa.float32())])),
+    "each negative that is no safe one: its id (text, where there is none), whether it was moved to "
+    "`pos` or dropped (`move`, `drop`), and its score less the lowest of a positive",
 )
 
 # Generated
@@ -251,6 +258,27 @@ PAIR_NOTE = Column(
 # A retrieval run
 HIT_IDS = Column("hit_ids", _TEXTS, "ids of the passages found, best first")
 HIT_SCORES = Column("hit_scores", _SCORES, "their similarities")
+
+# Audited
+DUPLICATE_OF = Column(
+    "duplicate_of",
+    pa.string(),
+    "id of the first row of the corpus with the same or nearly the same text; null where there is "
+    "none before this one",
+)
+LEAK = Column(
+    "leak",
+    pa.string(),
+    "how the row leaks into the other rows, the strongest way alone; null where it does not",
+    codes=(
+        ("same_query", "a query of the other rows has the same text"),
+        ("near_query", "a query of the other rows has nearly the same text"),
+        ("same_positive", "a positive of the row, by id or text, is one of the other rows too"),
+    ),
+)
+LEAK_OF = Column(
+    "leak_of", pa.string(), "which of the other rows: its query_id, or its number where it has none"
+)
 
 COLUMNS: dict[str, Column] = {
     value.name: value for value in list(globals().values()) if isinstance(value, Column)

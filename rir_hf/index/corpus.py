@@ -1,14 +1,14 @@
-"""A corpus and its attached index as search and mining see them: vectors, ids and texts by
-position, positions by id and by text.
+"""A corpus and an attached index as search and mining see them: ids and texts by position,
+positions by id and by text, and what every kind of index answers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -16,109 +16,74 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from rir_hf.core.columns import require_dataset, stored_rows, without_indexes
+from rir_hf.core.columns import Batch, require_dataset, stored_rows, without_indexes
 from rir_hf.core.configured import Configured
 from rir_hf.core.provenance import provenance
-from rir_hf.index.approximate import nearest_by_index
-from rir_hf.index.attach import arrow_columns, file_of, vector_blocks, vectors_at
-from rir_hf.index.devices import is_on_gpu
-from rir_hf.index.exact import (
-    ArrayVectors,
-    Marks,
-    Nearest,
-    Vectors,
-    nearest_below,
-    similarities,
-)
-from rir_hf.index.files import read_index, search_settings, set_search_settings, vectors_in
-
-if TYPE_CHECKING:
-    import faiss
+from rir_hf.index.attach import arrow_columns
+from rir_hf.index.exact import Marks, Nearest
+from rir_hf.schema import Column
 
 _BLOCK = 8192
+View = TypeVar("View", bound="CorpusView")
 
 
-class CorpusView(Configured):
-    """A corpus with an attached inner-product index.
+class CorpusView(Configured, ABC):
+    """A corpus with an attached index: `VectorView` or `WordView`.
 
     It travels to other processes as the dataset and the path of the index file. Its key is the
-    corpus's fingerprint, the index's identity, and how widely the index looks (`nprobe`,
-    `efSearch`), as set when the view is made. An index of the user's own that is in no file is
-    written to one.
+    corpus's fingerprint and the index's identity.
 
     Args:
-        corpus: dataset with an index attached, by `attach_index` or by `Dataset.add_faiss_index`
-            with inner product.
-        index: name of the index.
+        corpus: dataset with an index attached.
         id: column of passage ids, texts or integers; they come back as texts.
         text: column of passage texts, or None where no texts are needed.
 
     Raises:
         TypeError: not a dataset.
-        ValueError: no such index or column, another metric than inner product, an
-            index that does not belong to this corpus.
-
-    Example:
-        >>> from rir_hf.index.attach import attach_index
-        >>> rows = {"id": ["a", "b"], "text": ["cats", "dogs"], "embedding": [[1.0, 0], [0, 1.0]]}
-        >>> view = CorpusView(attach_index(Dataset.from_dict(rows)))
-        >>> view.positions_of_texts(["dogs", "cows"]), view.values("id", np.array([1, 0]))
-        ([array([1]), array([], dtype=int64)], ['b', 'a'])
+        ValueError: no such column.
     """
 
-    without_effect = ("path",)
-    _device: str | None = None
+    reads: ClassVar[Column]
+    """What it is asked with: the kind of column that a query's vector or words stand in."""
 
-    def __init__(
-        self, corpus: Dataset, index: str = "embedding", id: str = "id", text: str | None = "text"
-    ) -> None:
+    def __init__(self, corpus: Dataset, id: str, text: str | None) -> None:
         require_dataset(corpus, "A search")
-        file = file_of(corpus, index)
         _check_is_text(corpus, id, ("string", "large_string", "int32", "int64"))
         if text is not None:
             _check_is_text(corpus, text, ("string", "large_string"))
-        attached = corpus.get_index(index).faiss_index
         self.corpus = without_indexes(corpus)
         self.id = id
         self.text = text
-        self.column = file.column
-        self.path = file.path
-        self.index = file.identity
-        self.search = search_settings(attached)
-        self.kind = type(self._stored_index).__name__
         self.made_by = provenance(corpus)
-        if is_on_gpu(attached):
-            self._index = attached
-        if self.column not in corpus.column_names and self._flat is None:
-            raise ValueError(
-                f"The index {index!r} does not hold the vectors themselves, and the corpus has no "
-                f"column {self.column!r}: keep the vector column, similarities are computed from "
-                "it, and give an index of your own its name."
-            )
 
-    @classmethod
-    def shared(
-        cls, corpus: Dataset, index: str = "embedding", id: str = "id", text: str | None = "text"
-    ) -> CorpusView:
-        """The view that is already in use for the same corpus, index and columns, or a new one:
-        what it has looked up is kept once.
-        """
-        view = cls(corpus, index, id, text)
-        key = json.dumps([view.key(), view.path, is_on_gpu(view._index)], sort_keys=True)
-        return _shared.setdefault(key, view)
+    @abstractmethod
+    def queries_in(self, batch: Batch, column: str) -> np.ndarray:
+        """What a column of rows asks, `(rows, ...)`, as the methods below take it."""
+
+    @abstractmethod
+    def are_usable(self, queries: np.ndarray) -> np.ndarray:
+        """Which queries can be searched with, `(rows,)` bool."""
+
+    @abstractmethod
+    def nearest_below(
+        self,
+        queries: np.ndarray,
+        k: int,
+        ceilings: np.ndarray | None = None,
+        marks: Marks | None = None,
+        eligible: np.ndarray | None = None,
+    ) -> Nearest:
+        """The k best passages of each query at or below its ceiling; see `exact.nearest_below`."""
+
+    @abstractmethod
+    def similarities(
+        self, queries: np.ndarray, rows: np.ndarray, positions: np.ndarray
+    ) -> np.ndarray:
+        """Similarity of query `rows[i]` with the passage at `positions[i]`, `(pairs,)` float32."""
 
     def __len__(self) -> int:
         """The number of passages."""
         return len(self.corpus)
-
-    def to(self, device: str) -> None:
-        """Multiply on this torch device: the one of the worker."""
-        self._device = device
-
-    @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        return int(self._index.d)
 
     @property
     def text_keys(self) -> np.ndarray:
@@ -136,30 +101,6 @@ class CorpusView(Configured):
     def first_of_each_text(self) -> np.ndarray:
         """Which rows are the first with their text, and not empty, `(rows,)` bool."""
         return self._by_text.is_first
-
-    def nearest_below(
-        self,
-        queries: np.ndarray,
-        k: int,
-        ceilings: np.ndarray | None = None,
-        marks: Marks | None = None,
-        eligible: np.ndarray | None = None,
-    ) -> Nearest:
-        """The k best passages of each query at or below its ceiling; see `exact.nearest_below`.
-
-        Exact where the index is flat. Over any other, what the index returns is ranked by the
-        vectors.
-        """
-        asked = (queries, self._vectors, k, ceilings, marks, eligible, self._device)
-        if self._flat is not None:
-            return nearest_below(*asked)
-        return nearest_by_index(self._index, *asked)
-
-    def similarities(
-        self, queries: np.ndarray, rows: np.ndarray, positions: np.ndarray
-    ) -> np.ndarray:
-        """Similarity of query `rows[i]` with the passage at `positions[i]`, `(pairs,)` float32."""
-        return similarities(queries, self._vectors, rows, positions)
 
     def values(self, column: str, positions: np.ndarray) -> list[str]:
         """Values of a column at these positions as texts, `""` for a null."""
@@ -186,31 +127,6 @@ class CorpusView(Configured):
         return self._by_text.find(texts)
 
     @cached_property
-    def _stored_index(self) -> faiss.Index:
-        index = read_index(Path(self.path))
-        set_search_settings(index, self.search)
-        return index
-
-    @cached_property
-    def _index(self) -> faiss.Index:
-        """The index in use: on a GPU where the user attached it there, in this process."""
-        return self._stored_index
-
-    @cached_property
-    def _flat(self) -> np.ndarray | None:
-        """All vectors when the index is flat; a view of the file, not a copy."""
-        import faiss
-
-        index = self._stored_index
-        return vectors_in(index) if isinstance(index, faiss.IndexFlat) else None
-
-    @cached_property
-    def _vectors(self) -> Vectors:
-        if self._flat is not None:
-            return ArrayVectors(self._flat)
-        return StoredVectors(self.corpus, self.column)
-
-    @cached_property
     def _by_id(self) -> _Lookup:
         return _Lookup(_hashes(self.corpus, self.id))
 
@@ -224,28 +140,16 @@ class CorpusView(Configured):
 _shared: WeakValueDictionary[str, CorpusView] = WeakValueDictionary()
 
 
-class StoredVectors(Vectors):
-    """The vectors of a column of a corpus, for an index that does not keep them.
+def shared(view: View, *more: Any) -> View:
+    """The view that is already in use for the same corpus, index and columns, or this one: what it
+    has looked up is kept once.
 
     Args:
-        corpus: the corpus.
-        column: its column of vectors.
+        view: the new one.
+        more: what tells two views of one key apart in this process.
     """
-
-    def __init__(self, corpus: Dataset, column: str) -> None:
-        self.corpus = corpus
-        self.column = column
-
-    def __len__(self) -> int:
-        return len(self.corpus)
-
-    def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """All vectors in order."""
-        return vector_blocks(self.corpus, self.column, rows)
-
-    def at(self, positions: np.ndarray) -> np.ndarray:
-        """Vectors at these positions."""
-        return vectors_at(arrow_columns(self.corpus, [self.column])[positions], self.column)
+    key = json.dumps([view.key(), *more], sort_keys=True)
+    return _shared.setdefault(key, view)  # type: ignore[return-value]  # the key holds the class
 
 
 def gather(column: pa.ChunkedArray, rows: np.ndarray) -> pa.Array:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,11 +38,11 @@ class IndexFile(NamedTuple):
     column: str
 
 
-def index_path(corpus: Dataset, identity: str) -> Path:
+def index_path(corpus: Dataset, identity: str, ending: str = ".faiss") -> Path:
     """Where the index is, or shall be, written: beside the cache files of the corpus, or in the
     datasets cache where that cannot be.
     """
-    name = f"index-{identity}.faiss"
+    name = f"index-{identity}{ending}"
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "rir_hf"
     beside = [Path(file["filename"]).parent for file in corpus.cache_files[:1]]
     for folder in (*beside, cache):
@@ -60,7 +61,7 @@ def write_index(index: faiss.Index, path: Path, identity: str) -> None:
     import faiss
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path.parent)
+    remove_leftovers(path.parent)
     unfinished = path.with_name(f".{path.name}-{os.getpid()}.part")
     try:
         faiss.write_index(on_cpu(index), str(unfinished))
@@ -132,6 +133,17 @@ def set_search_settings(index: faiss.Index, settings: dict[str, int]) -> None:
             setattr(owner, name, settings[name])
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half written more than a day ago."""
+    for leftover in folder.glob(".index-*.part"):
+        if time.time() - leftover.stat().st_mtime < _DAY:
+            continue
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
 class _KeepsIndex:
     """An array interface that holds on to the index whose memory it shows."""
 
@@ -170,10 +182,3 @@ def _sign(path: Path, identity: str) -> None:
         file.write(signed + len(signed).to_bytes(8, "little") + _MAGIC)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half written more than a day ago."""
-    for leftover in folder.glob(".index-*.part"):
-        if time.time() - leftover.stat().st_mtime > _DAY:
-            leftover.unlink(missing_ok=True)

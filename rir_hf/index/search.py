@@ -1,67 +1,95 @@
-"""Query vectors in, ranked passages out: what an evaluation, or a look at a retriever, needs."""
+"""Queries in, ranked passages out: by vectors, by words, or by several indexes together."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from datasets import Dataset
 
-from rir_hf.core.columns import Batch, check_at_least
+from rir_hf.core.columns import Batch, check_at_least, check_choice
 from rir_hf.core.step import Step
-from rir_hf.index.corpus import CorpusView
-from rir_hf.index.exact import nearest_below
-from rir_hf.schema import EMBEDDING, HIT_IDS, HIT_SCORES, Column
+from rir_hf.evaluation.fusion import FUSIONS, Fusion, checked_weights, fused_scores
+from rir_hf.index.corpus import CorpusView, shared
+from rir_hf.index.exact import Nearest, nearest_below
+from rir_hf.index.lexical import WordIndex, WordView
+from rir_hf.index.vectors import VectorView
+from rir_hf.schema import EMBEDDING, HIT_IDS, HIT_SCORES, QUERY, Column
+
+Ranking: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Positions and scores of the passages of one query, best first."""
 
 
 class Search(Step):
     """Adds the best passages of each query: `hit_ids` and `hit_scores`, best first.
 
-    The scores are the exact similarities, equal ones in the order of the corpus. A row whose vector
-    is missing, zero or not finite gets empty lists.
+    Over one index the scores are its own: exact similarities or BM25 scores. Over several each is
+    searched, and their rankings are fused. Equal scores stand in the order of the corpus. A row
+    whose vector is missing, zero or not finite, or whose query has no word that the corpus knows,
+    gets nothing from that index; words find only passages that have one of them.
 
     Args:
-        corpus: dataset with an index attached (`attach_index`), flat for exact results. Over
-            another index, the passages that it returns are ranked; where it returns too few, the
-            row is finished by an exact search.
-        index: name of the index.
-        query: column of query vectors.
+        corpus: dataset with an index attached (`attach_index`, `attach_lexical`), flat for exact
+            results. Over another FAISS index, the passages that it returns are ranked; where it
+            returns too few, the row is finished by an exact search.
+        index: name of the index, or a list of names.
+        query: the column to search with: of vectors for an index of vectors, of texts for one of
+            words. With several indexes a dict of columns by name of the index. Default:
+            `embedding` for vectors, `query` for words.
         k: passages per query; fewer only when the corpus is smaller.
         id: the corpus's id column.
+        method: how several indexes are fused; see `fuse`.
+        weights: of the indexes, in their order. Default: 1 each.
+        depth: of each of several indexes the first so many passages are fused.
 
     Raises:
         TypeError: the corpus is not a dataset.
-        ValueError: k below 1, no such index or column, an index that does not belong to the corpus;
-            when mapped, vectors of another dimension.
+        ValueError: k or depth below 1, no such index or column, an index that does not belong to
+            the corpus, an option that does not fit; when mapped, vectors of another dimension.
 
     Example:
         >>> from rir_hf.index.attach import attach_index
-        >>> rows = {"id": ["a", "b", "c"], "embedding": [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]}
-        >>> corpus = attach_index(Dataset.from_dict(rows))
-        >>> queries = Dataset.from_dict({"query_id": ["q"], "embedding": [[1.0, 0.0]]})
+        >>> from rir_hf.index.lexical import attach_lexical
+        >>> rows = {"id": ["a", "b", "c"], "text": ["red fox", "blue car", "red car"],
+        ...         "embedding": [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]}
+        >>> corpus = attach_lexical(attach_index(Dataset.from_dict(rows)))
+        >>> queries = Dataset.from_dict({"query": ["blue cars"], "embedding": [[0.0, 1.0]]})
         >>> row = queries.map(Search(corpus, k=2), batched=True)[0]
         >>> row["hit_ids"], [round(score, 2) for score in row["hit_scores"]]
-        (['a', 'b'], [1.0, 0.6])
+        (['c', 'b'], [1.0, 0.8])
+        >>> queries.map(Search(corpus, index="bm25"), batched=True)[0]["hit_ids"]
+        ['b', 'c']
+        >>> queries.map(Search(corpus, index=["embedding", "bm25"]), batched=True)[0]["hit_ids"]
+        ['b', 'c', 'a']
     """
 
     def __init__(
         self,
         corpus: Dataset,
         *,
-        index: str = "embedding",
-        query: str = "embedding",
+        index: str | Sequence[str] = "embedding",
+        query: str | Mapping[str, str] | None = None,
         k: int = 100,
         id: str = "id",
+        method: Fusion = "zscore",
+        weights: Sequence[float] | None = None,
+        depth: int = 100,
     ) -> None:
         check_at_least("k", k, 1)
-        self.corpus = CorpusView.shared(corpus, index, id, text=None)
-        self.query = query
+        check_at_least("depth", depth, 1)
+        check_choice("method", method, FUSIONS)
+        self.views = views_of(corpus, index, id, text=None)
+        self.columns = columns_of(self.views, index, query)
         self.k = k
+        self.method = method
+        self.weights = checked_weights(weights, len(self.views), "index")
+        self.depth = depth
 
     @property
     def inputs(self) -> tuple[Column, ...]:
-        """The vectors."""
-        return (EMBEDDING.named(self.query),)
+        """The vectors, the words, or both."""
+        return inputs_of(self.views, self.columns)
 
     @property
     def outputs(self) -> tuple[Column, ...]:
@@ -70,18 +98,115 @@ class Search(Step):
 
     def transform(self, batch: Batch) -> dict[str, list[Any]]:
         """Return `{"hit_ids": lists of str, "hit_scores": lists of float}`."""
-        queries = batch.vectors(self.query, self.corpus.dimension)
-        usable = np.flatnonzero(are_usable(queries))
-        found = self.corpus.nearest_below(queries[usable], min(self.k, len(self.corpus)))
-        positions = [np.empty(0, np.int64)] * len(queries)
-        scores: list[list[float]] = [[]] * len(queries)
-        for place, row in enumerate(usable):
-            positions[row] = found.positions[place]
-            scores[row] = found.scores[place].tolist()
+        if len(self.views) == 1:
+            found = rankings_of(self.views[0], batch, self.columns[0], self.k)
+        else:
+            found = self._fused(batch)
+        passages = self.views[0]
         return {
-            "hit_ids": self.corpus.lists_of(self.corpus.id, positions),
-            "hit_scores": scores,
+            "hit_ids": passages.lists_of(passages.id, [positions for positions, _ in found]),
+            "hit_scores": [scores.tolist() for _, scores in found],
         }
+
+    def _fused(self, batch: Batch) -> list[Ranking]:
+        columns = zip(self.views, self.columns, strict=True)
+        rankings = [rankings_of(view, batch, column, self.depth) for view, column in columns]
+        return [
+            fused_ranking(of_row, self.method, self.weights, self.k)
+            for of_row in zip(*rankings, strict=True)
+        ]
+
+
+def views_of(
+    corpus: Dataset, index: str | Sequence[str], id: str, text: str | None
+) -> list[CorpusView]:
+    """A view for each named index; those of one corpus that are in use already are used again.
+
+    Raises:
+        TypeError: the corpus is not a dataset.
+        ValueError: no index, the same one twice, or one that is not attached.
+    """
+    names = [index] if isinstance(index, str) else list(index)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"index must name one index or several different ones, got {index!r}.")
+    return [_view_of(corpus, name, id, text) for name in names]
+
+
+def columns_of(
+    views: Sequence[CorpusView],
+    index: str | Sequence[str],
+    query: str | Mapping[str, str] | None,
+    words: str = QUERY.name,
+    vectors: str = EMBEDDING.name,
+) -> list[str]:
+    """The column that each index is asked with.
+
+    Args:
+        views: the indexes.
+        index: their names.
+        query: as in `Search`: one column, columns by name, or None.
+        words, vectors: what is read where nothing is named.
+    """
+    names = [index] if isinstance(index, str) else list(index)
+    if isinstance(query, str):
+        if len(names) > 1:
+            raise ValueError(
+                f"query={query!r} names one column for {len(names)} indexes: name them by index, "
+                f"{dict.fromkeys(names, query)}."
+            )
+        query = {names[0]: query}
+    unknown = set(query or {}) - set(names)
+    if unknown:
+        raise ValueError(f"query names the index {sorted(unknown)[0]!r}, but index={names}.")
+    usual = [vectors if view.reads is EMBEDDING else words for view in views]
+    return [(query or {}).get(name, column) for name, column in zip(names, usual, strict=True)]
+
+
+def inputs_of(views: Sequence[CorpusView], columns: Sequence[str]) -> tuple[Column, ...]:
+    """The columns that are read to ask some indexes."""
+    pairs = zip(views, columns, strict=True)
+    return tuple(dict.fromkeys(view.reads.named(column) for view, column in pairs))
+
+
+def rankings_of(view: CorpusView, batch: Batch, column: str, k: int) -> list[Ranking]:
+    """What an index finds for each row of a batch."""
+    queries = view.queries_in(batch, column)
+    rankings: list[Ranking] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
+    usable = np.flatnonzero(view.are_usable(queries))
+    found = view.nearest_below(queries[usable], min(k, len(view)))
+    for place, row in enumerate(usable):
+        rankings[row] = ranking_at(found, place)
+    return rankings
+
+
+def ranking_at(found: Nearest, row: int) -> Ranking:
+    """What was found for one of the queries."""
+    is_there = found.positions[row] >= 0
+    return found.positions[row][is_there], found.scores[row][is_there]
+
+
+def fused_ranking(
+    rankings: Sequence[Ranking], method: Fusion, weights: Sequence[float], k: int
+) -> Ranking:
+    """The best k of several rankings of one query together, equal scores by position."""
+    hits = [dict(zip(*(each.tolist() for each in ranking), strict=True)) for ranking in rankings]
+    fused = fused_scores(hits, method, weights)
+    positions = np.array([*fused], np.int64)
+    scores = np.array([*fused.values()], np.float32)
+    order = np.lexsort((positions, -scores))[:k]
+    return positions[order], scores[order]
+
+
+def _view_of(corpus: Dataset, name: str, id: str, text: str | None) -> CorpusView:
+    attached = corpus.get_index(name) if name in _indexes_of(corpus) else None
+    if isinstance(attached, WordIndex):
+        return shared(WordView(corpus, name, id, text), attached.path)
+    view = VectorView(corpus, name, id, text)
+    return shared(view, view.path, view.is_on_gpu)
+
+
+def _indexes_of(corpus: Any) -> list[str]:
+    return corpus.list_indexes() if isinstance(corpus, Dataset) else []
 
 
 def search(
@@ -120,8 +245,3 @@ def search(
         raise ValueError("queries_emb and doc_emb must be finite, found NaN or infinity.")
     found = nearest_below(queries, passages, min(topk, len(passages)))
     return found.scores, found.positions
-
-
-def are_usable(queries: np.ndarray) -> np.ndarray:
-    """Which query vectors can be searched with: finite and not zero, `(n,)` bool."""
-    return np.isfinite(queries).all(axis=1) & queries.any(axis=1)

@@ -8,9 +8,9 @@ at 95 % is the default.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
@@ -21,16 +21,28 @@ from rir_hf.core.step import Step
 from rir_hf.evaluation.runs import Qrels
 from rir_hf.index.corpus import CorpusView
 from rir_hf.index.exact import Marks, Pairs
-from rir_hf.index.search import are_usable
+from rir_hf.index.search import columns_of, inputs_of, views_of
+from rir_hf.mining.merging import (
+    FUSED_DEPTH,
+    Lane,
+    above_ceiling,
+    count_skipped_by,
+    found_by,
+    have_enough,
+    merge,
+    most_texts,
+)
 from rir_hf.mining.positives import KnownPositives, Positives, find_positives
 from rir_hf.mining.rules import (
     NOTHING_SKIPPED,
+    Limits,
     Row,
     best_of,
     ceilings_of,
     count_skipped,
     draw,
     leave_out,
+    limits_of,
     pick,
     pools_of,
     positive_scores,
@@ -40,6 +52,7 @@ from rir_hf.schema import (
     ANSWER,
     EMBEDDING,
     NEG,
+    NEG_FROM,
     NEG_IDS,
     NEG_NOTE,
     NEG_SIMS,
@@ -56,7 +69,11 @@ from rir_hf.schema import (
     note,
 )
 
+Limit: TypeAlias = float | Mapping[str, float | None] | None
+"""A limit of similarities; for several indexes also a dict, by name of the index."""
+
 _MANY_POSITIVES = 64
+_DEEPER = 4
 _DEFAULT_RANGE = 100
 
 
@@ -94,10 +111,13 @@ class MineNegatives(Step):
             `pos_rank` and `neg_skipped` count what the index returned, lower bounds; an IVF index
             looks into one list unless told more (`corpus.get_index("embedding").faiss_index.nprobe
             = 16`).
-        index: name of the index.
+        index: name of the index: of vectors (`attach_index`) or of words (`attach_lexical`). A list
+            of names takes negatives from each in turn; see `merge`.
         text: the corpus's text column. None when there is none: ids alone then tell passages apart.
         id: the corpus's id column.
-        query: column of query vectors.
+        query: column to search with: of vectors, or for an index of words of texts; with several
+            indexes a dict by name. Default: `embedding` and `query`, and for negatives of an answer
+            (`output="neg_answer"`) `answer_embedding` and `answer`.
         output: name of the added column of negatives.
         num_negatives: negatives per row. A row gets fewer only when the rules leave no more.
         ceiling: which similarity p of the query's known positives the margins are counted from.
@@ -109,7 +129,8 @@ class MineNegatives(Step):
         absolute_margin: the same as a difference: `p - absolute_margin`.
         max_score: no negative more similar than this.
         min_score: no negative less similar than this; for rows that would otherwise be filled with
-            easy ones.
+            easy ones. Margins and scores may be dicts by name of the index, whose similarities
+            differ in kind; an index that such a dict lacks has no limit of this sort.
         range_min: leaves out the first so many of the passages that the other rules left.
         range_max: `"random"` and `"stratified"` draw from the passages before this place among
             those that the other rules left. None: from the best 100, or `num_negatives` if that is
@@ -117,6 +138,12 @@ class MineNegatives(Step):
         sampling_strategy: which of them. `"top"`: the best. `"random"`: a random choice.
             `"stratified"`: one from each of `num_negatives` equal slices, from hard to easy.
             `"uniform"`: drawn from the whole corpus, with no ceiling, margin or range.
+        merge: how the negatives of several indexes become one list, no text twice: `"turns"`, the
+            best of the first index, the best of the second, and so on; or `"zscore"`, by the mean
+            of their z-scores over what each proposes. A passage above the ceiling of any of the
+            indexes is out; one that gives the positive no score at all (no word in common) proposes
+            nothing and forbids nothing. The column `neg_from` names the index that each negative
+            comes from; all similarities and ranks are those of the first index.
         answer: column of answer vectors, read only with `answer_weight`.
         answer_weight: w searches with `(1 - w) * query + w * answer`.
         qrels: all known positives by `query_id`, so that none becomes a negative in another row of
@@ -154,20 +181,21 @@ class MineNegatives(Step):
         self,
         corpus: Dataset,
         *,
-        index: str = "embedding",
+        index: str | Sequence[str] = "embedding",
         text: str | None = "text",
         id: str = "id",
-        query: str = "embedding",
+        query: str | Mapping[str, str] | None = None,
         output: str = "neg",
         num_negatives: int = 15,
         ceiling: Literal["lowest", "mean", "highest"] = "lowest",
-        relative_margin: float | None = 0.05,
-        absolute_margin: float | None = None,
-        max_score: float | None = None,
-        min_score: float | None = None,
+        relative_margin: Limit = 0.05,
+        absolute_margin: Limit = None,
+        max_score: Limit = None,
+        min_score: Limit = None,
         range_min: int = 0,
         range_max: int | None = None,
         sampling_strategy: Literal["top", "random", "stratified", "uniform"] = "top",
+        merge: Literal["turns", "zscore"] = "turns",
         answer: str = "answer_embedding",
         answer_weight: float = 0.0,
         qrels: Qrels | None = None,
@@ -177,15 +205,9 @@ class MineNegatives(Step):
         check_choice("ceiling", ceiling, ("lowest", "mean", "highest"))
         strategies = ("top", "random", "stratified", "uniform")
         check_choice("sampling_strategy", sampling_strategy, strategies)
+        check_choice("merge", merge, ("turns", "zscore"))
         check_at_least("num_negatives", num_negatives, 1)
         check_at_least("seed", seed, 0)
-        _check_numbers(max_score=max_score, min_score=min_score)
-        for name, margin in (
-            ("relative_margin", relative_margin),
-            ("absolute_margin", absolute_margin),
-        ):
-            if margin is not None:
-                check_at_least(name, margin, 0)
         _check_range(range_min, range_max, num_negatives)
         if not 0 <= answer_weight <= 1:
             raise ValueError(f"answer_weight must be between 0 and 1, got {answer_weight}.")
@@ -193,8 +215,15 @@ class MineNegatives(Step):
             raise ValueError(
                 "text=None names no column to take texts from: pass texts=False too, for ids only."
             )
-        self.corpus = CorpusView.shared(corpus, index, id, text)
-        self.query = query
+        of_answer = output == "neg_answer"
+        words, vectors = (ANSWER.name, answer) if of_answer else (QUERY.name, EMBEDDING.name)
+        self.views = views_of(corpus, index, id, text)
+        self.columns = columns_of(self.views, index, query, words, vectors)
+        self.index = [index] if isinstance(index, str) else [*index]
+        if len(self.index) > 1 and sampling_strategy == "uniform":
+            raise ValueError("uniform draws from the whole corpus: name one index.")
+        if answer_weight and EMBEDDING not in [view.reads for view in self.views]:
+            raise ValueError("answer_weight mixes vectors: name an index of vectors.")
         self.output = output
         self.num_negatives = num_negatives
         self.ceiling = ceiling
@@ -205,24 +234,33 @@ class MineNegatives(Step):
         self.range_min = range_min
         self.range_max = range_max
         self.sampling_strategy = sampling_strategy
+        self.merge = merge
         self.answer = answer
         self.answer_weight = answer_weight
         self.qrels = None if qrels is None else KnownPositives(qrels)
         self.seed = seed
         self.texts = texts
+        _ = self._limits  # what is wrong with them is told at once
+
+    @property
+    def corpus(self) -> CorpusView:
+        """The corpus with its first index."""
+        return self.views[0]
 
     @property
     def inputs(self) -> tuple[Column | OneOf, ...]:
         """Vectors, and what tells the positives."""
-        vectors = [EMBEDDING.named(self.query)]
+        asked = [*inputs_of(self.views, self.columns)]
         if self.answer_weight:
-            vectors.append(EMBEDDING.named(self.answer))
-        return (*vectors, POS | PASSAGE | POS_IDS if self.qrels is None else QUERY_ID)
+            asked.append(EMBEDDING.named(self.answer))
+        return (*asked, POS | PASSAGE | POS_IDS if self.qrels is None else QUERY_ID)
 
     @property
     def outputs(self) -> tuple[Column, ...]:
         """Positives and negatives, texts only with `texts`."""
-        columns = (POS_SIMS, POS_RANK, NEG, NEG_IDS, NEG_SIMS, NEG_NOTE, NEG_SKIPPED)
+        columns = [POS_SIMS, POS_RANK, NEG, NEG_IDS, NEG_SIMS, NEG_NOTE, NEG_SKIPPED]
+        if len(self.views) > 1:
+            columns.append(NEG_FROM)
         every = (POS, POS_IDS, *(self._named(column) for column in columns))
         of_texts = () if self.texts else (POS.name, self.output)
         return tuple(column for column in every if column.name not in of_texts)
@@ -239,13 +277,14 @@ class MineNegatives(Step):
 
     def transform(self, batch: Batch) -> dict[str, Sequence[Any]]:
         """Return the columns named in the description of the class."""
-        queries = self._queries(batch)
+        asked = self._queries(batch)
         rows = self._rows(batch)
-        has_vector = are_usable(queries)
+        has_query = self.corpus.are_usable(asked[0])
         has_positive = np.array([len(row.positives.known) > 0 for row in rows], bool)
-        mined = [self._nothing("no_positive" if usable else "no_vector") for usable in has_vector]
-        for group in _by_depth(np.flatnonzero(has_vector & has_positive), rows):
-            found = self._mine(queries[group], [rows[number] for number in group])
+        mined = [self._nothing("no_positive" if usable else "no_vector") for usable in has_query]
+        for group in _by_depth(np.flatnonzero(has_query & has_positive), rows):
+            some = [queries[group] for queries in asked]
+            found = self._mine(some, [rows[number] for number in group])
             for number, negatives in zip(group, found, strict=True):
                 mined[number] = negatives
         return self._columns([row.positives for row in rows], mined)
@@ -255,62 +294,135 @@ class MineNegatives(Step):
         none = np.empty(0, np.int64)
         return Negatives(none, [], note(code), NOTHING_SKIPPED, rank=len(self.corpus))
 
-    def _mine(self, queries: np.ndarray, rows: list[Row]) -> list[Negatives]:
-        """The negatives of rows that have a vector and a positive in the corpus."""
-        own = self._scored(queries, [row.positives.positions for row in rows])
+    def _mine(self, asked: list[np.ndarray], rows: list[Row]) -> list[Negatives]:
+        """The negatives of rows that have a query and a positive in the corpus."""
+        own = scored(self.corpus, asked[0], [row.positives.positions for row in rows])
         marks = best_of(own, len(rows))
         if self.sampling_strategy == "uniform":
-            before = self.corpus.nearest_below(queries, 0, marks=marks).before
-            mined = self._drawn(queries, rows)
+            before = self.corpus.nearest_below(asked[0], 0, marks=marks).before
+            mined = self._drawn(asked[0], rows)
+        elif len(self.views) > 1:
+            mined, before = self._merged(asked, rows, marks)
         else:
-            mined, before = self._chosen(queries, rows, marks)
+            mined, before = self._chosen(asked, rows, marks)
         ranks = np.where(marks.positions < 0, len(self.corpus), before).tolist()
         parts = zip(mined, ranks, own.split(len(rows)), strict=True)
         return [row._replace(rank=rank, own=scores.tolist()) for row, rank, scores in parts]
 
-    def _scored(self, queries: np.ndarray, positions: Sequence[np.ndarray]) -> Pairs:
-        """Each query with each of its passages that is in the corpus, and their similarities."""
-        rows = np.repeat(np.arange(len(positions)), [len(each) for each in positions])
-        at = np.concatenate(positions)
-        rows, at = rows[at >= 0], at[at >= 0]
-        return Pairs(rows, at, self.corpus.similarities(queries, rows, at))
-
     def _chosen(
-        self, queries: np.ndarray, rows: list[Row], marks: Marks
+        self, asked: list[np.ndarray], rows: list[Row], marks: Marks
     ) -> tuple[list[Negatives], np.ndarray]:
         """Negatives from what lies below the ceilings; and how many passages rank before the
         marks.
         """
-        known = self._scored(queries, [row.positives.known for row in rows])
-        ceilings = ceilings_of(
-            positive_scores(known, len(rows), self.ceiling),
-            self.relative_margin,
-            self.absolute_margin,
-            self.max_score,
-        )
-        # Enough are left when the positives' texts and the query's own are taken out.
-        most = max(len(row.positives.keys) for row in rows)
-        depth = min(self.range_min + self._pool_size + most + 1, len(self.corpus))
-        found = self.corpus.nearest_below(
-            queries, depth, ceilings.scores, marks, self.corpus.first_of_each_text
-        )
-        keys = self.corpus.text_keys[found.positions]
-        left = leave_out(found, keys, rows, self.min_score)
+        lane = self._lanes(asked, rows, self._depth(rows), marks)[0]
+        found, left, min_score = lane.found, lane.left, self._limits[0].min_score
         pools = pools_of(left, self.range_min, self._pool_size)
-        skipped = count_skipped(found, left, pools, known, ceilings, self.range_min, self.min_score)
+        skipped = count_skipped(
+            found, left, pools, lane.known, lane.ceilings, self.range_min, min_score
+        )
         chosen = []
         for number, row in enumerate(rows):
             places = np.flatnonzero(pools.taken[number])
-            if self.sampling_strategy != "top":
-                generator = generator_of(self.seed, *row.content)
-                picked = pick(len(places), self.num_negatives, self.sampling_strategy, generator)
-                places = places[picked]
-            reason = None
-            if len(places) < self.num_negatives:
-                reason = why_short(float(ceilings.scores[number]), bool(left.below[number].any()))
+            places = places[self._picked(len(places), row)]
+            reason = self._why_short(len(places), [lane], number)
             at, scores = found.positions[number, places], found.scores[number, places]
             chosen.append(Negatives(at, scores.tolist(), reason, skipped[number]))
         return chosen, found.before
+
+    def _merged(
+        self, asked: list[np.ndarray], rows: list[Row], marks: Marks
+    ) -> tuple[list[Negatives], np.ndarray]:
+        """The same from several indexes, searched deeper for the rows that are not full yet."""
+        wanted = self.range_min + self._pool_size
+        if self.merge == "zscore":
+            wanted = max(wanted, FUSED_DEPTH)
+        depth = min(2 * wanted + most_texts(rows), len(self.corpus))
+        mined = [self._nothing("no_positive")] * len(rows)
+        before = np.zeros(len(rows), np.int64)
+        todo = np.arange(len(rows))
+        while len(todo):
+            some = [queries[todo] for queries in asked]
+            of_some = Marks(marks.scores[todo], marks.positions[todo])
+            lanes = self._lanes(some, [rows[number] for number in todo], depth, of_some)
+            is_done = have_enough(lanes, wanted) | (depth == len(self.corpus))
+            for place in np.flatnonzero(is_done).tolist():
+                number = todo[place]
+                mined[number] = self._merged_row(lanes, place, rows[number], asked[0][number])
+                before[number] = lanes[0].found.before[place]
+            todo = todo[~is_done]
+            depth = min(_DEEPER * depth, len(self.corpus))
+        return mined, before
+
+    def _merged_row(self, lanes: list[Lane], place: int, row: Row, query: np.ndarray) -> Negatives:
+        """The negatives of one row from what its indexes propose."""
+        positions = np.concatenate([lane.found.positions[place] for lane in lanes])
+        keys = dict(zip(positions.tolist(), self.corpus.text_keys[positions].tolist(), strict=True))
+        end = self.range_min + self._pool_size
+        merged = merge(lanes, place, keys, self.merge, end)
+        in_range = len(merged.places[: self.range_min])
+        pool = range(in_range, len(merged.places))
+        taken = merged.take([pool[at] for at in self._picked(len(pool), row)])
+        at = [lanes[of].found.positions[place, where] for of, where in zip(*taken, strict=True)]
+        chosen = np.array(at, np.int64)
+        scores = scored(self.corpus, _one(query), [chosen]).scores
+        is_full = len(merged.places) == end
+        min_scores = [limits.min_score for limits in self._limits]
+        skipped = count_skipped_by(lanes, place, merged, is_full, min_scores)
+        skipped["range_min"] = in_range
+        reason = self._why_short(len(chosen), lanes, place)
+        names = [self.index[number] for number in taken.lanes]
+        return Negatives(chosen, scores.tolist(), reason, skipped, origin=names)
+
+    def _lanes(
+        self, asked: list[np.ndarray], rows: list[Row], depth: int, marks: Marks
+    ) -> list[Lane]:
+        """What each index proposes, `depth` passages, and what the rules say of them.
+
+        The first index is asked about every row; another about those whose query it can read, and
+        whose positive it gives a score.
+        """
+        views = list(zip(self.views, asked, self._limits, strict=True))
+        knowns, ceilings, asks = [], [], []
+        for view, queries, limits in views:
+            known = scored(view, queries, [row.positives.known for row in rows])
+            score = positive_scores(known, len(rows), self.ceiling)
+            knowns.append(known)
+            ceilings.append(ceilings_of(score, limits))
+            can_ask = view.are_usable(queries) & ((score > 0) | (view.reads is EMBEDDING))
+            asks.append(can_ask if len(views) > 1 else np.ones(len(rows), bool))
+        lanes = []
+        eligible = self.corpus.first_of_each_text
+        for number, (view, queries, limits) in enumerate(views):
+            of_mine = None if number else marks
+            limit = ceilings[number].scores
+            found = found_by(view, queries, asks[number], depth, limit, of_mine, eligible)
+            keys = self.corpus.text_keys[found.positions]
+            left = leave_out(found, keys, rows, limits.min_score)
+            vetoed = np.zeros(found.positions.shape, bool)
+            for other, (its_view, its_queries, _) in enumerate(views):
+                if other != number:
+                    its_limit = np.where(asks[other], ceilings[other].scores, np.inf)
+                    vetoed |= above_ceiling(
+                        its_view, its_queries, its_limit, found.positions, left.allowed
+                    )
+            left = left._replace(allowed=left.allowed & ~vetoed)
+            lanes.append(Lane(found, left, knowns[number], ceilings[number], vetoed))
+        return lanes
+
+    def _picked(self, size: int, row: Row) -> list[int]:
+        """Which of the passages of a row's pool are its negatives."""
+        if self.sampling_strategy == "top":
+            return list(range(min(size, self.num_negatives)))
+        generator = generator_of(self.seed, *row.content)
+        return pick(size, self.num_negatives, self.sampling_strategy, generator)
+
+    def _why_short(self, number: int, lanes: list[Lane], row: int) -> str | None:
+        """The note of a row with so many negatives; None where that is enough."""
+        if number >= self.num_negatives:
+            return None
+        is_below = any(bool(lane.left.below[row].any()) for lane in lanes)
+        return why_short(float(lanes[0].ceilings.scores[row]), is_below)
 
     def _drawn(self, queries: np.ndarray, rows: list[Row]) -> list[Negatives]:
         """Negatives from the whole corpus."""
@@ -321,7 +433,7 @@ class MineNegatives(Step):
             taboo = row.positives.known.tolist()
             keys = self.corpus.text_keys
             drawn.append(draw(generator, keys, self.num_negatives, taboo_keys, taboo))
-        scores = self._scored(queries, drawn).split(len(rows))
+        scores = scored(self.corpus, queries, drawn).split(len(rows))
         negatives = []
         for positions, similarities in zip(drawn, scores, strict=True):
             is_short = len(positions) < self.num_negatives
@@ -345,6 +457,7 @@ class MineNegatives(Step):
             self._named(NEG_SIMS).name: [row.scores for row in mined],
             self._named(NEG_NOTE).name: [row.note for row in mined],
             self._named(NEG_SKIPPED).name: [row.skipped for row in mined],
+            self._named(NEG_FROM).name: [row.origin for row in mined],
         }
         if self.texts and corpus.text is not None:
             texts = [row.texts for row in positives]
@@ -363,13 +476,33 @@ class MineNegatives(Step):
             return max(_DEFAULT_RANGE, self.num_negatives)
         return self.range_max - self.range_min
 
-    def _queries(self, batch: Batch) -> np.ndarray:
-        queries = batch.vectors(self.query, self.corpus.dimension)
-        if self.answer_weight == 0:
-            return queries
-        answers = batch.vectors(self.answer, self.corpus.dimension)
-        w = self.answer_weight
-        return ((1 - w) * queries + w * answers).astype(np.float32)
+    @cached_property
+    def _limits(self) -> list[Limits]:
+        return limits_of(
+            self.index,
+            relative_margin=self.relative_margin,
+            absolute_margin=self.absolute_margin,
+            max_score=self.max_score,
+            min_score=self.min_score,
+        )
+
+    def _depth(self, rows: list[Row]) -> int:
+        """How many passages to ask for, so that enough are left when the positives' texts and the
+        query's own are taken out.
+        """
+        wanted = self.range_min + self._pool_size + most_texts(rows) + 1
+        return min(wanted, len(self.corpus))
+
+    def _queries(self, batch: Batch) -> list[np.ndarray]:
+        """What each index is asked."""
+        asked = []
+        for view, column in zip(self.views, self.columns, strict=True):
+            queries = view.queries_in(batch, column)
+            if self.answer_weight and view.reads is EMBEDDING:
+                w, answers = self.answer_weight, view.queries_in(batch, self.answer)
+                queries = ((1 - w) * queries + w * answers).astype(np.float32)
+            asked.append(queries)
+        return asked
 
     def _rows(self, batch: Batch) -> list[Row]:
         positives = find_positives(batch, self.corpus, self.qrels)
@@ -397,6 +530,7 @@ class Negatives(NamedTuple):
     skipped: how many passages each rule left out.
     rank: of the best positive.
     own: the similarities of the row's own positives that are in the corpus, in order.
+    origin: the index that each negative comes from, where there are several.
     """
 
     positions: np.ndarray
@@ -405,6 +539,15 @@ class Negatives(NamedTuple):
     skipped: dict[str, int]
     rank: int = 0
     own: Sequence[float] = ()
+    origin: Sequence[str] = ()
+
+
+def scored(view: CorpusView, queries: np.ndarray, positions: Sequence[np.ndarray]) -> Pairs:
+    """Each query with each of its passages that is in the corpus, and their similarities."""
+    rows = np.repeat(np.arange(len(positions)), [len(each) for each in positions])
+    at = np.concatenate(positions)
+    rows, at = rows[at >= 0], at[at >= 0]
+    return Pairs(rows, at, view.similarities(queries, rows, at))
 
 
 def completed(
@@ -450,10 +593,13 @@ def _is_scalar(feature: Any) -> bool:
     return isinstance(feature, Value)
 
 
-def _check_numbers(**options: float | None) -> None:
-    for name, value in options.items():
-        if value is not None and math.isnan(value):
-            raise ValueError(f"{name} must be a number, got {value}.")
+def _one(query: Any) -> np.ndarray:
+    """One query as an array of one; for words an array of a list."""
+    if isinstance(query, np.ndarray):
+        return query[None]
+    one = np.empty(1, object)
+    one[0] = query
+    return one
 
 
 def _check_range(range_min: int, range_max: int | None, num_negatives: int) -> None:

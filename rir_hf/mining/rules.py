@@ -5,11 +5,13 @@ Everything is about n queries at once; `found` is what `nearest_below` gave for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rir_hf.core.columns import check_at_least
 from rir_hf.index.exact import Marks, Nearest, Pairs
 from rir_hf.mining.positives import Positives
 from rir_hf.schema import SKIP_RULES, note
@@ -29,6 +31,15 @@ class Row(NamedTuple):
     positives: Positives
     own_key: int
     content: tuple[Any, ...]
+
+
+class Limits(NamedTuple):
+    """What no negative may be above or below, for one index, as in `MineNegatives`."""
+
+    relative_margin: float | None = None
+    absolute_margin: float | None = None
+    max_score: float | None = None
+    min_score: float | None = None
 
 
 class Ceilings(NamedTuple):
@@ -92,25 +103,47 @@ def ceiling_below(positives: np.ndarray, margin: float) -> np.ndarray:
     return positives - margin * np.abs(positives)
 
 
-def ceilings_of(
-    positives: np.ndarray,
-    relative_margin: float | None,
-    absolute_margin: float | None,
-    max_score: float | None,
-) -> Ceilings:
-    """The lowest of the ceilings that the options set for each query.
+def limits_of(
+    names: Sequence[str], **options: float | Mapping[str, float | None] | None
+) -> list[Limits]:
+    """The limits of each index, from options that are one number for all or a dict by index.
+
+    Raises:
+        ValueError: no number, a negative margin, or an index that is not there.
+
+    Example:
+        >>> limits_of(["embedding", "bm25"], min_score={"embedding": 0.5})[1].min_score is None
+        True
+    """
+    by_index: list[dict[str, float | None]] = [{} for _ in names]
+    for option, given in options.items():
+        if isinstance(given, Mapping) and set(given) - set(names):
+            unknown = sorted(set(given) - set(names))[0]
+            raise ValueError(f"{option} names the index {unknown!r}, but index={list(names)}.")
+        for name, limits in zip(names, by_index, strict=True):
+            value = given.get(name) if isinstance(given, Mapping) else given
+            if value is not None and math.isnan(value):
+                raise ValueError(f"{option} must be a number, got {value}.")
+            if value is not None and option.endswith("margin"):
+                check_at_least(option, value, 0)
+            limits[option] = value
+    return [Limits(**limits) for limits in by_index]
+
+
+def ceilings_of(positives: np.ndarray, given: Limits) -> Ceilings:
+    """The lowest of the ceilings that the limits of an index set for each query.
 
     Args:
         positives: `(n,)` float64, the similarity that the margins are counted from.
-        relative_margin, absolute_margin, max_score: as in `MineNegatives`.
+        given: the limits.
     """
     limits = {"": np.full(len(positives), np.inf)}
-    if relative_margin is not None:
-        limits["relative_margin"] = ceiling_below(positives, relative_margin)
-    if absolute_margin is not None:
-        limits["absolute_margin"] = positives - absolute_margin
-    if max_score is not None:
-        limits["max_score"] = np.full(len(positives), float(max_score))
+    if given.relative_margin is not None:
+        limits["relative_margin"] = ceiling_below(positives, given.relative_margin)
+    if given.absolute_margin is not None:
+        limits["absolute_margin"] = positives - given.absolute_margin
+    if given.max_score is not None:
+        limits["max_score"] = np.full(len(positives), float(given.max_score))
     names = list(limits)
     table = np.array(list(limits.values()))
     lowest = table.argmin(axis=0)

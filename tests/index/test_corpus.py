@@ -13,7 +13,8 @@ from datasets import Dataset, load_from_disk
 from datasets.fingerprint import Hasher
 
 from rir_hf import Search, attach_index
-from rir_hf.index.corpus import CorpusView
+from rir_hf.index.search import views_of
+from rir_hf.index.vectors import VectorView
 from tests.index.vectors import corpus_of, queries_of, unit_vectors
 
 VECTORS = unit_vectors(300, 8, 0)
@@ -29,23 +30,23 @@ def corpus(tmp_path: Path) -> Dataset:
 def test_the_key_is_the_corpus_and_the_settings_not_the_place(
     corpus: Dataset, tmp_path: Path
 ) -> None:
-    here = CorpusView(attach_index(corpus))
+    here = VectorView(attach_index(corpus))
     (tmp_path / "corpus").rename(tmp_path / "moved")
     moved = load_from_disk(tmp_path / "moved")
-    there = CorpusView(attach_index(moved))
+    there = VectorView(attach_index(moved))
     assert Hasher.hash(here) == Hasher.hash(there)
     assert str(tmp_path) not in json.dumps([here.key(), here.record()])
-    assert Hasher.hash(here) != Hasher.hash(CorpusView(attach_index(moved, factory="SQ8")))
+    assert Hasher.hash(here) != Hasher.hash(VectorView(attach_index(moved, factory="SQ8")))
 
 
 def test_the_record_says_what_was_searched(corpus: Dataset) -> None:
-    record = CorpusView(attach_index(corpus, factory="IVF4,Flat")).record()
+    record = VectorView(attach_index(corpus, factory="IVF4,Flat")).record()
     assert (record["corpus"], record["kind"]) == ({"rows": 300}, "IndexIVFFlat")
     assert (record["search"], record["made_by"]) == ({"nprobe": 1}, [])
 
 
 def test_a_pickled_view_is_small_and_opens_the_index_from_its_file(corpus: Dataset) -> None:
-    pickled = pickle.dumps(CorpusView(attach_index(corpus)))
+    pickled = pickle.dumps(VectorView(attach_index(corpus)))
     assert len(pickled) < 300 * 8 * 4
     there = pickle.loads(pickled)  # noqa: S301
     assert there.similarities(VECTORS[:1], np.array([0]), np.array([0])) == pytest.approx(1.0)
@@ -59,14 +60,14 @@ def test_an_index_of_the_user_s_own_travels_to_other_processes(corpus: Dataset) 
 
 
 def test_views_of_the_same_corpus_are_one(corpus: Dataset) -> None:
-    first = CorpusView.shared(attach_index(corpus))
-    assert CorpusView.shared(attach_index(corpus)) is first
-    assert CorpusView.shared(attach_index(corpus), text=None) is not first
+    first = views_of(attach_index(corpus), "embedding", "id", "text")[0]
+    assert views_of(attach_index(corpus), "embedding", "id", "text")[0] is first
+    assert views_of(attach_index(corpus), "embedding", "id", None)[0] is not first
 
 
 def test_passages_are_found_by_id_and_by_text_also_in_a_selection(corpus: Dataset) -> None:
     repeated = corpus.select([5, 7, 5, 9])
-    view = CorpusView(attach_index(repeated))
+    view = VectorView(attach_index(repeated))
     assert [found.tolist() for found in view.positions_of_ids(["p5", "gone"])] == [[0, 2], []]
     assert [found.tolist() for found in view.positions_of_texts(["text 9"])] == [[3]]
     assert view.values("text", np.array([3, 0])) == ["text 9", "text 5"]
@@ -87,7 +88,7 @@ def test_how_widely_an_index_looks_is_part_of_the_key_and_reaches_other_processe
     setattr(owner, name, 7)
     wide = Search(indexed, k=20)
     assert Hasher.hash(wide) != narrow
-    assert pickle.loads(pickle.dumps(wide)).corpus.search == {name: 7}  # noqa: S301
+    assert pickle.loads(pickle.dumps(wide)).views[0].search == {name: 7}  # noqa: S301
     rows = queries_of(VECTORS[:40])
     alone = rows.map(wide, batched=True)["hit_ids"][:]
     assert rows.map(wide, batched=True, num_proc=2)["hit_ids"][:] == alone

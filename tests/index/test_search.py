@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from rir_hf import Search, attach_index, search
+from rir_hf import Search, attach_index, attach_lexical, fuse, search
 from tests.index.vectors import corpus_of, exact_scores, queries_of, ranking, unit_vectors
 
 
@@ -64,3 +64,62 @@ def test_one_row_and_a_stream_give_what_the_map_gives() -> None:
     assert step.one(queries[0])["hit_ids"] == expected[0]
     stream = queries.to_iterable_dataset().map(step, batched=True)
     assert [row["hit_ids"] for row in stream] == expected
+
+
+WORDS = ["red", "fox", "car", "blue", "dog", "sleeps"]
+
+
+def mixed(rows: int, seed: int) -> tuple[list[str], np.ndarray]:
+    """Texts of a few words, and vectors that have nothing to do with them."""
+    rng = np.random.default_rng(seed)
+    texts = [" ".join(rng.choice(WORDS, rng.integers(1, 6))) for _ in range(rows)]
+    return texts, unit_vectors(rows, 4, seed)
+
+
+def test_two_indexes_together_are_their_fused_runs() -> None:
+    texts, vectors = mixed(300, 0)
+    corpus = Dataset.from_dict(
+        {"id": [f"p{999 - at}" for at in range(300)], "text": texts, "embedding": list(vectors)}
+    )  # trec_eval puts equal scores in descending order of ids: here that is the corpus's
+    corpus = attach_lexical(attach_index(corpus))
+    texts, vectors = mixed(12, 1)
+    rows = {"query_id": [str(at) for at in range(12)], "query": texts, "embedding": list(vectors)}
+    queries = Dataset.from_dict(rows)
+    runs = [queries.map(Search(corpus, index=name), batched=True) for name in ("embedding", "bm25")]
+    for options in ({}, {"method": "rrf"}, {"weights": [1, 3], "depth": 20}):
+        step = Search(corpus, index=["embedding", "bm25"], k=10, **options)
+        found = queries.map(step, batched=True, batch_size=5)
+        expected = fuse(runs, **options)
+        for row, fused in zip(found, expected, strict=True):
+            scores = dict(zip(fused["hit_ids"], np.float32(fused["hit_scores"]), strict=True))
+            order = sorted(scores, reverse=True, key=lambda passage: (scores[passage], passage))
+            assert row["hit_ids"] == order[:10]
+            assert row["hit_scores"] == pytest.approx([scores[name] for name in order[:10]])
+
+
+def test_a_row_that_one_index_cannot_be_asked_about_has_the_hits_of_the_other() -> None:
+    rows = {"id": ["a", "b"], "text": ["red fox", "blue car"], "embedding": [[1.0, 0], [0, 1.0]]}
+    corpus = attach_lexical(attach_index(Dataset.from_dict(rows)))
+    queries = Dataset.from_dict({"query": ["car", "the"], "embedding": [None, [1.0, 0.0]]})
+    found = queries.map(Search(corpus, index=["embedding", "bm25"]), batched=True)["hit_ids"][:]
+    assert found == [["b"], ["a", "b"]]
+
+
+def test_columns_are_named_by_index_and_what_does_not_fit_is_named() -> None:
+    rows = {"id": ["a", "b"], "text": ["red fox", "blue car"], "embedding": [[1.0, 0], [0, 1.0]]}
+    corpus = attach_lexical(attach_index(Dataset.from_dict(rows)))
+    both = ["embedding", "bm25"]
+    step = Search(corpus, index=both, query={"bm25": "claim"})
+    assert step.one({"claim": "car", "embedding": [0.0, 1.0]})["hit_ids"] == ["b", "a"]
+    with pytest.raises(ValueError, match="Search needs the column 'claim'"):
+        step.one({"query": "car", "embedding": [0.0, 1.0]})
+    for options, message in [
+        ({"index": both, "query": "claim"}, "names one column for 2 indexes"),
+        ({"index": both, "query": {"words": "claim"}}, "query names the index 'words'"),
+        ({"index": []}, "index must name one index or several different ones"),
+        ({"index": ["bm25", "bm25"]}, "several different ones"),
+        ({"index": ["embedding", "splade"]}, "no index 'splade'"),
+        ({"index": both, "weights": [1]}, "weights must be 2 numbers"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Search(corpus, **options)

@@ -587,7 +587,7 @@ def test_each_wrong_row_is_a_clear_error_at_the_first_batch(
     ("options", "message"),
     [
         ({"num_negatives": 0}, "num_negatives must be at least 1, got 0"),
-        ({"relative_margin": float("nan")}, "relative_margin must be at least 0, got nan"),
+        ({"relative_margin": float("nan")}, "relative_margin must be a number, got nan"),
         ({"max_score": float("nan")}, "max_score must be a number, got nan"),
         ({"ceiling": "best"}, "ceiling must be one of"),
         ({"range_min": 5, "range_max": 19}, "must leave at least num_negatives=15"),

@@ -1,0 +1,167 @@
+"""Several retrieval runs in, one out: by z-scores, by ranks, or by scores brought to 0 to 1."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Literal, TypeAlias, TypeVar
+
+import numpy as np
+from datasets import Dataset
+
+from rir_hf.core.columns import check_at_least, check_choice
+from rir_hf.evaluation.rows import in_order
+from rir_hf.evaluation.runs import Run, as_run
+
+Fusion: TypeAlias = Literal["zscore", "rrf", "minmax"]
+FUSIONS = ("zscore", "rrf", "minmax")
+Passage = TypeVar("Passage", bound=Hashable)
+
+_RRF_K = 60
+_ROUNDING = 1e-7
+
+
+def fuse(
+    runs: Sequence[Run],
+    *,
+    method: Fusion = "zscore",
+    weights: Sequence[float] | None = None,
+    depth: int = 100,
+) -> Dataset:
+    """Fuse retrieval runs, query by query.
+
+    Args:
+        runs: two or more, each in any form that `evaluate` takes: rows of `Search`, a dict, or a
+            TREC run file.
+        method: `"zscore"`: the mean of the scores less their mean, over their standard deviation,
+            both over the run's own first `depth` passages; `"minmax"`: the mean of the scores
+            brought to 0 to 1 in the same way; `"rrf"`: the sum of 1 / (60 + rank), with ranks from
+            1 (reciprocal rank fusion, Cormack et al. 2009). By z-scores and by minmax a passage
+            that is not in a run has that run's lowest score; a run without any passage for a query
+            has no say there.
+        weights: one per run, 0 or more. Default: 1 each.
+        depth: of each run the first so many passages count, and so many come out.
+
+    Returns:
+        Rows of `query_id`, `hit_ids` and `hit_scores`, best first, equal scores as trec_eval orders
+        them; a row for each query of any run.
+
+    Raises:
+        ValueError: fewer than two runs, another number of weights or none above 0, `depth` below
+            1, an unknown method, or a run that `evaluate` would not take.
+
+    Example:
+        >>> dense = {"q": {"a": 0.9, "b": 0.7, "c": 0.2}}
+        >>> words = {"q": {"b": 12.0, "d": 9.0, "a": 3.0}}
+        >>> row = fuse([dense, words])[0]
+        >>> row["hit_ids"], [round(score, 2) for score in row["hit_scores"]]
+        (['b', 'a', 'd', 'c'], [0.7, -0.16, -0.55, -1.35])
+    """
+    if isinstance(runs, (str, Mapping, Dataset)) or len(runs) < 2:
+        raise ValueError("fuse needs a list of two runs or more.")
+    check_choice("method", method, FUSIONS)
+    check_at_least("depth", depth, 1)
+    weights = checked_weights(weights, len(runs), "run")
+    rankings = [as_run(run) for run in runs]
+    queries = dict.fromkeys(query for run in rankings for query in run)
+    hits = []
+    for query in queries:
+        best = [first(run.get(query, {}), depth) for run in rankings]
+        fused = fused_scores(best, method, weights)
+        hits.append({passage: fused[passage] for passage in in_order(fused)[:depth]})
+    return Dataset.from_dict(
+        {
+            "query_id": list(queries),
+            "hit_ids": [list(found) for found in hits],
+            "hit_scores": [list(found.values()) for found in hits],
+        }
+    )
+
+
+def first(hits: Mapping[str, float], depth: int) -> dict[str, float]:
+    """The best passages of a ranking, best first."""
+    return {passage: hits[passage] for passage in in_order(hits)[:depth]}
+
+
+def fused_scores(
+    rankings: Sequence[Mapping[Passage, float]], method: Fusion, weights: Sequence[float]
+) -> dict[Passage, float]:
+    """The fused score of every passage of some rankings, each best first; see `fuse`.
+
+    Example:
+        >>> fused_scores([{"a": 3.0, "b": 1.0}, {"b": 5.0}], "rrf", [1, 1])["a"] == 1 / 61
+        True
+    """
+    said = [
+        (standardised(np.array([*hits.values()]), method), hits, weight)
+        for hits, weight in zip(rankings, weights, strict=True)
+        if hits
+    ]
+    total = 1.0 if method == "rrf" else sum(weight for _, _, weight in said)
+    fused: dict[Passage, float] = {}
+    for _, hits, _ in said:
+        fused.update(dict.fromkeys(hits, 0.0))
+    for scores, hits, weight in said:
+        missing = 0.0 if method == "rrf" else float(scores.min())
+        of_passage = dict(zip(hits, scores.tolist(), strict=True))
+        for passage in fused:
+            share = weight / total if total else 0.0
+            fused[passage] += share * of_passage.get(passage, missing)
+    return fused
+
+
+def standardised(scores: np.ndarray, method: Fusion) -> np.ndarray:
+    """The scores of one ranking, best first, `(n,)`, made comparable with those of others.
+
+    Example:
+        >>> standardised(np.array([5.0, 3.0, 1.0]), "minmax").tolist()
+        [1.0, 0.5, 0.0]
+    """
+    if method == "rrf":
+        return 1.0 / (_RRF_K + np.arange(1, len(scores) + 1))
+    return z_scores(scores) if method == "zscore" else min_max(scores)
+
+
+def z_scores(values: np.ndarray) -> np.ndarray:
+    """Values less their mean, over their standard deviation; 0 where all are equal but for
+    rounding, and in place of a NaN.
+
+    Example:
+        >>> z_scores(np.array([1.0, 3.0, np.nan])).tolist()
+        [-1.0, 1.0, 0.0]
+    """
+    return z_scores_by(values, values)
+
+
+def z_scores_by(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """Values less the mean of a sample, over its standard deviation; 0 in place of a NaN, and
+    everywhere where the sample says nothing.
+
+    Example:
+        >>> z_scores_by(np.array([5.0, 0.0]), np.array([1.0, 3.0])).tolist()
+        [3.0, -2.0]
+    """
+    known = sample[~np.isnan(sample)]
+    if not len(known) or known.std() <= _ROUNDING * np.abs(known).max():
+        return np.zeros(len(values))
+    return np.nan_to_num((values - known.mean()) / known.std())
+
+
+def min_max(values: np.ndarray) -> np.ndarray:
+    """Values brought to 0 to 1; 0 where all are equal."""
+    width = np.ptp(values)
+    return (values - values.min()) / width if width > 0 else np.zeros(len(values))
+
+
+def checked_weights(weights: Sequence[float] | None, number: int, what: str) -> list[float]:
+    """The weights as floats, 1 each by default.
+
+    Raises:
+        ValueError: another number of weights, one that is negative or no number, or none above 0.
+    """
+    given = [1.0] * number if weights is None else [float(weight) for weight in weights]
+    if len(given) != number or not np.isfinite(given).all() or min(given) < 0 or not sum(given):
+        raise ValueError(
+            f"weights must be {number} numbers of 0 or more, one per {what} and one at least above "
+            f"0, got {weights}."
+        )
+    return given

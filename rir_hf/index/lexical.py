@@ -1,0 +1,442 @@
+"""A corpus with texts in, the same corpus with a BM25 index of its words attached out; made by
+bm25s, written beside the cache files, memory-mapped afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+from datasets.search import BaseIndex, SearchResults
+from datasets.utils import tqdm
+
+from rir_hf.core.columns import Batch, check_at_least, require_dataset, with_index
+from rir_hf.core.configured import Configured
+from rir_hf.index.attach import arrow_columns
+from rir_hf.index.corpus import CorpusView
+from rir_hf.index.exact import Marks, Nearest, nothing
+from rir_hf.index.files import index_path, remove_leftovers
+from rir_hf.schema import QUERY
+
+if TYPE_CHECKING:
+    import bm25s
+
+logger = logging.getLogger(__name__)
+
+_FILE_VERSION = 1
+_BLOCK = 8192
+_ABOUT = "about.json"
+
+
+def attach_lexical(
+    corpus: Dataset,
+    text: str = "text",
+    *,
+    name: str = "bm25",
+    stemmer: str | None = "english",
+    stopwords: str | Sequence[str] | None = "en",
+    tokenizer: Callable[[str], list[str]] | None = None,
+    k1: float = 1.2,
+    b: float = 0.75,
+) -> Dataset:
+    """Return the corpus with a BM25 index over the words of a column attached.
+
+    BM25 is Lucene's, as bm25s computes it. The index is written once beside the cache files of the
+    corpus (`index-*.bm25`; such folders can be deleted), under a digest of the texts, and
+    memory-mapped from there afterwards: a second run with the same texts and settings builds
+    nothing. `Search`, `MineNegatives`, `CandidateLists` and `LexicalTeacher` take it by its name,
+    and so does `corpus.search(name, "some words", k=10)`. Attach indexes last: `Dataset.map` drops
+    them.
+
+    Args:
+        corpus: rows with a column of texts. Not changed.
+        text: that column. A null counts as an empty text.
+        name: what the index is called.
+        stemmer: language of the Snowball stemmer (`"english"`, `"german"`, ...: PyStemmer's names),
+            or None for whole words.
+        stopwords: language whose stop words are left out (`"en"`, `"german"`, ...: bm25s's names),
+            a list of words, or None.
+        tokenizer: a function from a text to its words, in place of all that: of lower case, of
+            words of two letters or more, of `stemmer` and `stopwords`. For languages that are not
+            written with spaces. It must be importable where worker processes are to use it.
+        k1: how much a repeated word counts.
+        b: how much a long passage is held against its words, 0 to 1.
+
+    Raises:
+        ImportError: the extra `lexical` is not installed.
+        TypeError: the corpus is not one `Dataset`.
+        ValueError: no such column, no text in it, an empty corpus, an unknown language, or a number
+            out of range.
+
+    Example:
+        >>> rows = {"id": ["a", "b", "c"], "text": ["Foxes sleep by day.", "A red car", "the dog"]}
+        >>> corpus = attach_lexical(Dataset.from_dict(rows))
+        >>> corpus.search("bm25", "Does the fox sleep?", k=2).indices
+        [0]
+    """
+    check_at_least("k1", k1, 0)
+    if not 0 <= b <= 1:
+        raise ValueError(f"b must be between 0 and 1, got {b}.")
+    require_dataset(corpus, "attach_lexical")
+    _check_has_texts(corpus, text)
+    words = Words(stemmer, stopwords, tokenizer)
+    digest = digest_of_texts(corpus, text)
+    identity = Hasher.hash([_FILE_VERSION, digest, words.key(), k1, b])
+    path = index_path(corpus, identity, ".bm25")
+    if not _is_whole(path, identity):
+        logger.info("Building a BM25 index of %r over %d passages.", text, len(corpus))
+        built = _build(_texts_of(corpus, text), len(corpus), words, k1, b)
+        _write(built, path, {"identity": identity, "texts": digest})
+    return with_index(corpus, name, WordIndex(str(path), identity, words))
+
+
+class Words(Configured):
+    """A text in, its words out, as BM25 counts them.
+
+    Args:
+        stemmer, stopwords, tokenizer: as in `attach_lexical`.
+
+    Example:
+        >>> Words().of("The foxes are sleeping")
+        ['fox', 'sleep']
+    """
+
+    def __init__(
+        self,
+        stemmer: str | None = "english",
+        stopwords: str | Sequence[str] | None = "en",
+        tokenizer: Callable[[str], list[str]] | None = None,
+    ) -> None:
+        if tokenizer is not None:
+            if not callable(tokenizer):
+                raise ValueError(
+                    "tokenizer must be a function from a text to its words, got "
+                    f"{type(tokenizer).__name__}."
+                )
+            stemmer = stopwords = None
+        if stopwords is not None and not isinstance(stopwords, str):
+            stopwords = [*stopwords]
+        self.stemmer = stemmer
+        self.stopwords = stopwords
+        self.tokenizer = tokenizer
+        _ = self._splitter, self._stems  # what is unknown or not installed is told at once
+
+    def of(self, text: str) -> list[str]:
+        """The words of a text, in order, repeated ones included."""
+        if self.tokenizer is not None:
+            return list(self.tokenizer(text))
+        stems = map(self._stems.__getitem__, self._splitter(text.lower()))
+        return [stem for stem in stems if stem]
+
+    @cached_property
+    def _splitter(self) -> Callable[[str], list[str]]:
+        return _require_bm25s().tokenization.Tokenizer().splitter
+
+    @cached_property
+    def _stems(self) -> _Stems:
+        tokenizer = _require_bm25s().tokenization.Tokenizer
+        try:
+            return _Stems(_stem_of(self.stemmer), tokenizer(stopwords=self.stopwords).stopwords)
+        except ValueError as error:
+            raise ValueError(f"stopwords={self.stopwords!r}: {error}") from None
+
+
+class WordIndex(Configured, BaseIndex):
+    """A BM25 index on disk, as it is attached to a dataset.
+
+    Words are asked for by their numbers in the index's vocabulary.
+
+    Args:
+        path: its folder.
+        identity: what the texts and settings are, the same wherever the folder lies.
+        words: what makes words of a text.
+    """
+
+    without_effect = ("path",)
+
+    def __init__(self, path: str, identity: str, words: Words) -> None:
+        self.path = path
+        self.identity = identity
+        self.words = words
+
+    def __len__(self) -> int:
+        """The number of passages."""
+        return int(self._index.scores["num_docs"])
+
+    def search(self, query: str, k: int = 10, **_: Any) -> SearchResults:
+        """Scores and positions of the best passages, as `Dataset.search` gives them."""
+        scores = self.scores(self.known(query))
+        positions = best_positions(scores, k, scores > 0)
+        return SearchResults(scores[positions].tolist(), positions.tolist())
+
+    def known(self, text: str | None) -> list[int]:
+        """The numbers of a text's words, in order, without those that no passage has."""
+        vocabulary = self._index.vocab_dict
+        return [vocabulary[word] for word in self.words.of(text or "") if word in vocabulary]
+
+    def scores(self, words: Sequence[int]) -> np.ndarray:
+        """The BM25 score of every passage, `(passages,)` float32; 0 for one without any word."""
+        return self._index.get_scores_from_ids(words)
+
+    def scores_at(self, words: Sequence[int], positions: np.ndarray) -> np.ndarray:
+        """The same numbers for some passages alone, `(len(positions),)` float32."""
+        stored = self._index.scores
+        total = np.zeros(len(positions), np.float32)
+        for word in words:
+            column = slice(*stored["indptr"][word : word + 2])
+            passages = stored["indices"][column]
+            place = np.minimum(np.searchsorted(passages, positions), len(passages) - 1)
+            has_word = passages[place] == positions
+            total[has_word] += stored["data"][column][place[has_word]]
+        return total
+
+    def scores_of_texts(self, words: Sequence[int], texts: Sequence[str]) -> np.ndarray:
+        """The BM25 scores of any texts, weighed by the corpus's statistics, `(texts,)` float64."""
+        wanted = Counter(words)
+        stored, bm25 = self._index.scores, self._index
+        holders = np.diff(stored["indptr"])[[*wanted]]
+        rarity = np.log1p((len(self) - holders + 0.5) / (holders + 0.5)) * [*wanted.values()]
+        found = np.zeros(len(texts))
+        for number, text in enumerate(texts):
+            inside = self.words.of(text)
+            counts = Counter(bm25.vocab_dict.get(word, -1) for word in inside)
+            count = np.array([counts[word] for word in wanted], np.float64)
+            length = len(inside) / self._about["words_per_passage"]
+            found[number] = rarity @ (count / (bm25.k1 * (1 - bm25.b + bm25.b * length) + count))
+        return found
+
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        return json.loads((Path(self.path) / _ABOUT).read_text(encoding="utf-8"))
+
+    @cached_property
+    def _index(self) -> bm25s.BM25:
+        if not _is_whole(Path(self.path), self.identity):
+            raise ValueError(
+                f"The BM25 index {self.path} is gone or not complete: attach it again with "
+                "attach_lexical."
+            )
+        return _require_bm25s().BM25.load(self.path, mmap=True, show_progress=False)
+
+
+class WordView(CorpusView):
+    """A corpus with an attached index of words; see `CorpusView`.
+
+    Args:
+        corpus: dataset with an index attached by `attach_lexical`.
+        index: its name.
+        id, text: as in `CorpusView`.
+
+    Raises:
+        ValueError: an index of another corpus.
+    """
+
+    reads = QUERY
+    kind = "BM25"
+
+    def __init__(
+        self, corpus: Dataset, index: str = "bm25", id: str = "id", text: str | None = "text"
+    ) -> None:
+        super().__init__(corpus, id, text)
+        self.words: WordIndex = corpus.get_index(index)
+        if len(self.words) != len(corpus):
+            raise ValueError(
+                f"The index {index!r} is of {len(self.words)} passages, but the corpus has "
+                f"{len(corpus)} rows: attach it again with attach_lexical."
+            )
+
+    def queries_in(self, batch: Batch, column: str) -> np.ndarray:
+        """The known words of each text, `(rows,)` lists of numbers."""
+        queries = np.empty(len(batch), object)
+        for row, text in enumerate(batch.texts(column)):
+            queries[row] = self.words.known(text)
+        return queries
+
+    def are_usable(self, queries: np.ndarray) -> np.ndarray:
+        """Which queries have a word that some passage has."""
+        return np.array([len(words) > 0 for words in queries], bool)
+
+    def nearest_below(
+        self,
+        queries: np.ndarray,
+        k: int,
+        ceilings: np.ndarray | None = None,
+        marks: Marks | None = None,
+        eligible: np.ndarray | None = None,
+    ) -> Nearest:
+        """The k best passages of each query that have a word of it; see `exact.nearest_below`."""
+        result = nothing(len(queries), k)
+        for row, words in enumerate(queries):
+            scores = self.words.scores(words)
+            is_allowed = scores > 0
+            if eligible is not None:
+                is_allowed &= eligible
+            if ceilings is not None:
+                is_above = scores > ceilings[row]
+                is_allowed &= ~is_above
+                result.above[row] = np.count_nonzero(is_above)
+            if marks is not None and marks.positions[row] >= 0:
+                result.before[row] = rank_of(scores, int(marks.positions[row]))
+            positions = best_positions(scores, k, is_allowed)
+            result.positions[row, : len(positions)] = positions
+            result.scores[row, : len(positions)] = scores[positions]
+        return result
+
+    def similarities(
+        self, queries: np.ndarray, rows: np.ndarray, positions: np.ndarray
+    ) -> np.ndarray:
+        """The BM25 score of passage `positions[i]` for query `rows[i]`, `(pairs,)` float32."""
+        found = np.empty(len(rows), np.float32)
+        for row in np.unique(rows):
+            pairs = np.flatnonzero(rows == row)
+            found[pairs] = self.words.scores_at(queries[row], positions[pairs])
+        return found
+
+
+def best_positions(scores: np.ndarray, k: int, is_allowed: np.ndarray) -> np.ndarray:
+    """The k best of the allowed positions, equal scores by position.
+
+    Example:
+        >>> best_positions(np.array([1.0, 3.0, 3.0, 2.0]), 2, np.array([1, 0, 1, 1], bool))
+        array([2, 3])
+    """
+    positions = np.flatnonzero(is_allowed)
+    if 0 < k < len(positions):
+        least = np.partition(scores[positions], -k)[-k]
+        positions = positions[scores[positions] >= least]
+    return positions[np.argsort(-scores[positions], kind="stable")][:k]
+
+
+def rank_of(scores: np.ndarray, position: int) -> int:
+    """How many passages rank before the one at a position.
+
+    Example:
+        >>> rank_of(np.array([2.0, 3.0, 2.0]), 2)
+        2
+    """
+    score = scores[position]
+    before = np.count_nonzero(scores > score) + np.count_nonzero(scores[:position] == score)
+    return int(before)
+
+
+def digest_of_texts(corpus: Dataset, column: str) -> str:
+    """A digest of the texts of a column, whatever its chunks and wherever its files lie."""
+    digest = xxhash.xxh3_128()
+    for table in arrow_columns(corpus, [column]).iter(_BLOCK):
+        texts = table.column(0).cast(pa.large_string()).fill_null("").combine_chunks()
+        _, offsets, data = texts.buffers()
+        ends = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+        digest.update(np.diff(ends).tobytes())
+        digest.update(memoryview(data or b"")[ends[0] : ends[-1]])
+    return digest.hexdigest()
+
+
+class _Built(NamedTuple):
+    index: bm25s.BM25
+    words_per_passage: float
+
+
+class _Stems(dict[str, str]):
+    """Each word's stem, made when it is first asked for; "" for a stop word."""
+
+    def __init__(self, stem: Callable[[str], str], stopwords: Iterable[str]) -> None:
+        super().__init__(dict.fromkeys(stopwords, ""))
+        self._stem = stem
+
+    def __missing__(self, word: str) -> str:
+        self[word] = self._stem(word)
+        return self[word]
+
+
+def _stem_of(language: str | None) -> Callable[[str], str]:
+    if language is None:
+        return str
+    try:
+        import Stemmer
+    except ImportError:
+        raise ImportError('Stemming needs PyStemmer: pip install "rir-hf[lexical]"') from None
+    if language not in Stemmer.algorithms():
+        raise ValueError(
+            f"stemmer={language!r} is unknown: one of {', '.join(Stemmer.algorithms())}, or None."
+        )
+    return Stemmer.Stemmer(language).stemWord
+
+
+def _require_bm25s() -> Any:
+    try:
+        import bm25s
+        import bm25s.tokenization
+    except ImportError:
+        raise ImportError('An index of words needs bm25s: pip install "rir-hf[lexical]"') from None
+    return bm25s
+
+
+def _check_has_texts(corpus: Dataset, text: str) -> None:
+    if text not in corpus.column_names:
+        raise ValueError(f"The corpus has no column {text!r}, only {corpus.column_names}.")
+    if getattr(corpus.features[text], "dtype", None) not in ("string", "large_string"):
+        raise ValueError(f"The column {text!r} must hold texts, found {corpus.features[text]}.")
+    if len(corpus) == 0:
+        raise ValueError("The corpus is empty: there is nothing to index.")
+
+
+def _texts_of(corpus: Dataset, column: str) -> Iterator[str]:
+    for table in arrow_columns(corpus, [column]).iter(_BLOCK):
+        yield from table.column(0).fill_null("").to_pylist()
+
+
+def _build(texts: Iterable[str], rows: int, words: Words, k1: float, b: float) -> _Built:
+    """The index, with the words of every passage as 4-byte numbers on the way."""
+    vocabulary: dict[str, int] = {}
+    passages = []
+    for text in tqdm(texts, total=rows, desc="attach_lexical", unit=" passages"):
+        inside = words.of(text)
+        passages.append(array("i", [vocabulary.setdefault(w, len(vocabulary)) for w in inside]))
+    if not vocabulary:
+        raise ValueError("The corpus has no words: every passage is empty or of stop words alone.")
+    index = _require_bm25s().BM25(k1=k1, b=b, method="lucene", csc_backend="scipy")
+    index.scores = index.build_index_from_ids(range(len(vocabulary)), passages, show_progress=False)
+    index.vocab_dict = vocabulary
+    return _Built(index, sum(map(len, passages)) / rows)
+
+
+def _write(built: _Built, path: Path, about: dict[str, Any]) -> None:
+    """Write an index as bm25s does; the folder is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    unfinished = path.with_name(f".{path.name}-{os.getpid()}.part")
+    try:
+        built.index.save(unfinished, show_progress=False)
+        sizes = {file.name: file.stat().st_size for file in unfinished.iterdir()}
+        about |= {"words_per_passage": built.words_per_passage, "sizes": sizes}
+        (unfinished / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
+        shutil.rmtree(path, ignore_errors=True)  # one that is not whole
+        unfinished.replace(path)
+    except OSError:
+        if not _is_whole(path, about["identity"]):  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _is_whole(path: Path, identity: str) -> bool:
+    """Whether a folder holds the complete index of this identity."""
+    try:
+        about = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
+        sizes = {name: (path / name).stat().st_size for name in about["sizes"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return about.get("identity") == identity and sizes == about["sizes"]
