@@ -26,8 +26,8 @@ def main() -> None:
     scored = rir.run(mined, rir.ScorePassages(teacher), batch_size=64)
     print(rir.as_table(rir.report(scored)))
 
-    # How far the teacher puts a negative above the positive that counts as a false one
-    relabelled = scored.map(rir.RelabelNegatives(margin=1.0), batched=True)
+    # Above the weakest positive a negative is not safe; from 1.0 more on it becomes a positive
+    relabelled = scored.map(rir.RelabelNegatives(move=1.0, drop=0.0), batched=True)
     relabelled.save_to_disk(paths.output)
     rir.to_flagembedding(relabelled, paths.output / "train.jsonl")
 

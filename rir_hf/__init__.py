@@ -24,11 +24,14 @@ _MODULES = {
     "index.attach": ("attach_index", "load_index", "save_index"),
     "index.lexical": ("attach_lexical",),
     "index.search": ("Search", "search"),
+    "mining.candidates": ("CandidateLists",),
     "mining.negatives": ("MineNegatives",),
     "teaching.teacher": ("Teacher",),
     "teaching.pointwise": ("CrossEncoderTeacher", "QueryLikelihood", "YesNo"),
     "teaching.listwise": ("Listwise", "ListwiseLogits"),
     "teaching.blend": ("Blend", "Similarities"),
+    "teaching.signals": ("LexicalTeacher", "RetrieverTeacher"),
+    "teaching.weights": ("fit_blend",),
     "teaching.parsing": ("parse_ranking",),
     "teaching.passages": ("ScorePassages",),
     "teaching.relabel": ("RelabelNegatives",),
@@ -101,6 +104,7 @@ if TYPE_CHECKING:
     from rir_hf.index.embed import Embed
     from rir_hf.index.lexical import attach_lexical
     from rir_hf.index.search import Search, search
+    from rir_hf.mining.candidates import CandidateLists
     from rir_hf.mining.negatives import MineNegatives
     from rir_hf.models.llm import LLM, LLMError
     from rir_hf.models.local import ChatLLM, CompletionLLM
@@ -118,8 +122,10 @@ if TYPE_CHECKING:
     from rir_hf.teaching.passages import ScorePassages
     from rir_hf.teaching.pointwise import CrossEncoderTeacher, QueryLikelihood, YesNo
     from rir_hf.teaching.relabel import RelabelNegatives
+    from rir_hf.teaching.signals import LexicalTeacher, RetrieverTeacher
     from rir_hf.teaching.teacher import Teacher
     from rir_hf.teaching.thresholds import recommend_relabelling
+    from rir_hf.teaching.weights import fit_blend
     from rir_hf.training.generator import train_generator
     from rir_hf.training.retriever import train_retriever
 
@@ -127,6 +133,7 @@ __all__ = [
     "LLM",
     "VLLM",
     "Blend",
+    "CandidateLists",
     "ChatLLM",
     "CompletionLLM",
     "Configured",
@@ -136,6 +143,7 @@ __all__ = [
     "GenerateAnswers",
     "GenerateQueries",
     "LLMError",
+    "LexicalTeacher",
     "Listwise",
     "ListwiseLogits",
     "MineNegatives",
@@ -144,6 +152,7 @@ __all__ = [
     "QueryLikelihood",
     "RelabelNegatives",
     "Retriever",
+    "RetrieverTeacher",
     "ScorePassages",
     "Search",
     "Similarities",
@@ -158,6 +167,7 @@ __all__ = [
     "compare",
     "confidence_interval",
     "evaluate",
+    "fit_blend",
     "from_flagembedding",
     "fuse",
     "leaks",

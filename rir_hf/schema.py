@@ -153,7 +153,25 @@ NEG_SKIPPED = Column(
     "how many better-ranked passages each rule left out",
 )
 
+# Candidates that a teacher should rank
+PASSAGES = Column("passages", _TEXTS, "passages for a teacher to rank, none of them labelled")
+PASSAGE_IDS = Column("passage_ids", _TEXTS, "their ids")
+PASSAGES_NOTE = Column(
+    "passages_note",
+    pa.string(),
+    "why there are fewer passages than asked; null where there are enough",
+    codes=(
+        ("no_query", "no index can be asked: no usable vector, no known word"),
+        ("corpus_exhausted", "the indexes find no more"),
+    ),
+)
+
 # Scored by a teacher
+PASSAGE_SCORES = Column(
+    "passage_scores",
+    _SCORES,
+    "the teacher's scores of `passages`, raw, higher is better; null where the row failed",
+)
 POS_SCORES = Column(
     "pos_scores",
     _SCORES,
@@ -163,7 +181,7 @@ NEG_SCORES = Column("neg_scores", _SCORES, "the teacher's scores of the negative
 TEACHER_ERROR = Column(
     "teacher_error",
     pa.string(),
-    "why the row has no scores; null where it has",
+    "why the row has no scores, or not those of all members of a `Blend`; null where it has",
     codes=(
         ("empty_query", "the query is empty"),
         ("no_passage", "the row has no passage"),
@@ -171,6 +189,10 @@ TEACHER_ERROR = Column(
         ("too_many_passages", "more passages than the teacher takes in one list"),
         ("no_score", "the teacher knows nothing of a passage: `Similarities` without one of them"),
         ("failed", "the teacher failed, or its answer could not be read; `retry` asks again"),
+        (
+            "member_failed",
+            "a member of a `Blend` failed; the scores are the others'; `retry` asks again",
+        ),
     ),
 )
 TEACHER_CUT = Column("teacher_cut", pa.int64(), "how many of the row's passages were cut to fit")
@@ -181,11 +203,17 @@ TEACHER_REPAIRS = Column(
     pa.struct([(kind, pa.int64()) for kind in REPAIRS]),
     "what had to be repaired in the teacher's rankings",
 )
+TEACHER_SCORES = Column(
+    "teacher_scores",
+    pa.struct([]),
+    "what each member of a `Blend` said of the passages, positives first, standardised; the scores "
+    "are the weighted mean; null for a member that failed",
+)
 RELABELLED = Column(
     "relabelled",
     pa.list_(pa.struct([("id", pa.string()), ("action", pa.string()), ("margin", pa.float32())])),
-    "each negative that is no safe one: its id (text, where there is none), whether it was moved to "
-    "`pos` or dropped (`move`, `drop`), and its score less the lowest of a positive",
+    "each negative that is no safe one: its id (text, where there is none), whether it was moved "
+    "to `pos` or dropped (`move`, `drop`), and its score less the lowest of a positive",
 )
 
 # Generated

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rir_hf.cli.options import HubOptions, RetrieverOptions, Rows, RunOptions
+from rir_hf.cli.options import (
+    HubOptions,
+    IndexOptions,
+    OptionalRetriever,
+    RetrieverOptions,
+    Rows,
+    RunOptions,
+)
 from rir_hf.cli.output import check_file, write_json
-
-
-@dataclass
-class OptionalRetriever(RetrieverOptions):
-    """Retriever, unless there is a --run."""
-
-    model: str | None = None  # type: ignore[assignment]  # here it may be missing
 
 
 def command(
     retriever: OptionalRetriever,
+    indexes: IndexOptions,
     running: RunOptions,
     hub: HubOptions,
     data: str | None = None,
@@ -30,7 +30,6 @@ def command(
     run: str | None = None,
     measures: list[str] = ["nDCG@10", "R@100", "RR@10"],  # noqa: B006 - never changed
     k: int = 100,
-    factory: str = "Flat",
     run_file: str | None = None,
     json: str | None = None,
     batch_size: int = 512,
@@ -39,6 +38,7 @@ def command(
 
     rir-hf evaluate --data scifact --model BAAI/bge-base-en-v1.5 --run_file before.run
     rir-hf evaluate --data scifact --run before.run
+    rir-hf evaluate --data scifact --model BAAI/bge-base-en-v1.5 --index embedding bm25
 
     Args:
         data: folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv).
@@ -49,12 +49,13 @@ def command(
         run: a TREC run file, or what `rir-hf search` wrote, in place of --model.
         measures: what is measured: nDCG@10, R@100, RR@10, P@5, AP@100 and the like.
         k: passages that are searched for each query.
-        factory: FAISS index; Flat is exact.
         run_file: write the run to this file, for --run and `rir-hf compare`.
         json: also write the measures to this file.
         batch_size: rows per batch.
     """
-    if (run is None) == (retriever.model is None):
+    if run is None:
+        indexes.check(retriever)
+    elif retriever.model is not None:
         raise ValueError("give either --model or --run")
     judgements = qrels or data
     if judgements is None or (run is None and not data and not (corpus and queries)):
@@ -74,8 +75,8 @@ def command(
             judged,
             retriever,
             running,
+            indexes,
             k=k,
-            factory=factory,
             batch_size=batch_size,
         )
     else:
@@ -94,6 +95,7 @@ def searched(
     qrels: Any,
     retriever: RetrieverOptions,
     running: RunOptions,
+    indexes: IndexOptions,
     **options: Any,
 ) -> Rows:
     """The run of a retriever over the queries that have judgements."""
@@ -105,7 +107,7 @@ def searched(
     if not judged:
         raise ValueError("no query has judgements: do queries and qrels belong together?")
     asked = asked.select(judged).flatten_indices()
-    return nearest(load_corpus(corpus, split), asked, retriever.load(), running, **options)
+    return nearest(load_corpus(corpus, split), asked, retriever, running, indexes, **options)
 
 
 def load_run(path: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from rir_hf.cli.options import RunOptions
+from rir_hf.cli.options import IndexOptions, RunOptions
 from rir_hf.cli.output import check_file, write_json
 
 
@@ -51,7 +51,7 @@ def command(
     judge = read_teacher(teacher)
     passages = None
     if corpus is not None and model is not None:
-        passages = indexed(load_corpus(corpus, split), model, RunOptions())
+        passages = indexed(load_corpus(corpus, split), model, RunOptions(), IndexOptions())
         mined = run(load_pairs(rows, split), Embed(model, "query", role="query"))
     else:
         mined = load_rows(rows, split)

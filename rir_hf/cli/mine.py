@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from rir_hf.cli.options import HubOptions, Model, RetrieverOptions, Rows, RunOptions, Step
+from rir_hf.cli.options import (
+    HubOptions,
+    IndexOptions,
+    Model,
+    OptionalRetriever,
+    Rows,
+    RunOptions,
+    Step,
+)
 from rir_hf.cli.output import OutputOptions, write_lines
 
 logger = logging.getLogger(__name__)
@@ -28,38 +36,47 @@ class Rules:
         relative_margin: share of that similarity by which a negative must lie below it.
         absolute_margin: the same as a difference of similarities.
         max_score: no negative more similar than this.
-        min_score: no negative less similar than this.
+        min_score: no negative less similar than this. With several indexes each of these four may
+            be a dict by index, '{embedding: 0.05, bm25: 0.2}' for example.
         range_min: leave out so many of the best passages that the other rules left.
         range_max: place before which random and stratified draw; none: 100, for top all.
         sampling_strategy: which of them: the best, a random choice, one from each slice; uniform
             draws from the whole corpus, without ceiling, margin or range.
+        merge: how the negatives of several indexes become one list: in turns, or by the mean of
+            their z-scores.
         seed: of all that is random.
     """
 
     num_negatives: int = 15
     ceiling: Literal["lowest", "mean", "highest"] = "lowest"
-    relative_margin: float | None = 0.05
-    absolute_margin: float | None = None
-    max_score: float | None = None
-    min_score: float | None = None
+    relative_margin: float | dict[str, float] | None = 0.05
+    absolute_margin: float | dict[str, float] | None = None
+    max_score: float | dict[str, float] | None = None
+    min_score: float | dict[str, float] | None = None
     range_min: int = 0
     range_max: int | None = None
     sampling_strategy: Literal["top", "random", "stratified", "uniform"] = "top"
+    merge: Literal["turns", "zscore"] = "turns"
     seed: int = 0
 
-    def check(self, answer_weight: float) -> None:
+    def check(self, indexes: IndexOptions, answer_weight: float) -> None:
         """Raise `ValueError` for options out of range, before the corpus is embedded."""
         from datasets import Dataset
 
         from rir_hf import MineNegatives, attach_index
 
-        # The step that checks them takes a corpus with its index: a tiny one does.
-        corpus = Dataset.from_dict({"id": ["a"], "text": ["a"], "embedding": [[1.0]]})
-        MineNegatives(attach_index(corpus), answer_weight=answer_weight, **vars(self))
+        # The step that checks them takes a corpus with its indexes: a tiny one does.
+        corpus = Dataset.from_dict({"id": ["a"], "text": ["word"], "embedding": [[1.0]]})
+        corpus = attach_index(corpus)
+        if "bm25" in indexes.index:
+            corpus = indexes.attach(corpus)
+        options = {"index": indexes.names(), "answer_weight": answer_weight, **vars(self)}
+        MineNegatives(corpus, **options)
 
 
 def command(
-    retriever: RetrieverOptions,
+    retriever: OptionalRetriever,
+    indexes: IndexOptions,
     rules: Rules,
     output: OutputOptions,
     running: RunOptions,
@@ -68,7 +85,6 @@ def command(
     pairs: str,
     split: str = "train",
     qrels: str | None = None,
-    factory: str = "Flat",
     nprobe: int = 16,
     answers: bool = False,
     answer_weight: float = 0.0,
@@ -79,6 +95,7 @@ def command(
     """Mine hard negatives for pairs of query and positive over a corpus.
 
     rir-hf mine --corpus scifact --pairs scifact --model BAAI/bge-base-en-v1.5 --output mined
+    rir-hf mine ... --index embedding bm25
 
     The output holds the rows, mined.jsonl, report.json and report.png. Run again with the same
     options, a command that was killed goes on where it was.
@@ -91,7 +108,6 @@ def command(
             rows, from the same.
         split: split of pairs and corpus, where there are several.
         qrels: all known positives by query_id, a TREC or BEIR file; none: those of the pairs.
-        factory: FAISS index, IVF4096,Flat for example; Flat is exact.
         nprobe: lists that an IVF index looks into.
         answers: mine negatives for the column answer too, as neg_answer.
         answer_weight: weight of the answer in the search for the query's negatives.
@@ -100,14 +116,14 @@ def command(
             them. A query's positives in other rows are then known from --qrels alone.
         batch_size: rows per batch.
     """
-    from rir_hf import load_corpus, load_pairs, load_qrels, stream_pairs
+    from rir_hf import MineNegatives, load_corpus, load_pairs, load_qrels, stream_pairs
     from rir_hf.cli.search import indexed
 
     if streaming and (hub.push_to_hub or running.engine == "ray"):
         raise ValueError("--streaming goes with neither --push_to_hub nor --engine ray")
     output.check(LINES if streaming else None)
-    rules.check(answer_weight)
-    loaded = retriever.load()
+    indexes.check(retriever)
+    rules.check(indexes, answer_weight)
     found = stream_pairs(pairs, split) if streaming else load_pairs(pairs, split)
     columns = list(next(iter(found), {}))
     with_answers = answers or answer_weight != 0
@@ -116,14 +132,18 @@ def command(
     if known is None and not streaming and "query_id" in columns:
         known = found
     passages = load_corpus(corpus, split)
-    passages = indexed(passages, loaded, running, factory=factory, batch_size=batch_size)
-    index = passages.get_index("embedding").faiss_index
-    if hasattr(index, "nprobe"):
-        index.nprobe = nprobe
+    loaded = retriever.load() if "embedding" in indexes.index else None
+    passages = indexed(passages, loaded, running, indexes, batch_size=batch_size)
+    if loaded is not None:
+        index = passages.get_index("embedding").faiss_index
+        if hasattr(index, "nprobe"):
+            index.nprobe = nprobe
     mined = found
-    for step in chain(loaded, passages, known, rules, answers, answer_weight):
+    mine = partial(MineNegatives, passages, index=indexes.names(), qrels=known, **vars(rules))
+    for step in chain(loaded, mine, answers, answer_weight):
         mined = running.run(mined, step, batch_size)
-    mined = mined.remove_columns(["embedding", "answer_embedding"][: 1 + with_answers])
+    vectors = ["embedding", "answer_embedding"][: 1 + with_answers]
+    mined = mined.remove_columns(vectors if loaded is not None else [])
     if max_rank is not None:
         mined = mined.filter(ranks_below, input_columns="pos_rank", fn_kwargs={"limit": max_rank})
     if streaming:
@@ -133,18 +153,26 @@ def command(
 
 
 def chain(
-    retriever: Model, corpus: Rows, qrels: Any, rules: Rules, answers: bool, answer_weight: float
+    retriever: Model | None, mine: Callable[..., Step], answers: bool, answer_weight: float
 ) -> list[Step]:
-    """The steps from pairs to negatives."""
-    from rir_hf import Embed, MineNegatives
+    """The steps from pairs to negatives.
 
-    mine = partial(MineNegatives, corpus, qrels=qrels, **vars(rules))
-    steps: list[Step] = [Embed(retriever, "query", role="query")]
-    if answers or answer_weight != 0:
-        steps.append(Embed(retriever, "answer", role="query", output="answer_embedding"))
+    Args:
+        retriever: what makes vectors; None where words alone are searched.
+        mine: makes the step that mines.
+        answers: whether negatives of answers are mined too.
+        answer_weight: weight of the answer in the search for those of the query.
+    """
+    from rir_hf import Embed
+
+    steps: list[Step] = []
+    if retriever is not None:
+        steps.append(Embed(retriever, "query", role="query"))
+        if answers or answer_weight != 0:
+            steps.append(Embed(retriever, "answer", role="query", output="answer_embedding"))
     steps.append(mine(answer_weight=answer_weight))
     if answers:
-        steps.append(mine(query="answer_embedding", output="neg_answer"))
+        steps.append(mine(output="neg_answer"))
     return steps
 
 

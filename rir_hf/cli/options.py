@@ -56,6 +56,57 @@ class RetrieverOptions:
 
 
 @dataclass
+class OptionalRetriever(RetrieverOptions):
+    """Retriever, where it is needed."""
+
+    model: str | None = None  # type: ignore[assignment]  # here it may be missing
+
+
+@dataclass
+class WordOptions:
+    """Words.
+
+    Args:
+        stemmer: language of the Snowball stemmer (english, german, ...) for an index of words;
+            none: whole words.
+        stopwords: language whose stop words are left out; none: none are.
+    """
+
+    stemmer: str | None = "english"
+    stopwords: str | None = "en"
+
+    def attach(self, corpus: Rows) -> Rows:
+        """The corpus with an index of its words, called bm25."""
+        from rir_hf import attach_lexical
+
+        return attach_lexical(corpus, stemmer=self.stemmer, stopwords=self.stopwords)
+
+
+@dataclass
+class IndexOptions(WordOptions):
+    """Indexes.
+
+    Args:
+        index: embedding (vectors), bm25 (words), or both, which are searched together.
+        factory: FAISS index of the vectors, IVF4096,Flat for example; Flat is exact.
+    """
+
+    index: list[Literal["embedding", "bm25"]] = field(default_factory=lambda: ["embedding"])
+    factory: str = "Flat"
+
+    def names(self) -> Any:
+        """The indexes as the steps take them: one name, or several."""
+        return self.index[0] if len(self.index) == 1 else list(self.index)
+
+    def check(self, retriever: RetrieverOptions) -> None:
+        """Raise `ValueError` where vectors are asked for without a retriever, or nothing is."""
+        if not self.index:
+            raise ValueError("--index needs embedding, bm25 or both")
+        if "embedding" in self.index and not retriever.model:
+            raise ValueError("--model is needed for --index embedding")
+
+
+@dataclass
 class LLMOptions:
     """Language model.
 

@@ -1,8 +1,6 @@
-"""`rir-hf relabel`: scored rows in, rows whose false negatives are moved or taken out."""
+"""`rir-hf relabel`: scored rows in, rows without the negatives that are no safe ones out."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from rir_hf.cli.options import HubOptions, RunOptions
 from rir_hf.cli.output import OutputOptions
@@ -14,23 +12,30 @@ def command(
     hub: HubOptions,
     rows: str,
     split: str = "train",
-    margin: float = 0.0,
-    action: Literal["move", "drop"] = "move",
+    move: float | None = None,
+    drop: float | None = 0.0,
+    dry: bool = False,
     batch_size: int = 512,
 ) -> None:
-    """Move negatives that the teacher puts above every positive to the positives, or take them out.
+    """Drop negatives that the teacher puts above a positive, or move them to the positives.
+
+    rir-hf relabel --rows scored --dry --output seen
+    rir-hf relabel --rows scored --move 1.5 --drop 0.2 --output relabelled
 
     Args:
         rows: scored rows: a file, a folder, a Hub name.
         split: which split, where there are several.
-        margin: by how much a negative must score above the best positive.
-        action: move: to the positives; drop: out of the row.
+        move: a negative that scores more than this above the row's weakest positive becomes a
+            positive; none: none does. `rir-hf thresholds` fits both.
+        drop: one that scores more than this above it, and not enough to be moved, is dropped; null:
+            none is.
+        dry: only say in the column relabelled, and in the counts, what would change.
         batch_size: rows per batch.
     """
     from rir_hf import RelabelNegatives, load_rows, report
 
     output.check()
-    step = RelabelNegatives(margin=margin, action=action)
+    step = RelabelNegatives(move=move, drop=drop, dry=dry)
     relabelled = running.run(load_rows(rows, split), step, batch_size)
     output.save(relabelled, lines="relabelled.jsonl", summary=report(relabelled))
     hub.push(relabelled, "relabelled")

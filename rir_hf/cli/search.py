@@ -1,13 +1,24 @@
-"""`rir-hf search`: a corpus and queries in, the passages nearest to each query out."""
+"""`rir-hf search`: a corpus and queries in, the passages found for each query out."""
 
 from __future__ import annotations
 
-from rir_hf.cli.options import HubOptions, Model, RetrieverOptions, Rows, RunOptions
+from typing import Any, Literal
+
+from rir_hf.cli.options import (
+    HubOptions,
+    IndexOptions,
+    Model,
+    OptionalRetriever,
+    RetrieverOptions,
+    Rows,
+    RunOptions,
+)
 from rir_hf.cli.output import OutputOptions, check_file
 
 
 def command(
-    retriever: RetrieverOptions,
+    retriever: OptionalRetriever,
+    indexes: IndexOptions,
     output: OutputOptions,
     running: RunOptions,
     hub: HubOptions,
@@ -15,13 +26,17 @@ def command(
     queries: str,
     split: str = "test",
     k: int = 100,
-    factory: str = "Flat",
+    method: Literal["zscore", "rrf", "minmax"] = "zscore",
+    weights: list[float] | None = None,
+    depth: int = 100,
     run_file: str | None = None,
     batch_size: int = 512,
 ) -> None:
     """Search a corpus for each query; the result is a retrieval run, with hit_ids and hit_scores.
 
     rir-hf search --corpus scifact --queries scifact --model BAAI/bge-base-en-v1.5 --output found
+    rir-hf search --corpus scifact --queries scifact --index bm25 --output words
+    rir-hf search ... --model BAAI/bge-base-en-v1.5 --index embedding bm25 --output both
 
     Args:
         corpus: passages, with the columns id and text: a file, a folder, a Hub name, or a folder in
@@ -30,22 +45,22 @@ def command(
             layout holds both.
         split: split of corpus and queries, where there are several.
         k: passages per query.
-        factory: FAISS index; Flat is exact.
+        method: how several indexes are fused: the mean of z-scores, reciprocal ranks, or the mean
+            of scores brought to 0 to 1.
+        weights: of the indexes; none: 1 each.
+        depth: of each of several indexes the first so many passages are fused.
         run_file: also write the run to this file, as TREC tools read it.
         batch_size: rows per batch.
     """
     from rir_hf import load_corpus, load_queries, write_run
 
+    indexes.check(retriever)
     output.check()
     check_file(run_file, "--run_file")
+    passages, asked = load_corpus(corpus, split), load_queries(queries, split)
+    fusing = {"method": method, "weights": weights, "depth": depth}
     found = nearest(
-        load_corpus(corpus, split),
-        load_queries(queries, split),
-        retriever.load(),
-        running,
-        k=k,
-        factory=factory,
-        batch_size=batch_size,
+        passages, asked, retriever, running, indexes, batch_size=batch_size, k=k, **fusing
     )
     output.save(found, lines="hits.jsonl")
     if run_file is not None:
@@ -56,30 +71,56 @@ def command(
 def nearest(
     corpus: Rows,
     queries: Rows,
-    retriever: Model,
+    retriever: RetrieverOptions,
     running: RunOptions,
+    indexes: IndexOptions,
     *,
-    k: int = 100,
-    factory: str = "Flat",
     batch_size: int = 512,
+    **options: Any,
 ) -> Rows:
-    """The queries with the ids and scores of the passages nearest to them, without vectors."""
-    from rir_hf import Embed, Search
+    """The queries with what `Search` finds for them with its options, without vectors."""
+    from rir_hf import Search
 
-    corpus = indexed(corpus, retriever, running, factory=factory, batch_size=batch_size)
-    queries = running.run(queries, Embed(retriever, "query", role="query"), batch_size)
-    return running.run(queries, Search(corpus, k=k), batch_size).remove_columns("embedding")
+    corpus, queries = prepared(corpus, queries, retriever, running, indexes, batch_size)
+    step = Search(corpus, index=indexes.names(), **options)
+    return without_vectors(running.run(queries, step, batch_size))
+
+
+def prepared(
+    corpus: Rows,
+    queries: Rows,
+    retriever: RetrieverOptions,
+    running: RunOptions,
+    indexes: IndexOptions,
+    batch_size: int,
+) -> tuple[Rows, Rows]:
+    """The corpus with its indexes, and the queries as these are asked."""
+    from rir_hf import Embed
+
+    model = None
+    if "embedding" in indexes.index:
+        model = retriever.load()
+        queries = running.run(queries, Embed(model, "query", role="query"), batch_size)
+    return indexed(corpus, model, running, indexes, batch_size=batch_size), queries
+
+
+def without_vectors(rows: Rows) -> Rows:
+    """The rows without the query's vector, where there is one."""
+    return rows.remove_columns([name for name in rows.column_names if name == "embedding"])
 
 
 def indexed(
     corpus: Rows,
     retriever: Model,
     running: RunOptions,
+    indexes: IndexOptions,
     *,
-    factory: str = "Flat",
     batch_size: int = 512,
 ) -> Rows:
-    """The corpus with vectors and an index of them."""
+    """The corpus with the indexes that are asked for; the vectors are the retriever's."""
     from rir_hf import Embed, attach_index
 
-    return attach_index(running.run(corpus, Embed(retriever), batch_size), factory=factory)
+    if "embedding" in indexes.index:
+        corpus = running.run(corpus, Embed(retriever), batch_size)
+        corpus = attach_index(corpus, factory=indexes.factory)
+    return indexes.attach(corpus) if "bm25" in indexes.index else corpus

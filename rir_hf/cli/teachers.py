@@ -8,6 +8,8 @@
         - Listwise: {llm: {OpenAIChat: {model: gpt-4.1-mini}}, window: 10}
         - Similarities
 
+`LexicalTeacher` counts the words of the command's --corpus, and `RetrieverTeacher` searches it.
+
 A class is a mapping with its name as the only key, and its options below; or its name alone, where
 it needs none. Only the classes named here can be made.
 """
@@ -15,10 +17,11 @@ it needs none. Only the classes named here can be made.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rir_hf.cli.options import check_options
+from rir_hf.cli.options import IndexOptions, Rows, RunOptions, WordOptions, check_options
 
 if TYPE_CHECKING:
     from rir_hf import Teacher
@@ -29,13 +32,40 @@ TEACHERS = (
     "Listwise",
     "ListwiseLogits",
     "CrossEncoderTeacher",
+    "LexicalTeacher",
+    "RetrieverTeacher",
     "Similarities",
     "Blend",
 )
 MODELS = ("ChatLLM", "CompletionLLM", "OpenAIChat", "VLLM")
 
 
-def read_teacher(described: str | dict[str, Any]) -> Teacher:
+@dataclass
+class TeachersCorpus:
+    """The corpus that teachers search, read and indexed when the first one asks for it."""
+
+    source: str
+    split: str
+    words: WordOptions
+    running: RunOptions
+
+    def with_words(self) -> Rows:
+        """The corpus with an index of its words."""
+        from rir_hf import load_corpus
+
+        return self.words.attach(load_corpus(self.source, self.split))
+
+    def with_vectors(self, retriever: Any) -> Rows:
+        """The corpus with an index of a retriever's vectors."""
+        from rir_hf import load_corpus
+        from rir_hf.cli.search import indexed
+
+        return indexed(
+            load_corpus(self.source, self.split), retriever, self.running, IndexOptions()
+        )
+
+
+def read_teacher(described: str | dict[str, Any], corpus: TeachersCorpus | None = None) -> Teacher:
     """The teacher that a YAML text, a file of it, or what was read from one describes.
 
     Raises:
@@ -49,7 +79,7 @@ def read_teacher(described: str | dict[str, Any]) -> Teacher:
         [2.0]
     """
     value = read_yaml(described) if isinstance(described, str) else described
-    return make(value, "teacher", TEACHERS)
+    return make(value, "teacher", TEACHERS, corpus)
 
 
 def read_yaml(text: str) -> Any:
@@ -75,7 +105,7 @@ def named(value: Any) -> tuple[str, dict[str, Any]]:
     )
 
 
-def make(value: Any, what: str, names: Sequence[str]) -> Any:
+def make(value: Any, what: str, names: Sequence[str], corpus: TeachersCorpus | None = None) -> Any:
     """The object that a value describes, of one of the classes with these names."""
     import rir_hf
 
@@ -83,16 +113,25 @@ def make(value: Any, what: str, names: Sequence[str]) -> Any:
     if name not in names:
         raise ValueError(f"--teacher: there is no {what} {name!r}, only {', '.join(names)}")
     kind = getattr(rir_hf, name)
+    if name == "LexicalTeacher":
+        if corpus is None:
+            raise ValueError("--teacher: LexicalTeacher needs --corpus, whose words it counts")
+        options = {"corpus": corpus.with_words()} | options
     check_options(kind, options, f"--teacher: {name}")
-    return kind(**{option: value_of(option, given) for option, given in options.items()})
+    given = {option: value_of(option, item, corpus) for option, item in options.items()}
+    if name == "RetrieverTeacher" and corpus is not None:
+        given["corpus"] = corpus.with_vectors(given["retriever"])
+    return kind(**given)
 
 
-def value_of(option: str, value: Any) -> Any:
+def value_of(option: str, value: Any, corpus: TeachersCorpus | None = None) -> Any:
     """What a class is given for an option: teachers and models are made, all else stays."""
     if option == "teachers":
         if not isinstance(value, list):
             raise ValueError("--teacher: teachers must be a list")
-        return [read_teacher(item) for item in value]
+        return [read_teacher(item, corpus) for item in value]
+    if option == "retriever" and isinstance(value, Mapping):
+        return make(value, "retriever", ("Retriever",))
     if option == "llm" and isinstance(value, Mapping):
         return make(value, "model", MODELS)
     return value

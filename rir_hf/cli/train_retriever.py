@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Literal
 
-from rir_hf.cli.options import ModelHubOptions, RetrieverOptions, Rows, RunOptions
+from rir_hf.cli.options import IndexOptions, ModelHubOptions, RetrieverOptions, Rows, RunOptions
 from rir_hf.training.losses import Loss
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ class Training:
             else MultipleNegativesRankingLoss.
         num_negatives: negatives per row; none: as many as most rows have.
         rescale: what is done to each row's scores before distillation.
+        teacher_temperature: what the scores are divided by then.
         temperature: of both distributions of DistillKLDivLoss.
         scale: what cosine similarities are multiplied by.
         epochs: passes over the rows.
@@ -40,6 +41,7 @@ class Training:
     loss: Loss | None = None
     num_negatives: int | None = None
     rescale: Literal["none", "minmax", "zscore", "softmax"] = "zscore"
+    teacher_temperature: float = 1.0
     temperature: float = 1.0
     scale: float = 20.0
     epochs: float = 1.0
@@ -72,7 +74,8 @@ def command(
     GPUs: accelerate launch -m rir_hf.cli.main train-retriever ...
 
     Args:
-        rows: rows with query, pos and neg: a file, a folder, a Hub name.
+        rows: rows with query, pos and neg, or with query, passages and passage_scores: a file, a
+            folder, a Hub name.
         model: the retriever to start from, Hub name or folder of a sentence-transformers model.
         output: folder for the trained model.
         split: which split, where there are several.
@@ -105,4 +108,5 @@ def measured(
         passage_prompt=training.passage_prompt,
         max_length=training.max_length,
     )
-    return searched(dev, dev, split, load_qrels(dev, split), retriever, RunOptions())
+    qrels = load_qrels(dev, split)
+    return searched(dev, dev, split, qrels, retriever, RunOptions(), IndexOptions())

@@ -52,8 +52,8 @@ def provenance(
         ...     "query": ["q"], "pos": [["a"]], "neg": [["b"]],
         ...     "pos_scores": [[0.5]], "neg_scores": [[0.9]],
         ... })
-        >>> provenance(run(rows, RelabelNegatives(margin=0.1)))
-        [{'step': 'RelabelNegatives', 'margin': 0.1, 'action': 'move'}]
+        >>> provenance(run(rows, RelabelNegatives(drop=0.1)))
+        [{'step': 'RelabelNegatives', 'move': None, 'drop': 0.1, 'dry': False}]
     """
     parts = list(ds.values()) if isinstance(ds, Mapping) else [ds]
     lines = [

@@ -202,10 +202,10 @@ def limit_threads_in_forked_process() -> None:
 
 
 def _typed(values: Sequence[Any] | np.ndarray, column: Column, rows: int, who: str) -> Any:
-    """The values with the type of their column; a matrix stays one, which `datasets` stores many
-    times faster than lists.
+    """The values with the type of their column, unless they bring their own; a matrix stays one,
+    which `datasets` stores many times faster than lists.
     """
     if len(values) != rows:
         raise ValueError(f"{who} made {len(values)} values of {column.name!r} for {rows} rows.")
     is_matrix = isinstance(values, np.ndarray) and values.ndim == 2 and rows
-    return values if is_matrix else Typed(values, column.type)
+    return values if is_matrix or isinstance(values, Typed) else Typed(values, column.type)

@@ -164,7 +164,9 @@ def load_queries(source: Source, split: str = "test") -> Dataset:
         source: as in `load_rows`, or a folder with `queries.jsonl`. The id may be called
             `query_id`, `qid`, `_id` or `id`, the query `query`, `question`, `anchor`, `q` or
             `text`. All other columns stay.
-        split: which split, where the source has several.
+        split: which split, where the source has several. Of a folder in BEIR layout with
+            `qrels/SPLIT.tsv` only the queries that are judged there: its one file of queries holds
+            those of all splits.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -182,7 +184,8 @@ def load_queries(source: Source, split: str = "test") -> Dataset:
         _first_of(rows.column_names, _QUERY_ID_NAMES, "query ids", source): QUERY_ID.name,
         _first_of(rows.column_names, (*_QUERY_NAMES, "text"), "query", source): QUERY.name,
     }
-    return _renamed(rows, names).cast_column(QUERY_ID.name, Value("string"))
+    rows = _renamed(rows, names).cast_column(QUERY_ID.name, Value("string"))
+    return _of_split(rows, beir.parent / "qrels" / f"{split}.tsv") if beir else rows
 
 
 def load_qrels(source: Source, split: str = "test") -> dict[str, dict[str, float]]:
@@ -206,6 +209,15 @@ def load_qrels(source: Source, split: str = "test") -> dict[str, dict[str, float
             splits = sorted(file.stem for file in path.parent.glob("*.tsv"))
             raise ValueError(f"{source} has no judgements for the split {split!r}, only {splits}.")
     return read_qrels(path)
+
+
+def _of_split(queries: Dataset, qrels: Path) -> Dataset:
+    """The queries that a file judges; all where there is no such file."""
+    if not qrels.exists():
+        return queries
+    judged = read_qrels(qrels)
+    kept = [place for place, name in enumerate(queries[QUERY_ID.name]) if name in judged]
+    return queries.select(kept)
 
 
 def _read_file(path: Path) -> Dataset:

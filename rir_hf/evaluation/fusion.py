@@ -129,27 +129,50 @@ def z_scores(values: np.ndarray) -> np.ndarray:
         >>> z_scores(np.array([1.0, 3.0, np.nan])).tolist()
         [-1.0, 1.0, 0.0]
     """
-    return z_scores_by(values, values)
+    return _z_scores_by(values, values)
 
 
-def z_scores_by(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """Values less the mean of a sample, over its standard deviation; 0 in place of a NaN, and
-    everywhere where the sample says nothing.
+def min_max(values: np.ndarray) -> np.ndarray:
+    """Values brought to 0 to 1; 0 where all are equal."""
+    return _min_max_by(values, values)
+
+
+def scaled_by(values: np.ndarray, sample: np.ndarray | None, method: Fusion) -> np.ndarray:
+    """Values standardised by what a ranking scores.
+
+    Args:
+        values: `(n,)`, NaN for what is unknown, which comes out as the sample's average.
+        sample: the scores of the ranking; what is below them all counts as the least of them. None:
+            the values themselves.
+        method: `"zscore"` or `"minmax"`.
 
     Example:
-        >>> z_scores_by(np.array([5.0, 0.0]), np.array([1.0, 3.0])).tolist()
-        [3.0, -2.0]
+        >>> scaled_by(np.array([5.0, 0.0, np.nan]), np.array([3.0, 1.0]), "zscore").tolist()
+        [3.0, -1.0, 0.0]
     """
+    scale = _z_scores_by if method == "zscore" else _min_max_by
+    if sample is None:
+        return scale(values, values)
+    if not len(sample):
+        return np.zeros(len(values))
+    sample = sample.astype(np.float64)
+    return scale(np.where(values < sample.min(), sample.min(), values), sample)
+
+
+def _z_scores_by(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
     known = sample[~np.isnan(sample)]
     if not len(known) or known.std() <= _ROUNDING * np.abs(known).max():
         return np.zeros(len(values))
     return np.nan_to_num((values - known.mean()) / known.std())
 
 
-def min_max(values: np.ndarray) -> np.ndarray:
-    """Values brought to 0 to 1; 0 where all are equal."""
-    width = np.ptp(values)
-    return (values - values.min()) / width if width > 0 else np.zeros(len(values))
+def _min_max_by(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    known = sample[~np.isnan(sample)]
+    if not len(known) or np.ptp(known) <= _ROUNDING * np.abs(known).max():
+        return np.zeros(len(values))
+    scaled = (values - known.min()) / np.ptp(known)
+    average = (known.mean() - known.min()) / np.ptp(known)
+    return np.where(np.isnan(scaled), average, scaled)
 
 
 def checked_weights(weights: Sequence[float] | None, number: int, what: str) -> list[float]:

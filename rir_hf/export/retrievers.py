@@ -3,7 +3,8 @@
 One nested row (`query`, `pos`, `neg`, with a teacher `pos_scores`, `neg_scores`) is the truth. Each
 format is derived from it, and scores are rescaled here alone. No trainer is handed a null, an empty
 text, a score that is not a number or lists of unequal length: such a row is left out, and one
-warning says how many were, and why.
+warning says how many were, and why. Of a scored list without labels (`passages`,
+`passage_scores`) the teacher's best passage stands for the positive.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ from rir_hf.schema import (
     NEG_IDS,
     NEG_SCORES,
     PASSAGE,
+    PASSAGE_IDS,
+    PASSAGE_SCORES,
+    PASSAGES,
     POS,
     POS_IDS,
     POS_SCORES,
@@ -67,8 +71,9 @@ def to_sentence_transformers(
     The columns stand in the order of the loss, and there is no other.
 
     Args:
-        rows: with `query`, `pos`, `neg`, and for distillation `pos_scores`, `neg_scores`. Rows that
-            the loss cannot take are left out with a warning.
+        rows: with `query`, `pos`, `neg`, and for distillation `pos_scores`, `neg_scores`; or with
+            `query`, `passages`, `passage_scores`. Rows that the loss cannot take are left out with
+            a warning.
         path: also write them here: a file ending in `.jsonl` or `.parquet`, or a folder.
         loss: the name of the loss, or of the shape as `mine_hard_negatives` calls it:
 
@@ -90,8 +95,9 @@ def to_sentence_transformers(
             Default: as many as most rows have, and in other shapes all.
         query: the query's column.
         rescale: of the scores of each row: `"none"`; `"minmax"`, to 0 to 1; `"zscore"`;
-            `"softmax"`, with `temperature`.
-        temperature: of `"softmax"`; higher is flatter.
+            `"softmax"`.
+        temperature: what the scores are divided by, before the softmax or after what else is done;
+            higher is flatter.
 
     Returns:
         The rows. One with several positives becomes a row for each, except in the lists.
@@ -170,7 +176,7 @@ def to_flagembedding(
             columns of scores.
         rescale: of the scores of each row, as in `to_sentence_transformers`. FlagEmbedding puts
             them through a softmax without temperature.
-        temperature: of `"softmax"`; higher is flatter.
+        temperature: what the scores are divided by, as in `to_sentence_transformers`.
         order: `"teacher"` puts the negatives in the order of their scores, which `m3_kd_loss` goes
             by.
         prompt: instruction for the queries, where `rows` has no column `prompt`.
@@ -266,7 +272,7 @@ def to_pylate(
             `load_dataset(f"{path}/queries")` reads it.
         query: the query's column.
         rescale: of the scores of each row, as in `to_sentence_transformers`.
-        temperature: of `"softmax"`; higher is flatter.
+        temperature: what the scores are divided by, as in `to_sentence_transformers`.
 
     Raises:
         ValueError: a missing column, no row with scores, or one id for two texts.
@@ -325,7 +331,8 @@ def from_flagembedding(path: str | os.PathLike[str]) -> Dataset:
 
 def _has_scores(rows: Dataset) -> bool:
     require_dataset(rows, "The export")
-    return set(_SCORES) <= set(rows.column_names)
+    names = set(rows.column_names)
+    return set(_SCORES) <= names or PASSAGE_SCORES.name in names
 
 
 def _prepared(rows: Dataset, query: str, *, scored: bool, who: str) -> Dataset:
@@ -334,6 +341,9 @@ def _prepared(rows: Dataset, query: str, *, scored: bool, who: str) -> Dataset:
     rows = without_indexes(rows).with_format(None)
     if POS.name not in rows.column_names and PASSAGE.name in rows.column_names:
         rows = rows.map(_listed, batched=True, desc=who)
+    if NEG.name not in rows.column_names and PASSAGES.name in rows.column_names:
+        require_columns(rows, [PASSAGE_SCORES.name], who)
+        rows = rows.map(_ranked, batched=True, remove_columns=_of_lists(rows), desc=who)
     scores = _SCORES if scored else ()
     _check_columns(rows, [query, POS.name, NEG.name, *scores], who)
     known = {query, POS.name, NEG.name, *scores, *_IDS, *FLAG_EXTRAS}
@@ -371,6 +381,31 @@ def _check_columns(rows: Dataset, names: Sequence[str], who: str) -> None:
 
 def _listed(batch: Mapping[str, list[Any]]) -> dict[str, list[list[str]]]:
     return {POS.name: [[text] for text in batch[PASSAGE.name]]}
+
+
+def _of_lists(rows: Dataset) -> list[str]:
+    lists = (PASSAGES.name, PASSAGE_SCORES.name, PASSAGE_IDS.name)
+    return [name for name in lists if name in rows.column_names]
+
+
+def _ranked(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Lists without labels as positives and negatives: the teacher's best passage and the others,
+    in its order. What was not scored stays without scores.
+    """
+    made: dict[str, list[Any]] = {}
+    lists = {NEG.name: PASSAGES.name, NEG_SCORES.name: PASSAGE_SCORES.name}
+    if PASSAGE_IDS.name in batch:
+        lists[NEG_IDS.name] = PASSAGE_IDS.name
+    for number, scores in enumerate(batch[PASSAGE_SCORES.name]):
+        passages = batch[PASSAGES.name][number] or []
+        order = np.argsort([-score for score in scores or [0.0] * len(passages)], kind="stable")
+        for name, source in lists.items():
+            values = batch[source][number]
+            ranked = None if values is None else [values[place] for place in order]
+            made.setdefault(name, []).append(ranked and ranked[1:])
+            best = POS.name + name.removeprefix(NEG.name)
+            made.setdefault(best, []).append(ranked and ranked[:1])
+    return made
 
 
 def _one_negative(num_negatives: int | None) -> int:

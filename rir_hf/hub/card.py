@@ -205,15 +205,17 @@ def describe_step(step: Mapping[str, Any]) -> str:
     objects, plain = _divided(settings)
     words = " ".join([f"**{_short(step['step'])}**", *objects])
     words += f" ({', '.join(plain)})" if plain else ""
-    corpora = {name: value for name, value in settings.items() if _is_corpus(value)}
-    return words + "".join(_corpus_lines(name, value) for name, value in corpora.items())
+    searched = [value for value in settings.values() if _is_searched(value)]
+    return words + "".join(_corpus_lines(views) for views in searched)
 
 
-def _corpus_lines(name: str, view: Mapping[str, Any]) -> str:
-    """A searched corpus as an indented list: its size and index, then what made it."""
-    index = ", ".join([f"`{_short(view['kind'])}`", *_divided(view["search"])[1]])
-    lines = [f"\n   - {name}: {_rows(view['corpus']['rows'])}, {index}"]
-    for step in view["made_by"]:
+def _corpus_lines(views: Sequence[Mapping[str, Any]]) -> str:
+    """A searched corpus as an indented list: its size and indexes, then what made it."""
+    indexes: list[str] = []
+    for view in views:
+        indexes += [f"`{_short(view['kind'])}`", *_divided(view["search"])[1]]
+    lines = [f"\n   - corpus: {_rows(views[0]['corpus']['rows'])}, {', '.join(indexes)}"]
+    for step in views[0]["made_by"]:
         indented = describe_step(step).replace("\n", "\n  ")
         lines.append(f"\n     - {indented}")
     return "".join(lines)
@@ -236,7 +238,7 @@ def _divided(settings: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     for name, value in settings.items():
         if _is_object(value):
             objects.append(_nested(name, value))
-        elif value is not None and value != {} and not _is_corpus(value):
+        elif value is not None and value != {} and not _is_searched(value):
             plain.append(f"`{name}={_short(value)}`")
     return objects, plain
 
@@ -245,12 +247,17 @@ def _is_object(value: Any) -> bool:
     """Whether a setting is a recorded object, or a list of them."""
     if isinstance(value, list):
         return bool(value) and all(_is_object(item) for item in value)
-    return isinstance(value, Mapping) and "class" in value and not _is_corpus(value)
+    return isinstance(value, Mapping) and "class" in value and not _is_searched([value])
 
 
-def _is_corpus(value: Any) -> bool:
-    """Whether a setting is the record of a `CorpusView`."""
-    return isinstance(value, Mapping) and {"corpus", "kind", "search", "made_by"} <= set(value)
+def _is_searched(value: Any) -> bool:
+    """Whether a setting is a list of the records of `CorpusView`s."""
+    parts = {"corpus", "kind", "search", "made_by"}
+    return (
+        isinstance(value, list)
+        and all(isinstance(view, Mapping) and parts <= set(view) for view in value)
+        and bool(value)
+    )
 
 
 def _short(value: Any) -> str:

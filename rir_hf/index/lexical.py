@@ -245,13 +245,14 @@ class WordView(CorpusView):
     """
 
     reads = QUERY
-    kind = "BM25"
 
     def __init__(
         self, corpus: Dataset, index: str = "bm25", id: str = "id", text: str | None = "text"
     ) -> None:
         super().__init__(corpus, id, text)
         self.words: WordIndex = corpus.get_index(index)
+        self.kind = "BM25"
+        self.search: dict[str, int] = {}
         if len(self.words) != len(corpus):
             raise ValueError(
                 f"The index {index!r} is of {len(self.words)} passages, but the corpus has "

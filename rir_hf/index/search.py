@@ -168,12 +168,14 @@ def inputs_of(views: Sequence[CorpusView], columns: Sequence[str]) -> tuple[Colu
     return tuple(dict.fromkeys(view.reads.named(column) for view, column in pairs))
 
 
-def rankings_of(view: CorpusView, batch: Batch, column: str, k: int) -> list[Ranking]:
-    """What an index finds for each row of a batch."""
+def rankings_of(
+    view: CorpusView, batch: Batch, column: str, k: int, eligible: np.ndarray | None = None
+) -> list[Ranking]:
+    """What an index finds for each row of a batch, among the passages that are eligible."""
     queries = view.queries_in(batch, column)
     rankings: list[Ranking] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
     usable = np.flatnonzero(view.are_usable(queries))
-    found = view.nearest_below(queries[usable], min(k, len(view)))
+    found = view.nearest_below(queries[usable], min(k, len(view)), eligible=eligible)
     for place, row in enumerate(usable):
         rankings[row] = ranking_at(found, place)
     return rankings

@@ -119,6 +119,10 @@ class VectorView(CorpusView):
             return nearest_below(*asked)
         return nearest_by_index(self._index, *asked)
 
+    def vectors_at(self, positions: np.ndarray) -> np.ndarray:
+        """The vectors at these positions, `(len(positions), dimension)` float32."""
+        return self._vectors.at(positions)
+
     def similarities(
         self, queries: np.ndarray, rows: np.ndarray, positions: np.ndarray
     ) -> np.ndarray:

@@ -14,6 +14,7 @@ from datasets import Dataset
 from rir_hf import schema
 from rir_hf.core.columns import require_dataset, without_indexes
 from rir_hf.schema import code_of
+from rir_hf.teaching.relabel import names_of_negatives
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,9 @@ BADLY_RANKED = 20
 
 _QUANTILES = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 _TEACHER = ("pos_scores", "neg_scores", "teacher_error", "teacher_cut")
+_LISTS = ("passages", "passages_note")
+_SCORED_LISTS = ("passage_scores", "teacher_error", "teacher_cut")
+_RELABELLED = ("relabelled", "neg", "neg_ids")
 _QUERIES = ("queries", "query_checks")
 _ANSWERS = ("answers", "answers_dropped", "answer_error")
 _PREFERENCES = ("pair_note", "chosen_score", "rejected_score", "query_score")
@@ -48,10 +52,14 @@ def report(ds: Dataset, *, output: str = "neg") -> dict[str, Any]:
           positive is outranked by 20 passages or more); `positive_similarity`,
           `negative_similarity` and `difference` (a row's lowest positive less its best negative) as
           distributions.
-        - `teacher`: `rows_scored`, `rows_failed` and `failed_because`; `passages_cut` to fit;
+        - `lists`, of `CandidateLists`: `passages`, `rows_short` and `short_because`.
+        - `teacher`: `rows_scored`, `rows_failed` and `failed_because`, and `rows_without_a_member`
+          of a `Blend`, where there are such; `passages_cut` to fit;
           `teacher_agrees`, the share of scored rows whose best positive scores above every
-          negative; `repairs` of generated rankings. After `RelabelNegatives`, the number of
-          `relabelled` negatives in place of `teacher_agrees`.
+          negative; `repairs` of generated rankings. After `RelabelNegatives`, in place of
+          `teacher_agrees`, `relabelled`: how many negatives were `moved` and `dropped`, in how many
+          `rows`, how many were `kept`, and `rows_without_negative` that had one before; with `dry`
+          what these would be.
         - `queries`: `queries_asked`, `queries` that were taken, `not_taken_because`,
           `rows_without_query`, `rows_with_cut_passage`.
         - `answers`: `answers`, `answers_dropped` by reason, `rows_without_answer`,
@@ -118,8 +126,12 @@ def count_stages(ds: Dataset, output: str = "neg") -> dict[str, Any]:
     counts: dict[str, Any] = {"rows": len(ds)}
     if has(mining_columns(output)):
         counts["mining"] = count_mining(read_mined(ds, output))
-    if has(_TEACHER):
-        counts["teacher"] = count_teacher(_read(ds, (*_TEACHER, "teacher_repairs", "relabelled")))
+    if has(_LISTS):
+        counts["lists"] = count_lists(_read(ds, _LISTS))
+    if has(_SCORED_LISTS):
+        counts["teacher"] = count_teacher(_read(ds, (*_SCORED_LISTS, "teacher_repairs")))
+    elif has(_TEACHER):
+        counts["teacher"] = count_teacher(_read(ds, (*_TEACHER, "teacher_repairs", *_RELABELLED)))
     if has(_QUERIES):
         counts["queries"] = count_queries(_read(ds, (*_QUERIES, "passage_cut")))
     if has(_ANSWERS):
@@ -185,9 +197,20 @@ def count_mining(mined: Mined) -> dict[str, Any]:
     }
 
 
+def count_lists(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """The stage `lists` of a report."""
+    short = codes_in(columns["passages_note"])
+    return {
+        "passages": sum(map(len, _lists(columns["passages"]))),
+        "rows_short": sum(short.values()),
+        "short_because": short,
+    }
+
+
 def count_teacher(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
     """The stage `teacher` of a report."""
     reasons = codes_in(columns["teacher_error"])
+    without_member = reasons.pop("member_failed", 0)
     failed = sum(reasons.values())
     counts: dict[str, Any] = {
         "rows_scored": len(columns["teacher_error"]) - failed,
@@ -195,13 +218,31 @@ def count_teacher(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
         "failed_because": reasons,
         "passages_cut": sum(number or 0 for number in columns["teacher_cut"]),
     }
+    if without_member:
+        counts["rows_without_a_member"] = without_member
     if "relabelled" in columns:
-        counts["relabelled"] = sum(map(len, _lists(columns["relabelled"])))
-    else:
+        counts["relabelled"] = count_relabelled(columns)
+    elif "neg_scores" in columns:
         counts["teacher_agrees"] = _share_of_agreement(columns["pos_scores"], columns["neg_scores"])
     if "teacher_repairs" in columns:
         counts["repairs"] = sum_of_structs(columns["teacher_repairs"], schema.REPAIRS)
     return counts
+
+
+def count_relabelled(columns: Mapping[str, list[Any]]) -> dict[str, int]:
+    """What `RelabelNegatives` did, or would do: then what it would take out is still there."""
+    taken = _lists(columns["relabelled"])
+    actions = Counter(entry["action"] for entry in _flat(taken))
+    counts = {"moved": actions["move"], "dropped": actions["drop"], "rows": sum(map(bool, taken))}
+    if "neg" not in columns:
+        return counts
+    kept: list[int] = []
+    negatives = names_of_negatives(columns["neg"], columns.get("neg_ids"))
+    for names, entries in zip(negatives, taken, strict=True):
+        gone = {entry["id"] for entry in entries}
+        kept.append(sum(name not in gone for name in names))
+    emptied = [not left and bool(entries) for left, entries in zip(kept, taken, strict=True)]
+    return {**counts, "kept": sum(kept), "rows_without_negative": sum(emptied)}
 
 
 def count_queries(columns: Mapping[str, list[Any]]) -> dict[str, Any]:

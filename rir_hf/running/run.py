@@ -93,8 +93,8 @@ def run(
         ...     "query": ["q"], "pos": [["a"]], "neg": [["b"]],
         ...     "pos_scores": [[0.5]], "neg_scores": [[0.9]],
         ... })
-        >>> run(rows, RelabelNegatives())[0]["pos"]
-        ['a', 'b']
+        >>> run(rows, RelabelNegatives())[0]["neg"]
+        []
     """
     if not isinstance(step, Step):
         raise TypeError(

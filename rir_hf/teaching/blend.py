@@ -4,39 +4,54 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
+from rir_hf.core.columns import check_choice
+from rir_hf.evaluation.fusion import checked_weights, scaled_by
 from rir_hf.schema import NEG_SIMS, POS_SIMS, Column, OneOf, note
 from rir_hf.teaching.teacher import Row, Scored, Teacher, scores_of
 
-_ROUNDING = 1e-7
-
 
 class Blend(Teacher):
-    """Several teachers together: the weighted sum of their z-scores over the row.
+    """Several teachers together: the weighted mean of their standardised scores.
 
-    Teachers that err in different ways make a better one: on SciFact the sum of a small model's
-    query likelihood and the retriever's similarities ranks far better than either.
+    Teachers that err in different ways make a better one: on SciFact the mean of BM25 and MiniLM
+    ranks far better than either. A member that can search a corpus (`LexicalTeacher`,
+    `RetrieverTeacher` with a corpus) is standardised over its own best 100 passages for the query,
+    and a passage below them counts as the last of them; any other over the passages of the row. A
+    passage that a member knows nothing of counts as an average one there.
+
+    The column `teacher_scores` keeps what each member said, standardised: the scores are their
+    weighted mean, so `fit_blend` finds other weights without asking anyone again.
 
     Args:
         teachers: the members, one or more.
-        weights: one per member. Default: 1 each.
-
-    A passage that a member knows nothing of counts as an average one there. A row that fails for a
-    member fails, with a note that names the member.
+        weights: one per member, 0 or more. Default: 1 each.
+        normalize: `"zscore"`, less the mean, over the standard deviation; or `"minmax"`, brought to
+            0 to 1.
+        strict: a row that fails for a member fails. Otherwise it is left to the other members, and
+            `teacher_error` says so with the code `member_failed`; `retry` asks again.
 
     Raises:
         TypeError: a member that is no teacher.
-        ValueError: no member, or another number of weights, or a weight that is not a number.
+        ValueError: no member, another number of weights, or a weight that is negative or no number.
 
     Example:
         >>> row = Row("q", pos=["a"], neg=["b"], columns={"pos_sims": [0.9], "neg_sims": [0.5]})
         >>> Blend([Similarities(), Similarities()], weights=[1, 0.5]).score([row])[0].scores
-        array([ 1.5, -1.5])
+        array([ 1., -1.])
     """
 
-    def __init__(self, teachers: Sequence[Teacher], weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        weights: Sequence[float] | None = None,
+        *,
+        normalize: Literal["zscore", "minmax"] = "zscore",
+        strict: bool = False,
+    ) -> None:
         if isinstance(teachers, Teacher):
             raise TypeError("Blend takes a list of teachers, got one teacher.")
         for teacher in teachers:
@@ -44,13 +59,11 @@ class Blend(Teacher):
                 raise TypeError(f"Blend takes teachers, got {type(teacher).__name__}.")
         if not teachers:
             raise ValueError("Blend needs at least one teacher.")
-        weights = [1.0] * len(teachers) if weights is None else list(weights)
-        if len(weights) != len(teachers) or not np.isfinite(weights).all():
-            raise ValueError(
-                f"weights must be {len(teachers)} numbers, one per teacher, got {weights}."
-            )
+        check_choice("normalize", normalize, ("zscore", "minmax"))
         self.teachers = list(teachers)
-        self.weights = [float(weight) for weight in weights]
+        self.weights = checked_weights(weights, len(teachers), "teacher")
+        self.normalize = normalize
+        self.strict = strict
 
     @property
     def inputs(self) -> tuple[Column | OneOf, ...]:
@@ -65,20 +78,60 @@ class Blend(Teacher):
         """Whether a member does."""
         return any(teacher.counts_repairs for teacher in self.teachers)
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The classes of the members, numbered where one comes more than once."""
+        kinds = [type(teacher).__name__ for teacher in self.teachers]
+        names = []
+        for place, kind in enumerate(kinds):
+            number = kinds[: place + 1].count(kind)
+            names.append(kind if number == 1 else f"{kind}_{number}")
+        return tuple(names)
+
     def score(self, rows: Sequence[Row]) -> list[Scored]:
-        """The weighted sum of the members' z-scores, row by row."""
-        by_member = [scores_of(teacher, rows) for teacher in self.teachers]
+        """The weighted mean of the members' standardised scores, row by row."""
+        if not rows:
+            return []
+        by_member = [self._standardised(teacher, rows) for teacher in self.teachers]
         return [self._together(of_row) for of_row in zip(*by_member, strict=True)]
+
+    def _standardised(self, teacher: Teacher, rows: Sequence[Row]) -> list[Scored]:
+        scored = scores_of(teacher, rows)
+        best = teacher.best_scores(rows)
+        samples = [None] * len(rows) if best is None else best
+        made = []
+        for found, sample in zip(scored, samples, strict=True):
+            scores = found.scores
+            if scores is not None:
+                scores = scaled_by(np.asarray(scores, np.float64), sample, self.normalize)
+            made.append(found._replace(scores=scores))
+        return made
 
     def _together(self, members: tuple[Scored, ...]) -> Scored:
         cut = sum(member.cut for member in members)
         repairs: Counter[str] = sum((Counter(member.repairs) for member in members), Counter())
-        for teacher, member in zip(self.teachers, members, strict=True):
-            if member.error is not None:
-                error = _with_name(type(teacher).__name__, member.error)
-                return Scored(error=error, cut=cut, repairs=repairs)
-        standardised = [z_scores(np.asarray(member.scores, np.float64)) for member in members]
-        return Scored(np.dot(self.weights, standardised), cut=cut, repairs=repairs)
+        said = dict(zip(self.members, [member.scores for member in members], strict=True))
+        notes = [
+            (name, member.error)
+            for name, member in zip(self.members, members, strict=True)
+            if member.error is not None
+        ]
+        weights = [
+            0.0 if member.scores is None else weight
+            for member, weight in zip(members, self.weights, strict=True)
+        ]
+        result = Scored(cut=cut, repairs=repairs, members=said)
+        if notes and (self.strict or not sum(weights)):
+            return result._replace(error=_with_name(*notes[0]))
+        if notes:
+            failed = "; ".join(f"{name}: {error}" for name, error in notes)
+            result = result._replace(warning=note("member_failed", failed))
+        parts = [
+            weight * np.asarray(scores)
+            for weight, scores in zip(weights, said.values(), strict=True)
+            if scores is not None
+        ]
+        return result._replace(scores=np.sum(parts, axis=0) / sum(weights))
 
 
 class Similarities(Teacher):
@@ -98,22 +151,6 @@ class Similarities(Teacher):
     def score(self, rows: Sequence[Row]) -> list[Scored]:
         """The similarities, NaN where there is none."""
         return [Scored(_similarities_of(row)) for row in rows]
-
-
-def z_scores(values: np.ndarray) -> np.ndarray:
-    """Values less their mean, over their standard deviation; 0 where all are equal but for
-    rounding, and in place of a NaN.
-
-    Example:
-        >>> z_scores(np.array([1.0, 3.0, np.nan])).tolist()
-        [-1.0, 1.0, 0.0]
-    """
-    if np.isnan(values).all():
-        return np.zeros(len(values))
-    deviation = np.nanstd(values)
-    if deviation <= _ROUNDING * np.nanmax(np.abs(values)):
-        return np.zeros(len(values))
-    return np.nan_to_num((values - np.nanmean(values)) / deviation)
 
 
 def _similarities_of(row: Row) -> np.ndarray:

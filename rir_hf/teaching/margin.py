@@ -17,7 +17,7 @@ from rir_hf.mining.negatives import MineNegatives
 from rir_hf.models.llm import LLM
 from rir_hf.teaching.passages import ScorePassages
 from rir_hf.teaching.pointwise import QueryLikelihood
-from rir_hf.teaching.relabel import places_above
+from rir_hf.teaching.relabel import margins_over_weakest
 from rir_hf.teaching.teacher import Teacher
 
 logger = logging.getLogger(__name__)
@@ -40,9 +40,9 @@ def recommend_margin(
 ) -> dict[str, Any]:
     """Say which margin to mine with: mine a sample at several, let a teacher judge the negatives.
 
-    A negative counts as false where the teacher puts it above every positive of its row. So the
-    estimate is the teacher's: one that is often wrong finds false negatives everywhere, and then
-    only the difference between the margins says something.
+    A negative counts as false where the teacher puts it above a positive of its row: it is what
+    `RelabelNegatives()` would drop. So the estimate is the teacher's: one that is often wrong finds
+    false negatives everywhere, and then only the difference between the margins says something.
 
     Args:
         mined: rows from `MineNegatives`, or with `corpus` any rows that it takes.
@@ -140,10 +140,10 @@ def judge(
     negatives = 0
     for row in rows:
         places = _places_below(row, margin)[:num_negatives]
-        if row["teacher_error"] is not None or not places:
+        if row["neg_scores"] is None or not places:
             continue
-        false = set(places_above(row["pos_scores"], row["neg_scores"]))
-        shares.append(len(false & set(places)) / len(places))
+        over = margins_over_weakest(row["pos_scores"], row["neg_scores"])
+        shares.append(float(np.mean([over[place] > 0 for place in places])))
         similarities.append(float(np.mean([row["neg_sims"][place] for place in places])))
         difficulties.append(similarities[-1] / max(_known(row["pos_sims"])))
         negatives += len(places)

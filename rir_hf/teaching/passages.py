@@ -1,11 +1,14 @@
-"""The step that adds a teacher's scores to rows with positives and negatives, for distillation."""
+"""The step that adds a teacher's scores to rows with positives and negatives, or with passages that
+nobody has labelled, for distillation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from rir_hf.core.columns import Batch
 from rir_hf.core.step import Step
@@ -14,6 +17,8 @@ from rir_hf.schema import (
     NEG,
     NEG_SCORES,
     PASSAGE,
+    PASSAGE_SCORES,
+    PASSAGES,
     POS,
     POS_SCORES,
     QUERY,
@@ -21,6 +26,7 @@ from rir_hf.schema import (
     TEACHER_CUT,
     TEACHER_ERROR,
     TEACHER_REPAIRS,
+    TEACHER_SCORES,
     Column,
     OneOf,
     note,
@@ -29,19 +35,22 @@ from rir_hf.teaching.teacher import Row, Scored, Teacher, scores_of
 
 
 class ScorePassages(Step):
-    """Adds a teacher's scores for the positives and negatives of each row.
+    """Adds a teacher's scores for the passages of each row.
 
     Columns added:
 
     - `pos_scores`, `neg_scores`: the scores, aligned with `pos` and `neg`, which stay as they are;
       raw, higher is better. Both null where the row failed.
+    - `passage_scores` in their place, aligned with `passages`, for rows of `CandidateLists`.
     - `teacher_error`: why the row failed; null where it did not.
     - `teacher_cut`: how many of the row's passages were cut to fit a prompt.
     - `teacher_repairs`: what had to be repaired in the answers, where the teacher writes any.
+    - `teacher_scores`: what each member of a `Blend` said, aligned with `pos` and `neg` together.
 
     A row fails alone, whether its answer could not be read or a passage of it is empty: a list
     with a gap trains nothing. `retry` asks again for the rows of the code `failed`. A row without
-    negatives is scored too.
+    negatives is scored too. With the code `member_failed` a row has scores, without those of a
+    member of a `Blend`.
 
     Args:
         teacher: `QueryLikelihood(llm)`, `Listwise(llm)`, `CrossEncoderTeacher(model)`,
@@ -61,7 +70,7 @@ class ScorePassages(Step):
         {'pos_scores': [0.75], 'neg_scores': [0.5, 0.25], 'teacher_error': None, 'teacher_cut': 0}
     """
 
-    failures = ("failed",)
+    failures = ("failed", "member_failed")
 
     def __init__(self, teacher: Teacher, *, query: str = "query") -> None:
         if not isinstance(teacher, Teacher):
@@ -75,14 +84,18 @@ class ScorePassages(Step):
 
     @property
     def inputs(self) -> tuple[Column | OneOf, ...]:
-        """The query, its positives and negatives, and what the teacher reads."""
-        return QUERY.named(self.query), POS | PASSAGE, NEG, *self.teacher.inputs
+        """The query, its positives and negatives or its list, and what the teacher reads."""
+        lists = (POS | PASSAGE | PASSAGES, NEG | PASSAGES)
+        return (QUERY.named(self.query), *lists, *self.teacher.inputs)
 
     @property
     def outputs(self) -> tuple[Column, ...]:
         """The scores, and what went wrong."""
-        added = (POS_SCORES, NEG_SCORES, TEACHER_ERROR, TEACHER_CUT)
-        return (*added, TEACHER_REPAIRS) if self.teacher.counts_repairs else added
+        return self._outputs((POS_SCORES, NEG_SCORES))
+
+    def outputs_for(self, columns: Collection[str]) -> tuple[Column, ...]:
+        """The same, with `passage_scores` for a list without labels."""
+        return self._outputs((PASSAGE_SCORES,)) if is_list(columns) else self.outputs
 
     @property
     def note(self) -> Column:
@@ -97,19 +110,32 @@ class ScorePassages(Step):
         found = iter(self._ask(asked))
         scored = [next(found) if error is None else Scored(error=error) for error in errors]
         pairs = list(zip(rows, scored, strict=True))
-        return {
+        made: dict[str, Any] = {
+            "passage_scores": [_part(found.scores, slice(None)) for found in scored],
             "pos_scores": [_part(found.scores, slice(len(row.pos))) for row, found in pairs],
             "neg_scores": [_part(found.scores, slice(len(row.pos), None)) for row, found in pairs],
-            "teacher_error": [found.error for found in scored],
+            "teacher_error": [found.error or found.warning for found in scored],
             "teacher_cut": [found.cut for found in scored],
             "teacher_repairs": [{**dict.fromkeys(REPAIRS, 0), **found.repairs} for found in scored],
+            "teacher_scores": [_by_member(self.teacher.members, found) for found in scored],
         }
+        return made
+
+    def _outputs(self, scores: tuple[Column, ...]) -> tuple[Column, ...]:
+        added = [*scores, TEACHER_ERROR, TEACHER_CUT]
+        if self.teacher.counts_repairs:
+            added.append(TEACHER_REPAIRS)
+        if self.teacher.members:
+            fields = [(name, PASSAGE_SCORES.type) for name in self.teacher.members]
+            added.append(TEACHER_SCORES._replace(type=pa.struct(fields)))
+        return tuple(added)
 
     def _read(self, batch: Batch) -> list[Row]:
+        name = "passages" if is_list(batch.names) else "neg"
         columns = zip(
             [query or "" for query in batch.texts(self.query)],
-            positives_of(batch),
-            _checked_texts(batch, "neg", batch.lists("neg")),
+            [[]] * len(batch) if name == "passages" else positives_of(batch),
+            _checked_texts(batch, name, batch.lists(name)),
             extra_columns(batch, self.teacher.inputs),
             strict=True,
         )
@@ -117,8 +143,13 @@ class ScorePassages(Step):
 
     def _ask(self, rows: list[Row]) -> list[Scored]:
         scored = scores_of(self.teacher, rows)
-        raise_if_hopeless(self, "teacher", [found.error for found in scored])
+        raise_if_hopeless(self, "teacher", [found.error or found.warning for found in scored])
         return [_complete(row, found) for row, found in zip(rows, scored, strict=True)]
+
+
+def is_list(columns: Collection[str]) -> bool:
+    """Whether rows with these columns are lists of passages without labels."""
+    return "passages" in columns and "neg" not in columns
 
 
 def problem_of(row: Row) -> str | None:
@@ -188,7 +219,14 @@ def _part(scores: Sequence[float] | np.ndarray | None, places: slice) -> list[fl
     return None if scores is None else np.asarray(scores)[places].tolist()
 
 
+def _by_member(names: Sequence[str], found: Scored) -> dict[str, list[float] | None]:
+    """What each member said about a row; null for one that failed, or was not asked."""
+    return {name: _part(found.members.get(name), slice(None)) for name in names}
+
+
 def _name_of(row: Row, place: int) -> str:
     """Where a passage stands in its row, `"neg[0]"`."""
+    if not row.pos:
+        return f"passage {place}"
     number = place - len(row.pos)
     return f"pos[{place}]" if number < 0 else f"neg[{number}]"

@@ -1,15 +1,18 @@
-"""The step that takes the negatives which the teacher takes for positives out of scored rows."""
+"""The step that keeps, moves or drops the negatives of scored rows, by the teacher's margin."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from rir_hf.core.columns import Batch, check_choice
+import pyarrow as pa
+
+from rir_hf.core.columns import Batch, Typed
 from rir_hf.core.step import Step
 from rir_hf.schema import (
     NEG,
+    NEG_FROM,
     NEG_IDS,
     NEG_SCORES,
     NEG_SIMS,
@@ -18,86 +21,186 @@ from rir_hf.schema import (
     POS_SCORES,
     POS_SIMS,
     RELABELLED,
+    TEACHER_SCORES,
     Column,
 )
 
-_ALIGNED = ("", "_ids", "_sims", "_scores")  # endings of the columns aligned with pos and neg
+Action: TypeAlias = Literal["keep", "drop", "move"]
+
+# Endings of the columns that are aligned with pos and neg
+_ALIGNED = ("", "_ids", "_sims", "_scores", "_from")
 
 
 class RelabelNegatives(Step):
-    """Takes out the negatives that the teacher puts above every positive of their row.
+    """Takes out the negatives that are no safe negatives, and moves the sure positives to `pos`.
 
-    Such a negative is most likely a positive that nobody labelled. With its id, similarity and
-    score it moves to the end of `pos`, or is dropped. This is the one step that rewrites columns:
-    `pos`, `neg` and those of their ids, similarities and scores that are there. The column
-    `relabelled` holds the ids of what was taken out (the texts, without `neg_ids`), an empty list
-    where nothing was. Rows without scores stay as they are; `pos_rank`, `neg_note` and
-    `neg_skipped` stay those of mining.
+    The margin of a negative is its score less the lowest score of the row's positives, in the units
+    of the teacher: log-probability, log-odds, logits, reciprocal ranks, or mean z-scores of a
+    `Blend`. Three things can happen to it:
+
+    - above `move` it is taken for a positive that nobody labelled: it goes to the end of `pos`,
+      with its id, similarity and score;
+    - above `drop` it is neither a sure positive nor a safe negative: the row loses it;
+    - all others stay.
+
+    This is the one step that rewrites columns: `pos`, `neg` and those of their ids, similarities,
+    scores (`teacher_scores` too) and indexes (`neg_from`) that are there. The column `relabelled`
+    holds what was taken out, an empty list where nothing was; `report` counts it. Rows without
+    scores or without a positive stay as they are; `pos_rank`, `neg_note` and `neg_skipped` stay
+    those of mining.
+
+    ARHN (https://arxiv.org/abs/2604.11092) makes positives of what its judge ranks above the
+    positive and leaves out what is ambiguous; RLHN (https://arxiv.org/abs/2505.16967) makes
+    positives of false negatives too. Both judge with large models. How far above a positive another
+    teacher must put a passage to be right is not known beforehand, so by default what is doubtful
+    is dropped and nothing is moved: `recommend_relabelling` fits both thresholds on labelled rows.
 
     Args:
-        margin: how far above the row's best positive a negative must score, in the units of
-            `pos_scores`: log-probability, log-odds, logits, reciprocal ranks, or summed z-scores
-            of a `Blend`. Below 0 it takes out what comes near the positive too.
-        action: `"move"` to `pos`, or `"drop"`.
+        move: the margin above which a negative becomes a positive; None: none does.
+        drop: the margin above which it is dropped, at most `move`; None: none is. 0 drops what
+            scores above a positive; below 0 what comes near one, too.
+        dry: only add `relabelled`, and leave the negatives where they are: a look at what would
+            change.
 
     Raises:
-        ValueError: another action; a margin that is not a number; scores that are not aligned with
-            the passages.
+        ValueError: neither `move` nor `drop`, one that is not a number, a `drop` above `move` (all
+            at once); scores that are not aligned with the passages.
 
     Example:
-        >>> row = {"query": "q", "pos": ["a"], "neg": ["b", "c"], "pos_scores": [0.5],
-        ...        "neg_scores": [0.75, 0.25]}
-        >>> RelabelNegatives().one(row)
-        {'pos': ['a', 'b'], 'neg': ['c'], 'pos_scores': [0.5, 0.75], 'neg_scores': [0.25], \
-'relabelled': ['b']}
+        >>> row = {"query": "q", "pos": ["a"], "neg": ["b", "c", "d"], "pos_scores": [0.5],
+        ...        "neg_scores": [2.0, 0.75, 0.25]}
+        >>> found = RelabelNegatives(move=1.0).one(row)
+        >>> found["pos"], found["neg"], found["pos_scores"], found["neg_scores"]
+        (['a', 'b'], ['d'], [0.5, 2.0], [0.25])
+        >>> for taken in found["relabelled"]:
+        ...     print(taken)
+        {'id': 'b', 'action': 'move', 'margin': 1.5}
+        {'id': 'c', 'action': 'drop', 'margin': 0.25}
     """
 
     inputs = (POS, NEG, POS_SCORES, NEG_SCORES)
-    outputs = (POS, NEG, POS_IDS, NEG_IDS, POS_SIMS, NEG_SIMS, POS_SCORES, NEG_SCORES, RELABELLED)
+    outputs = (
+        *(POS, POS_IDS, POS_SIMS, POS_SCORES),
+        *(NEG, NEG_IDS, NEG_SIMS, NEG_FROM, NEG_SCORES),
+        TEACHER_SCORES,
+        RELABELLED,
+    )
 
-    def __init__(self, *, margin: float = 0.0, action: Literal["move", "drop"] = "move") -> None:
-        if not math.isfinite(margin):
-            raise ValueError(f"margin must be a number, got {margin}.")
-        check_choice("action", action, ("move", "drop"))
-        self.margin = margin
-        self.action = action
+    def __init__(
+        self, *, move: float | None = None, drop: float | None = 0.0, dry: bool = False
+    ) -> None:
+        if move is None and drop is None:
+            raise ValueError("move and drop are both None, so nothing would change: set one.")
+        for name, threshold in (("move", move), ("drop", drop)):
+            if threshold is not None and not math.isfinite(threshold):
+                raise ValueError(f"{name} must be a number or None, got {threshold}.")
+        if move is not None and drop is not None and drop > move:
+            raise ValueError(
+                f"drop must be at most move, got {drop} and {move}: a negative above both is moved."
+            )
+        self.move = move
+        self.drop = drop
+        self.dry = dry
 
     def outputs_for(self, columns: Collection[str]) -> tuple[Column, ...]:
-        """Those of the aligned columns that are there, and `relabelled`."""
+        """Those of the aligned columns that are there, and `relabelled`; with `dry` that alone."""
+        if self.dry:
+            return (RELABELLED,)
         return tuple(
             column for column in self.outputs if column.name in columns or column is RELABELLED
         )
 
     def transform(self, batch: Batch) -> dict[str, Any]:
         """Rewrite the columns row by row."""
-        names = [column.name for column in self.outputs_for(batch.names)]
-        columns = {name: _read(batch, name) for name in names if name != "relabelled"}
+        others = (RELABELLED, TEACHER_SCORES)
+        aligned = [column.name for column in self.outputs if column not in others]
+        columns = {name: _read(batch, name) for name in aligned if name in batch}
         _require_alignment(columns)
         scores = zip(columns["pos_scores"], columns["neg_scores"], strict=True)
-        out = [places_above(pos or [], neg or [], self.margin) for pos, neg in scores]
-        taken = _taken(columns.get("neg_ids", columns["neg"]), out)
+        margins = [margins_over_weakest(pos or [], neg or []) for pos, neg in scores]
+        actions = [[action_at(margin, self.move, self.drop) for margin in row] for row in margins]
+        names = names_of_negatives(columns["neg"], columns.get("neg_ids"))
         for ending in _ALIGNED:
             positives, negatives = columns.get(f"pos{ending}"), columns.get(f"neg{ending}")
-            if positives is not None and self.action == "move":
-                columns[f"pos{ending}"] = _joined(positives, _taken(negatives, out))
+            if positives is not None:
+                columns[f"pos{ending}"] = _with_moved(positives, negatives, actions)
             if negatives is not None:
-                columns[f"neg{ending}"] = _left(negatives, out)
-        return {**columns, "relabelled": taken}
+                columns[f"neg{ending}"] = _kept(negatives, actions)
+        taken = [_taken(*row) for row in zip(names, actions, margins, strict=True)]
+        columns["relabelled"] = taken
+        if TEACHER_SCORES.name in batch:
+            said = batch.values_of(TEACHER_SCORES.name)
+            columns[TEACHER_SCORES.name] = reordered(said, actions)
+        return columns
 
 
-def places_above(
-    positives: Sequence[float], negatives: Sequence[float], margin: float = 0.0
-) -> list[int]:
-    """Places of the negatives that score more than `margin` above the best positive.
+def margins_over_weakest(positives: Sequence[float], negatives: Sequence[float]) -> list[float]:
+    """How far each negative scores above the lowest positive; minus infinity without a positive.
 
     Example:
-        >>> places_above([0.5, 0.25], [0.75, 0.5, 1.0])
-        [0, 2]
+        >>> margins_over_weakest([0.5, 0.25], [0.75, 0.25, 0.0])
+        [0.5, 0.0, -0.25]
     """
-    if not positives:
-        return []
-    highest = max(positives) + margin
-    return [place for place, score in enumerate(negatives) if score > highest]
+    lowest = min(positives, default=math.inf)
+    return [score - lowest for score in negatives]
+
+
+def action_at(margin: float, move: float | None, drop: float | None) -> Action:
+    """What happens to a negative of this margin.
+
+    Example:
+        >>> [action_at(margin, move=1.0, drop=0.0) for margin in (0.0, 1.0, 1.5)]
+        ['keep', 'drop', 'move']
+    """
+    if move is not None and margin > move:
+        return "move"
+    if drop is not None and margin > drop:
+        return "drop"
+    return "keep"
+
+
+def names_of_negatives(
+    texts: Sequence[Sequence[str] | None], ids: Sequence[Sequence[Any] | None] | None
+) -> list[list[str]]:
+    """What `relabelled` calls the negatives of each row: their ids, or texts where there are none.
+
+    Example:
+        >>> names_of_negatives([["a", "b"], None], [["1", None], None])
+        [['1', 'b'], []]
+        >>> names_of_negatives([["a", "b"]], None)
+        [['a', 'b']]
+    """
+    ids = [None] * len(texts) if ids is None else ids
+    return [_names_of(row or [], row_ids) for row, row_ids in zip(texts, ids, strict=True)]
+
+
+def reordered(said: list[dict[str, Any] | None], actions: list[list[Action]]) -> Typed:
+    """What each member of a `Blend` said of positives and negatives, in the rows' new order.
+
+    Example:
+        >>> reordered([{"A": [0.0, 1.0, 2.0, 3.0]}], [["keep", "drop", "move"]])
+        [{'A': [0.0, 3.0, 1.0]}]
+    """
+    found = []
+    for row, of_row in zip(said, actions, strict=True):
+        members: dict[str, Any] = {}
+        for name, scores in (row or {}).items():
+            first = len(scores or []) - len(of_row)
+            at: dict[Action, list[int]] = {"keep": [], "drop": [], "move": []}
+            for place, action in enumerate(of_row, start=first):
+                at[action].append(place)
+            order = [*range(first), *at["move"], *at["keep"]]
+            members[name] = scores and [scores[place] for place in order]
+        found.append(members)
+    names = dict.fromkeys(name for members in found for name in members)
+    return Typed(found, pa.struct([(name, POS_SCORES.type) for name in names]))
+
+
+def _names_of(texts: Sequence[str], ids: Sequence[Any] | None) -> list[str]:
+    if ids is None or len(ids) != len(texts):  # which only a row without scores may have
+        return list(texts)
+    pairs = zip(texts, ids, strict=True)
+    return [text if name is None else str(name) for text, name in pairs]
 
 
 def _read(batch: Batch, name: str) -> list[Any]:
@@ -126,21 +229,36 @@ def _require_alignment(columns: dict[str, list[Any]]) -> None:
                 )
 
 
-def _taken(rows: list[Any] | None, out: list[list[int]]) -> list[list[Any]]:
-    """The values that are taken out of each row; nulls where the column is not there."""
-    if rows is None:
-        return [[None] * len(places) for places in out]
-    return [[row[place] for place in places] for row, places in zip(rows, out, strict=True)]
-
-
-def _left(rows: list[Any], out: list[list[int]]) -> list[Any]:
-    """The rows without what is taken out."""
+def _taken(names: list[str], actions: list[Action], margins: list[float]) -> list[dict[str, Any]]:
+    """The value of `relabelled` for one row; a row without scores has names, but no actions."""
     return [
-        [value for place, value in enumerate(row) if place not in places] if places else row
-        for row, places in zip(rows, out, strict=True)
+        {"id": name, "action": action, "margin": margin}
+        for name, action, margin in zip(names, actions, margins, strict=False)
+        if action != "keep"
     ]
 
 
-def _joined(rows: list[Any], moved: list[list[Any]]) -> list[Any]:
-    """The rows with what is moved to their end."""
-    return [[*row, *more] if more else row for row, more in zip(rows, moved, strict=True)]
+def _kept(rows: list[Any], actions: list[list[Action]]) -> list[Any]:
+    """The rows without what is moved or dropped; untouched ones as they are, nulls too."""
+    return [
+        [value for value, action in zip(row, of_row, strict=True) if action == "keep"]
+        if set(of_row) - {"keep"}
+        else row
+        for row, of_row in zip(rows, actions, strict=True)
+    ]
+
+
+def _with_moved(
+    rows: list[Any], negatives: list[Any] | None, actions: list[list[Action]]
+) -> list[Any]:
+    """The rows with what is moved at their end, a null for each where the negatives have no such
+    column.
+    """
+    found = []
+    for place, (row, of_row) in enumerate(zip(rows, actions, strict=True)):
+        values = negatives[place] if negatives is not None else [None] * len(of_row)
+        moved = [
+            value for value, action in zip(values or [], of_row, strict=False) if action == "move"
+        ]
+        found.append([*row, *moved] if moved else row)
+    return found

@@ -43,10 +43,14 @@ class Scored(NamedTuple):
     teacher knows nothing of; None where the row failed."""
     error: str | None = None
     """Why the row failed, as `schema.note` writes it; None where it did not."""
+    warning: str | None = None
+    """What went wrong although there are scores, written in the same way."""
     cut: int = 0
     """How many passages were cut to fit a prompt, each time that they were shown."""
     repairs: Mapping[str, int] = _NOTHING
     """How often each of `schema.REPAIRS` was needed to read the teacher's answers."""
+    members: Mapping[str, Any] = _NOTHING
+    """A score per passage from each of `Teacher.members`, None where it failed."""
 
 
 class Teacher(Configured, ABC):
@@ -82,6 +86,17 @@ class Teacher(Configured, ABC):
     def counts_repairs(self) -> bool:
         """Whether `Scored.repairs` says something: only where answers are written as text."""
         return False
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the teachers that it is made of, whose scores come in `Scored.members`."""
+        return ()
+
+    def best_scores(self, rows: Sequence[Row]) -> list[np.ndarray] | None:
+        """The scores that it gives the best 100 passages of a corpus for each row's query, best
+        first; None for a teacher that cannot search one.
+        """
+        return None
 
     @abstractmethod
     def score(self, rows: Sequence[Row]) -> list[Scored]:

@@ -14,7 +14,7 @@ from rir_hf.core.columns import check_at_least, check_choice, require_dataset
 from rir_hf.core.configured import require_place
 from rir_hf.export.retrievers import to_sentence_transformers
 from rir_hf.export.scores import Rescale
-from rir_hf.schema import NEG_SCORES, POS_SCORES, QUERY
+from rir_hf.schema import NEG_SCORES, PASSAGE_SCORES, POS_SCORES, QUERY
 from rir_hf.training.losses import Loss
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def train_retriever(
     loss: Loss | None = None,
     num_negatives: int | None = None,
     rescale: Rescale = "zscore",
+    teacher_temperature: float = 1.0,
     temperature: float = 1.0,
     scale: float = 20.0,
     epochs: float = 1.0,
@@ -56,8 +57,9 @@ def train_retriever(
     launch`.
 
     Args:
-        rows: with `query`, `pos`, `neg`, and for distillation `pos_scores`, `neg_scores`. Rows that
-            the loss cannot take are left out with a warning.
+        rows: with `query`, `pos`, `neg`, and for distillation `pos_scores`, `neg_scores`; or
+            without any label `passages` and `passage_scores`. Rows that the loss cannot take are
+            left out with a warning.
         model: Hub name or folder of the sentence-transformers model to start from.
         output: folder for the trained model; files of an earlier model in it are replaced.
         revision: branch, tag or commit of a Hub model.
@@ -67,8 +69,10 @@ def train_retriever(
             rows have.
         rescale: what is done to each row's scores before distillation: `none`, `minmax` (to 0 to
             1), `zscore`, `softmax`.
-        temperature: of both distributions of `DistillKLDivLoss`; lower looks at the best passages
-            alone.
+        teacher_temperature: what the scores are divided by then; lower looks at the teacher's best
+            passages alone.
+        temperature: of both distributions of `DistillKLDivLoss`, which also multiplies the loss by
+            its square.
         scale: what cosine similarities are multiplied by in `DistillKLDivLoss`,
             `MultipleNegativesRankingLoss` (also cached) and `CoSENTLoss`; others do not use it.
         epochs: passes over the rows.
@@ -104,7 +108,13 @@ def train_retriever(
     folder = output_folder(output)
     name = loss or _usual_loss(rows)
     check_choice("loss", name, get_args(Loss))
-    data = to_sentence_transformers(rows, loss=name, num_negatives=num_negatives, rescale=rescale)
+    data = to_sentence_transformers(
+        rows,
+        loss=name,
+        num_negatives=num_negatives,
+        rescale=rescale,
+        temperature=teacher_temperature,
+    )
     logger.info("%s on %d rows: %s", name, len(data), ", ".join(data.column_names))
     encoder, length = _load(model, revision, max_length, train_length)
     settings = _settings(
@@ -153,7 +163,8 @@ def output_folder(output: str | os.PathLike[str]) -> Path:
 
 
 def _usual_loss(rows: Dataset) -> str:
-    is_scored = {POS_SCORES.name, NEG_SCORES.name} <= set(rows.column_names)
+    names = set(rows.column_names)
+    is_scored = {POS_SCORES.name, NEG_SCORES.name} <= names or PASSAGE_SCORES.name in names
     return "DistillKLDivLoss" if is_scored else "MultipleNegativesRankingLoss"
 
 

@@ -45,8 +45,8 @@ from rir_hf import (
     load_qrels,
     load_rows,
 )
+from rir_hf.evaluation.fusion import z_scores
 from rir_hf.models.gguf import unpacked_gguf
-from rir_hf.teaching.blend import z_scores
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 COLLECTIONS = Path(os.environ.get("RIR_HF_COLLECTIONS", SHARED))

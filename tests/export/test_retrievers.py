@@ -292,7 +292,7 @@ def test_wrong_input_is_named_before_anything_is_written(rows: Dataset, tmp_path
         ({"loss": "Softmax"}, "loss must be one of"),
         ({"loss": "triplet", "num_negatives": 0}, "num_negatives must be at least 1"),
         ({"loss": "DistillKLDivLoss", "rescale": "max"}, "rescale must be one of"),
-        ({"loss": "DistillKLDivLoss", "temperature": 2.0}, 'goes with rescale="softmax"'),
+        ({"loss": "DistillKLDivLoss", "temperature": 0.0}, "temperature must be above 0, got 0"),
         ({"loss": "triplet", "query": "question"}, "needs the column 'question'"),
         ({"loss": "GISTEmbedLoss", "num_negatives": 2}, "GISTEmbedLoss takes one negative"),
         ({"loss": "triplet", "path": "rows.xml"}, "path must end in one of"),
@@ -457,3 +457,26 @@ def test_tevatron_reads_the_lines(real_rows: Dataset, minilm: str, tmp_path: Pat
     expected = tokenizer.encode(real_rows[0]["query"], add_special_tokens=False)
     assert tokens[0]["query"] == expected
     assert [len(row["negatives"]) for row in tokens] == [3] * 8
+
+
+def test_a_scored_list_without_labels_has_the_teacher_s_best_as_its_positive() -> None:
+    rows = Dataset.from_dict(
+        {
+            "query": ["q", "r", "s"],
+            "passages": [["a", "b", "c"], ["d", "e", "f"], ["g", "h", "i"]],
+            "passage_ids": [["1", "2", "3"], ["4", "5", "6"], ["7", "8", "9"]],
+            "passage_scores": [[0.5, 2.0, 1.0], None, [3.0, 1.0, 2.0]],
+        }
+    )
+    made = to_sentence_transformers(rows, loss="DistillKLDivLoss", temperature=0.5)
+    assert made.to_list() == [
+        {"query": "q", "positive": "b", "negative_1": "c", "negative_2": "a", "label": [4, 2, 1]},
+        {"query": "s", "positive": "g", "negative_1": "i", "negative_2": "h", "label": [6, 4, 2]},
+    ]
+    flag = to_flagembedding(rows)
+    assert flag[0] == {
+        "query": "q", "pos": ["b"], "neg": ["c", "a"], "pos_scores": [2.0], "neg_scores": [1.0, 0.5]
+    }  # fmt: skip
+    assert to_tevatron(rows)[0]["positive_passages"][0]["docid"] == "2"
+    with pytest.raises(ValueError, match="needs the column 'passage_scores'"):
+        to_sentence_transformers(rows.remove_columns("passage_scores"), loss="DistillKLDivLoss")

@@ -18,13 +18,22 @@ MINE = {
     "step": "MineNegatives",
     "relative_margin": 0.05,
     "max_score": None,
-    "corpus": {
-        "class": "CorpusView",
-        "corpus": {"rows": 1200},
-        "kind": "IndexIVFFlat",
-        "search": {"nprobe": 8},
-        "made_by": [{"step": "Embed", "retriever": {"class": "Retriever", "model": "bge"}}],
-    },
+    "views": [
+        {
+            "class": "VectorView",
+            "corpus": {"rows": 1200},
+            "kind": "IndexIVFFlat",
+            "search": {"nprobe": 8},
+            "made_by": [{"step": "Embed", "retriever": {"class": "Retriever", "model": "bge"}}],
+        },
+        {
+            "class": "WordView",
+            "corpus": {"rows": 1200},
+            "kind": "BM25",
+            "search": {},
+            "made_by": [],
+        },
+    ],
 }
 
 
@@ -42,7 +51,7 @@ def test_the_card_says_what_it_is(hub: HubServer, mined: Dataset) -> None:
         f'rows = load_dataset("{REPO}", "mined", split="train")',
         'to_sentence_transformers(rows, loss="MultipleNegativesRankingLoss")',
         "1. **MineNegatives** (`relative_margin=0.05`)\n",
-        "   - corpus: 1,200 rows, `IndexIVFFlat`, `nprobe=8`",
+        "   - corpus: 1,200 rows, `IndexIVFFlat`, `nprobe=8`, `BM25`",
         "\n     - **Embed** retriever `bge`",
         "  short_because: corpus_exhausted           1",
         "| difference | 0.200 | 0.200 | 0.200 | 0.200 | 0.200 | 0.200 |",

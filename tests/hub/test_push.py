@@ -38,7 +38,7 @@ def test_a_push_replaces_its_config_and_leaves_the_others(hub: HubServer, mined:
 
 def test_steps_mapped_by_hand_are_recorded_each_once(hub: HubServer) -> None:
     record = {"step": "Collect", "source": "a wiki"}
-    step = RelabelNegatives(margin=0.1)
+    step = RelabelNegatives(drop=0.1)
     push(rows_of("first"), REPO, steps=[record, step, record])
     rows = pull(REPO)
     assert [made["step"] for made in provenance(rows)] == ["Collect", "RelabelNegatives"]
@@ -48,7 +48,7 @@ def test_steps_mapped_by_hand_are_recorded_each_once(hub: HubServer) -> None:
 
 
 def test_what_is_no_step_is_refused_and_a_secret_stays_here(hub: HubServer) -> None:
-    for wrong in ("RelabelNegatives", {"margin": 0.1}):
+    for wrong in ("RelabelNegatives", {"drop": 0.1}):
         steps: Any = [wrong]
         with pytest.raises(TypeError, match="steps must be steps, or records with the key 'step'"):
             push(rows_of("first"), REPO, steps=steps)

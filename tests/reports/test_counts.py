@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 
 from rir_hf import schema
 from rir_hf.reports.counts import as_table, report
+from rir_hf.teaching.relabel import RelabelNegatives
 
 
 def skipped(**numbers: int) -> dict[str, int]:
@@ -110,9 +111,15 @@ def test_the_teacher_is_counted_and_relabelling_takes_the_place_of_agreement(
         "teacher_agrees": 0.5,
         "repairs": dict.fromkeys(schema.REPAIRS, 0) | {"missing": 3},
     }
-    relabelled = report(scored.add_column("relabelled", [["b", "c"], ["d"], None]))["teacher"]
-    assert relabelled["relabelled"] == 3
-    assert "teacher_agrees" not in relabelled
+    rows = scored.add_column("pos", [["p"], ["p", "r"], ["p"]])
+    rows = rows.add_column("neg", [["a", "b"], ["c"], ["d"]])
+    looked = rows.map(RelabelNegatives(move=2.0, drop=0.5, dry=True), batched=True)
+    done = rows.map(RelabelNegatives(move=2.0, drop=0.5), batched=True)
+    expected = {"moved": 1, "dropped": 0, "rows": 1, "kept": 3, "rows_without_negative": 1}
+    for relabelled in (looked, done):
+        teacher = report(relabelled)["teacher"]
+        assert teacher["relabelled"] == expected
+        assert "teacher_agrees" not in teacher
 
 
 def test_generation_is_counted_by_code() -> None:
@@ -190,3 +197,28 @@ def test_the_table_is_logged(mined: Dataset, caplog: pytest.LogCaptureFixture) -
     assert [record.getMessage() for record in caplog.records] == [
         f"Report on 5 rows:\n{as_table(counts)}"
     ]
+
+
+def test_lists_without_labels_are_counted_and_members_that_failed() -> None:
+    rows = Dataset.from_dict(
+        {
+            "passages": [["a", "b"], [], ["c"]],
+            "passages_note": [None, "no_query", "corpus_exhausted"],
+            "passage_scores": [[1.0, 0.0], None, [2.0]],
+            "teacher_error": [None, "no_passage", "member_failed: YesNo: failed: busy"],
+            "teacher_cut": [0, 0, 1],
+        }
+    )
+    counts = report(rows)
+    assert counts["lists"] == {
+        "passages": 3,
+        "rows_short": 2,
+        "short_because": {"no_query": 1, "corpus_exhausted": 1},
+    }
+    assert counts["teacher"] == {
+        "rows_scored": 2,
+        "rows_failed": 1,
+        "failed_because": {"no_passage": 1},
+        "passages_cut": 1,
+        "rows_without_a_member": 1,
+    }

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from rir_hf.index.attach import attach_index
 from rir_hf.mining.negatives import MineNegatives
-from rir_hf.teaching.margin import recommend_margin
+from rir_hf.teaching.margin import judge, recommend_margin
 from rir_hf.teaching.pointwise import YesNo
 from tests.teaching.judge import Judge
 
@@ -81,6 +81,15 @@ def test_rows_mined_without_margin_answer_without_the_corpus(
     own = recommend_margin(mined, teacher, 20, margins=margins, num_negatives=3)
     searched = recommend_margin(pairs, teacher, 20, margins=margins, num_negatives=3, corpus=corpus)
     assert own["margins"].to_list() == searched["margins"].to_list()
+
+
+def test_a_negative_is_false_where_relabelling_would_drop_it() -> None:
+    """Above the weaker positive, and in a row that has scores, whatever its notes say."""
+    row = {"pos_sims": [0.9, 0.8], "neg_sims": [0.7, 0.6], "pos_scores": [3.0, 1.0]}
+    noted = {**row, "neg_scores": [2.0, 1.0], "teacher_error": "failed: one teacher of two"}
+    failed = {**row, "pos_scores": None, "neg_scores": None, "teacher_error": "failed: gone"}
+    found = judge([noted, failed], margin=0.0, num_negatives=2, seed=0)
+    assert (found["false_negatives"], found["rows"], found["negatives"]) == (0.5, 1, 2)
 
 
 def test_the_sample_and_the_interval_are_the_same_every_time(mined: Dataset) -> None:

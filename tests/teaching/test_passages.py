@@ -56,9 +56,9 @@ def test_columns_depend_on_the_teacher_alone() -> None:
     plain = ["pos_scores", "neg_scores", "teacher_error", "teacher_cut"]
     judge = Judge()
     row = rows_worth([[2, 1]])[0]
-    scoring: list[Teacher] = [ListwiseLogits(judge), Blend([QueryLikelihood(judge)])]
-    for teacher in scoring:
-        assert list(ScorePassages(teacher).one(row)) == plain
+    assert list(ScorePassages(ListwiseLogits(judge)).one(row)) == plain
+    blend = Blend([QueryLikelihood(judge)])
+    assert list(ScorePassages(blend).one(row)) == [*plain, "teacher_scores"]
     writing: list[Teacher] = [Listwise(judge), Blend([Listwise(judge)])]
     for teacher in writing:
         assert list(ScorePassages(teacher).one(row)) == [*plain, "teacher_repairs"]

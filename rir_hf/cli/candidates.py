@@ -1,0 +1,84 @@
+"""`rir-hf candidates`: a corpus and queries without labels in, lists for a teacher to rank out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rir_hf.cli.options import HubOptions, IndexOptions, OptionalRetriever, RunOptions
+from rir_hf.cli.output import OutputOptions
+
+
+@dataclass
+class BothIndexes(IndexOptions):
+    """Indexes.
+
+    Args:
+        index: embedding (vectors), bm25 (words), or both, which are fused.
+    """
+
+    index: list[Literal["embedding", "bm25"]] = field(default_factory=lambda: ["embedding", "bm25"])
+
+
+@dataclass
+class Lists:
+    """Which passages are candidates.
+
+    Args:
+        size: passages per query.
+        top: how many of them are the best.
+        depth: the place down to which the others are drawn.
+        method: how several indexes are fused.
+        weights: of the indexes; none: 1 each.
+        exclude: column of ids that are never candidates.
+        seed: of the draw.
+    """
+
+    size: int = 16
+    top: int = 6
+    depth: int = 50
+    method: Literal["zscore", "rrf", "minmax"] = "zscore"
+    weights: list[float] | None = None
+    exclude: str | None = None
+    seed: int = 0
+
+
+def command(
+    retriever: OptionalRetriever,
+    indexes: BothIndexes,
+    lists: Lists,
+    output: OutputOptions,
+    running: RunOptions,
+    hub: HubOptions,
+    corpus: str,
+    queries: str,
+    split: str = "train",
+    batch_size: int = 512,
+) -> None:
+    """Find passages for each query that a teacher should rank; no labels are needed.
+
+    rir-hf candidates --corpus scifact --queries scifact --model BAAI/bge-base-en-v1.5
+        --output lists
+
+    `rir-hf score --rows lists --teacher ...` scores them, and `rir-hf train-retriever` distills a
+    retriever from them.
+
+    Args:
+        corpus: passages, with the columns id and text: a file, a folder, a Hub name, or a folder in
+            BEIR layout.
+        queries: rows with query_id and query, from the same; of a folder in BEIR layout those of
+            the split.
+        split: split of corpus and queries, where there are several.
+        batch_size: rows per batch.
+    """
+    from rir_hf import CandidateLists, load_corpus, load_queries, report
+    from rir_hf.cli.search import prepared, without_vectors
+
+    indexes.check(retriever)
+    output.check()
+    passages, asked = load_corpus(corpus, split), load_queries(queries, split)
+    passages, asked = prepared(passages, asked, retriever, running, indexes, batch_size)
+    step = CandidateLists(passages, index=indexes.names(), **vars(lists))
+    found = without_vectors(running.run(asked, step, batch_size))
+    output.save(found, lines="lists.jsonl", summary=report(found))
+    hub.push(found, "lists", corpus=passages)

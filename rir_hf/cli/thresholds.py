@@ -1,0 +1,61 @@
+"""`rir-hf thresholds`: labelled and scored rows in, the thresholds to relabel with out."""
+
+from __future__ import annotations
+
+import sys
+
+from rir_hf.cli.output import check_file, write_json
+
+
+def command(
+    rows: str,
+    split: str = "train",
+    qrels: str | None = None,
+    precision: float = 0.9,
+    max_false: float = 0.05,
+    thresholds: list[float] | None = None,
+    seed: int = 0,
+    json: str | None = None,
+) -> None:
+    """Fit the thresholds of `rir-hf relabel` on rows of which the relevant passages are known.
+
+    rir-hf thresholds --rows scored --qrels scifact
+
+    Args:
+        rows: scored rows: a file, a folder, a Hub name.
+        split: which split, of the rows and of the qrels, where there are several.
+        qrels: judgements of the negatives, a TREC or BEIR file or folder; none: one positive of
+            each row that has several is hidden among its negatives.
+        precision: share of the moved negatives that must be relevant.
+        max_false: share of false negatives among the kept ones to put up with.
+        thresholds: thresholds to choose from; none: where the false negatives lie.
+        seed: of the draws.
+        json: also write the result to this file.
+    """
+    from rir_hf import load_qrels, load_rows, recommend_relabelling
+
+    check_file(json, "--json")
+    found = recommend_relabelling(
+        load_rows(rows, split),
+        load_qrels(qrels, split) if qrels else None,
+        precision=precision,
+        max_false=max_false,
+        thresholds=thresholds,
+        seed=seed,
+    )
+    table = found["thresholds"].to_list()
+    for line in [dict(zip(table[0], table[0], strict=True)), *table]:
+        sys.stdout.write("  ".join(f"{_shown(value):>10}" for value in line.values()) + "\n")
+    if not found["move_is_met"]:
+        sys.stdout.write(f"above no threshold are {precision:.0%} of the negatives relevant\n")
+    if not found["drop_is_met"]:
+        sys.stdout.write(f"below every threshold more than {max_false:.0%} are relevant\n")
+    move, drop = ("null" if found[name] is None else found[name] for name in ("move", "drop"))
+    sys.stdout.write(f"--move {move} --drop {drop}\n")
+    write_json({**found, "thresholds": table}, json)
+
+
+def _shown(value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:.4g}"
