@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "a retriever or a run against judgements",
     "compare": "two runs, with a paired test",
     "report": "what a dataset holds, counted and drawn",
+    "audit": "near duplicates in a corpus, and queries that leak between splits",
     "push": "rows to the Hub, with a card",
     "pull": "rows from the Hub",
     "train-retriever": "a retriever, contrastive or distilled, with sentence-transformers",

@@ -1,1 +1,1 @@
-"""Rows from files, folders and the Hub, and what changes their number."""
+"""Rows from files, folders and the Hub, what changes their number, and what repeats in them."""

@@ -5,40 +5,24 @@ one split into another out, as columns to filter by and as a report.
 from __future__ import annotations
 
 import logging
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from typing import Any, TypeAlias
 
-import numpy as np
-import xxhash
 from datasets import Dataset, Value
-from datasets.utils import tqdm
 
 from rir_hf.core.columns import Batch, require_columns, require_dataset, without_indexes
-from rir_hf.mining.positives import as_id, read_positives
+from rir_hf.data.near import Sketches, check_threshold, first_of_each_group, plain
+from rir_hf.mining.positives import read_positives
 from rir_hf.reports.counts import as_table, codes_in
 from rir_hf.schema import DUPLICATE_OF, ID, LEAK, PASSAGE, POS, POS_IDS, QUERY, QUERY_ID, TEXT
 
 logger = logging.getLogger(__name__)
 
-_CHARACTERS = 5
-# Length of a shingle. Characters need no words, which Chinese does not mark, and compare short
-# queries too. Of SciFact's 242,700 pairs of a test and a training claim 52 share 0.8 of their
-# shingles or more, each a claim with a word or two changed; of three words it would be 6. No pair
-# of XQuAD's 1,190 questions does that is not worded alike but for a word. No two of SciFact's
-# abstracts share more than 0.4, and nearly all less than 0.1 (December 2026).
-
-_PERMUTATIONS = 128
-_SEED = 1
-_MISSED = 0.001
-_ESTIMATE_ERROR = 0.15
-# An estimate by 128 permutations has a standard deviation of 0.044 at most.
-
 _ROWS_AT_ONCE = 1000
 
 _KINDS = ("same_text", "near_text")
+_LEAKS = tuple(dict(LEAK.codes))
 
 Found: TypeAlias = "Sequence[tuple[str | None, str | None]]"
 """For each row a code and the id of what it repeats, or twice None."""
@@ -64,7 +48,7 @@ def near_duplicates(
     Args:
         ds: the rows, in their order: the first of a group is the one to keep.
         text: the column to compare.
-        id: column of the ids that stand in the new column; None: the row's number.
+        id: column of the ids that stand in the new column; None, as for a null: the row's number.
         output: name of the new column; one that is there is replaced.
         threshold: the similarity from which texts are nearly the same; None: the same texts alone,
             for which datasketch is not needed. Below 0.7 large corpora take long.
@@ -89,7 +73,7 @@ def near_duplicates(
         ['Cats purr.', 'Dogs bark.']
     """
     texts = _only_texts(ds, text, "near_duplicates")
-    _check_threshold(threshold)
+    check_threshold(threshold, "near_duplicates")
     if id is not None:
         require_columns(ds, [id], "near_duplicates")
     first = first_of_each_group(texts, text, threshold)
@@ -149,16 +133,24 @@ def leaks(
         >>> marked.filter(lambda row: row["leak"] is None)["query"][:]
         ['Do dogs dream?']
     """
-    texts = _only_texts(ds, query, "leaks")[query][:]
-    others = _only_texts(other, query, "leaks")[query][:]
-    _check_threshold(threshold)
+    texts = [plain(text) for text in _only_texts(ds, query, "leaks")[query]]
+    others = [plain(text) for text in _only_texts(other, query, "leaks")[query]]
+    check_threshold(threshold, "leaks")
+    first: dict[str, int] = {}
+    for row, text in enumerate(others):
+        first.setdefault(text, row)
+    first.pop("", None)
+    near = {}
+    if threshold is not None:
+        rest = dict.fromkeys(text for text in texts if text and text not in first)
+        near = _nearest([*rest], [*first], threshold)
     # The weakest first: what is stronger takes its place.
     found = {row: ("same_positive", hit) for row, hit in _same_positives(ds, other).items()}
-    same = _same_texts(texts, others)
-    if threshold is not None:
-        near = _nearest_texts(texts, others, threshold, without=same)
-        found |= {row: ("near_query", hit) for row, hit in near.items()}
-    found |= {row: ("same_query", hit) for row, hit in same.items()}
+    for row, text in enumerate(texts):
+        if text in near:
+            found[row] = ("near_query", first[near[text]])
+        if text in first:
+            found[row] = ("same_query", first[text])
     names = _names_of(other, QUERY_ID.name)
     codes: list[str | None] = [None] * len(ds)
     hits: list[str | None] = [None] * len(ds)
@@ -245,6 +237,7 @@ def mark(
 
 def count_marked(marked: Mapping[str, Dataset], examples: int) -> dict[str, Any]:
     """What `audit` returns, of marked datasets."""
+    marked = {name: without_indexes(rows).with_format(None) for name, rows in marked.items()}
     counts: dict[str, Any] = {name: {"rows": len(rows)} for name, rows in marked.items()}
     shown = []
     if "corpus" in marked:
@@ -257,224 +250,23 @@ def count_marked(marked: Mapping[str, Dataset], examples: int) -> dict[str, Any]
         rows = marked[name]
         column = f"{LEAK.name}_{other}"
         found = [*zip(rows[column], rows[f"{column}_of"], strict=True)]
-        counts[name][f"in_{other}"] = _tally(found, [code for code, _ in LEAK.codes])
+        counts[name][f"in_{other}"] = _tally(found, _LEAKS)
         pair = (rows, marked[other])
         shown += _examples(f"{name} in {other}", found, pair, (QUERY_ID.name, QUERY.name), examples)
     return {**counts, "examples": shown}
 
 
-def first_of_each_group(ds: Dataset, text: str, threshold: float | None) -> np.ndarray:
-    """For each row the first one of its group, itself where it has no twin.
+def _nearest(texts: list[str], others: list[str], threshold: float) -> dict[str, str]:
+    """The nearest of the others, the first of equals, for each text that is near one.
 
-    Example:
-        >>> rows = Dataset.from_dict({"text": ["Cats purr.", "", "cats purr.", ""]})
-        >>> first_of_each_group(rows, "text", None).tolist()
-        [0, 1, 0, 3]
+    Both are different texts in their plain form, without an empty one and without one in common.
     """
-    keys = keys_of(ds[text])
-    _, firsts, group = np.unique(keys, return_index=True, return_inverse=True)
-    own = np.arange(len(keys))
-    first = np.where(keys == 0, own, firsts[group])
-    if threshold is None:
-        return first
-    distinct = np.flatnonzero((first == own) & (keys != 0))
-    sketches = Sketches(ds.select(distinct)[text], threshold, "near_duplicates")
-    near = own.copy()
-    near[distinct] = distinct[_first_near(sketches)]
-    return near[first]
-
-
-class Sketches:
-    """Texts by their MinHash signatures, and which of them are near each other.
-
-    A signature takes 512 bytes. (datasketch's own `MinHashLSH` takes 9,000 for each text with
-    enough bands to find what is at the threshold; by default it finds 40 % of that. Measured with
-    datasketch 2.0.0, December 2026.)
-
-    Args:
-        texts: all different, none empty.
-        threshold: the least Jaccard similarity.
-        who: what the progress bar is called.
-
-    Raises:
-        ImportError: datasketch is missing.
-
-    Example:
-        >>> sketches = Sketches(["cats purr", "dogs bark", "cats purr."], 0.8, "example")
-        >>> list(sketches.near_pairs(lambda row, others: others > 0))
-        [(0, 2, 0.8333333333333334)]
-    """
-
-    def __init__(self, texts: Sequence[str | None], threshold: float, who: str) -> None:
-        self.threshold = threshold
-        self.signatures = signatures_of(texts, who)
-        self._shingles = lru_cache(maxsize=4096)(lambda row: shingles_of(plain(texts[row])))
-
-    def near_pairs(
-        self, wanted: Callable[[int, np.ndarray], np.ndarray]
-    ) -> Iterator[tuple[int, int, float]]:
-        """Positions of two texts that are near, the first one first, and their similarity.
-
-        Args:
-            wanted: takes a position and an array of later ones, and says which pairs to look at. It
-                is asked again after each pair of another position.
-        """
-        width = band_width(self.threshold)
-        for start in range(0, _PERMUTATIONS - width + 1, width):
-            for bucket in _buckets(self.signatures[:, start : start + width]):
-                for place, row in enumerate(bucket.tolist()):
-                    others = bucket[place + 1 :]
-                    others = others[wanted(row, others)]
-                    for other in self._likely(row, others, start, width).tolist():
-                        similarity = jaccard(self._shingles(row), self._shingles(other))
-                        if similarity >= self.threshold:
-                            yield row, other, similarity
-
-    def _likely(self, row: int, others: np.ndarray, start: int, width: int) -> np.ndarray:
-        """Those of the others that may be near, and were not met in an earlier band."""
-        equal = self.signatures[others] == self.signatures[row]
-        earlier = equal[:, :start].reshape(len(others), start // width, width)
-        is_new = ~earlier.all(axis=2).any(axis=1)
-        return others[is_new & (equal.mean(axis=1) >= self.threshold - _ESTIMATE_ERROR)]
-
-
-def jaccard(one: set[str], other: set[str]) -> float:
-    """The share of all elements of two sets that is in both.
-
-    Example:
-        >>> jaccard({"a", "b"}, {"b", "c"})
-        0.3333333333333333
-    """
-    shared = len(one & other)
-    return shared / (len(one) + len(other) - shared)
-
-
-def plain(text: str | None) -> str:
-    r"""A text without what makes no difference: case, white space, and the ways to write a
-    character.
-
-    Example:
-        >>> plain("  Cats\n PURR. "), plain(None)
-        ('cats purr.', '')
-    """
-    return " ".join(unicodedata.normalize("NFKC", text or "").casefold().split())
-
-
-def shingles_of(text: str) -> set[str]:
-    """All runs of five characters; a shorter text is one itself.
-
-    Example:
-        >>> sorted(shingles_of("hamlet")), shingles_of("rex")
-        (['amlet', 'hamle'], {'rex'})
-    """
-    ends = range(max(1, len(text) - _CHARACTERS + 1))
-    return {text[start : start + _CHARACTERS] for start in ends}
-
-
-def keys_of(texts: Sequence[str | None]) -> np.ndarray:
-    """A number for each text, uint64: equal for the same texts, 0 for an empty one."""
-    plains = (plain(text).encode() for text in texts)
-    keys = (xxhash.xxh64_intdigest(text) if text else 0 for text in plains)
-    return np.fromiter(keys, np.uint64, len(texts))
-
-
-def signatures_of(texts: Sequence[str | None], who: str) -> np.ndarray:
-    """MinHash signatures, `(texts, 128)` uint32.
-
-    Raises:
-        ImportError: datasketch is missing.
-    """
-    try:
-        from datasketch import MinHash
-    except ImportError as error:
-        raise ImportError(
-            f'{who} finds near texts with datasketch: pip install "rir-hf[audit]". '
-            "threshold=None finds the same texts without it."
-        ) from error
-    signatures = np.empty((len(texts), _PERMUTATIONS), np.uint32)
-    shingles = (shingles_of(plain(text)) for text in tqdm(texts, desc=who, unit=" texts", delay=5))
-    sketches = MinHash.generator(
-        shingles, num_perm=_PERMUTATIONS, seed=_SEED, hashfunc=_hash_of_shingle
-    )
-    for row, sketch in enumerate(sketches):
-        signatures[row] = sketch.hashvalues
-    return signatures
-
-
-def _hash_of_shingle(shingle: str) -> int:
-    return xxhash.xxh32_intdigest(shingle.encode())
-
-
-def band_width(threshold: float) -> int:
-    """How many permutations a band has: as many as still overlook at most one in a thousand of the
-    pairs at the threshold.
-
-    Example:
-        >>> band_width(0.8), band_width(1.0)
-        (5, 128)
-    """
-    widths = range(_PERMUTATIONS, 1, -1)
-    missed = ((1 - threshold**width) ** (_PERMUTATIONS // width) for width in widths)
-    fitting = (width for width, chance in zip(widths, missed, strict=True) if chance <= _MISSED)
-    return next(fitting, 1)
-
-
-def _buckets(band: np.ndarray) -> Iterator[np.ndarray]:
-    """Positions, in order, of the rows that are equal to another, and with which."""
-    keys = np.fromiter(map(xxhash.xxh64_intdigest, np.ascontiguousarray(band)), np.uint64)
-    order = np.argsort(keys, kind="stable")
-    cuts = np.flatnonzero(np.diff(keys[order])) + 1
-    return (bucket for bucket in np.split(order, cuts) if len(bucket) > 1)
-
-
-def _first_near(sketches: Sketches) -> np.ndarray:
-    """For each text the first one that it is near to, directly or by way of others."""
-    parents = np.arange(len(sketches.signatures))
-    for row, other, _ in sketches.near_pairs(lambda row, others: parents[others] != parents[row]):
-        _join(parents, row, other)
-    while (parents[parents] != parents).any():
-        parents = parents[parents]
-    return parents
-
-
-def _join(parents: np.ndarray, one: int, other: int) -> None:
-    """Make one group of two; its root is the first of all."""
-    roots = sorted((_root(parents, one), _root(parents, other)))
-    parents[[one, other, roots[1]]] = roots[0]
-
-
-def _root(parents: np.ndarray, row: int) -> int:
-    while parents[row] != row:
-        row = int(parents[row])
-    return row
-
-
-def _same_texts(texts: list[str | None], others: list[str | None]) -> dict[int, int]:
-    """The first of the others with the same text, for each text that has one."""
-    first: dict[int, int] = {}
-    for row, key in enumerate(keys_of(others).tolist()):
-        first.setdefault(key, row)
-    first.pop(0, None)
-    keys = enumerate(keys_of(texts).tolist())
-    return {row: first[key] for row, key in keys if key in first}
-
-
-def _nearest_texts(
-    texts: list[str | None],
-    others: list[str | None],
-    threshold: float,
-    without: Mapping[int, int],
-) -> dict[int, int]:
-    """The nearest of the others, the first of equals, for each text that is near one."""
-    rows = [row for row, text in enumerate(texts) if plain(text) and row not in without]
-    known = [row for row, text in enumerate(others) if plain(text)]
-    both = [others[row] for row in known] + [texts[row] for row in rows]
-    sketches = Sketches(both, threshold, "leaks")
+    sketches = Sketches([*others, *texts], threshold, "leaks")
     best: dict[int, tuple[float, int]] = {}
-    between = sketches.near_pairs(lambda row, later: (row < len(known)) & (later >= len(known)))
+    between = sketches.near_pairs(lambda row, later: (row < len(others)) & (later >= len(others)))
     for other, own, similarity in between:
         best[own] = max(best.get(own, (0.0, 0)), (similarity, -other))
-    return {rows[own - len(known)]: known[-other] for own, (_, other) in best.items()}
+    return {texts[own - len(others)]: others[-other] for own, (_, other) in best.items()}
 
 
 def _same_positives(ds: Dataset, other: Dataset) -> dict[int, int]:
@@ -512,12 +304,12 @@ def _only_texts(ds: Dataset, column: str, who: str) -> Dataset:
     return without_indexes(ds).select_columns([column]).with_format(None)
 
 
-def _names_of(ds: Dataset, column: str | None) -> list[str | None]:
-    """The ids of the rows as texts; their numbers where there is no such column."""
+def _names_of(ds: Dataset, column: str | None) -> list[str]:
+    """The ids of the rows as texts; the number of a row without one."""
     if column not in ds.column_names:
         return [str(row) for row in range(len(ds))]
-    ids = without_indexes(ds).select_columns([column]).with_format(None)
-    return [as_id(value) for value in ids[column]]
+    ids = without_indexes(ds).select_columns([column]).with_format(None)[column]
+    return [str(row if value is None else value) for row, value in enumerate(ids)]
 
 
 def _with_texts(ds: Dataset, columns: Mapping[str, list[str | None]]) -> Dataset:
@@ -527,11 +319,6 @@ def _with_texts(ds: Dataset, columns: Mapping[str, list[str | None]]) -> Dataset
     for name, values in columns.items():
         ds = ds.add_column(name, values, feature=Value("string"))
     return ds
-
-
-def _check_threshold(threshold: float | None) -> None:
-    if threshold is not None and not 0 < threshold <= 1:
-        raise ValueError(f"threshold must lie above 0 and be at most 1, or None, got {threshold}.")
 
 
 def _kinds_of_duplicates(corpus: Dataset) -> Found:
@@ -573,10 +360,9 @@ def _examples(
     (ds, other), (id, text) = pair, columns
     names, others = _names_of(ds, id), _names_of(other, id)
     examples = []
-    for code in sorted({code for code, _ in found if code}):
-        rows = [row for row, (its, _) in enumerate(found) if its == code]
-        for row in rows[:number]:
-            of = found[row][1]
+    for code in (*_KINDS, *_LEAKS):
+        hits = [(row, str(of)) for row, (its, of) in enumerate(found) if its == code]
+        for row, of in hits[:number]:
             said = {"where": where, "code": code, "id": names[row], "text": ds[row][text]}
             examples.append({**said, "of": of, "of_text": other[others.index(of)][text]})
     return examples

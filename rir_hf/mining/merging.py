@@ -12,9 +12,28 @@ import numpy as np
 from rir_hf.evaluation.fusion import fused_scores
 from rir_hf.index.corpus import CorpusView
 from rir_hf.index.exact import Marks, Nearest, Pairs, nothing
-from rir_hf.mining.rules import Ceilings, Left, Pools, Row, count_skipped
+from rir_hf.mining.rules import Ceilings, Left, Pools, Row, count_skipped, leave_out
 
 FUSED_DEPTH = 100
+
+
+class Question(NamedTuple):
+    """What one index is asked for n queries.
+
+    view: the index.
+    queries: as `view.queries_in` reads them.
+    asks: `(n,)` bool; for the others it proposes nothing and forbids nothing.
+    known: the known positives, with its scores.
+    ceilings: what it allows.
+    min_score: as in `MineNegatives`.
+    """
+
+    view: CorpusView
+    queries: np.ndarray
+    asks: np.ndarray
+    known: Pairs
+    ceilings: Ceilings
+    min_score: float | None
 
 
 class Lane(NamedTuple):
@@ -22,8 +41,7 @@ class Lane(NamedTuple):
 
     found: the passages below its own ceilings, `(n, k)`.
     left: what the rules say of each; one above another index's ceiling is not allowed.
-    known: the known positives, with this index's scores.
-    ceilings: its own.
+    known, ceilings: as in `Question`.
     vetoed: `(n, k)` bool, what another index's ceiling leaves out.
     """
 
@@ -49,51 +67,38 @@ class Merged(NamedTuple):
         return Merged([self.lanes[at] for at in which], [self.places[at] for at in which])
 
 
-def found_by(
-    view: CorpusView,
-    queries: np.ndarray,
-    asks: np.ndarray,
-    k: int,
-    ceilings: np.ndarray,
-    marks: Marks | None,
-    eligible: np.ndarray,
-) -> Nearest:
-    """What an index finds below the ceilings for the queries that ask it, `(n, k)`.
+def lanes_of(
+    questions: Sequence[Question], rows: Sequence[Row], k: int, marks: Marks
+) -> list[Lane]:
+    """What each index proposes, k passages for each query at most.
 
     Args:
-        view: the index.
-        queries: as `view.queries_in` reads them, n.
-        asks: `(n,)` bool; nothing is found for the others.
-        k, ceilings, marks, eligible: as in `exact.nearest_below`.
+        questions: to each index.
+        rows: the queries and their positives.
+        k: how deep each is searched.
+        marks: whose rank in the first index is asked for.
     """
-    result = nothing(len(queries), k)
-    some = None if marks is None else Marks(marks.scores[asks], marks.positions[asks])
-    found = view.nearest_below(queries[asks], k, ceilings[asks], some, eligible)
-    for all_values, values in zip(result, found, strict=True):
-        all_values[asks] = values
-    return result
+    lanes = []
+    corpus = questions[0].view
+    for number, question in enumerate(questions):
+        found = _found(question, k, None if number else marks, corpus.first_of_each_text)
+        left = leave_out(found, corpus.text_keys[found.positions], rows, question.min_score)
+        vetoed = np.zeros(found.positions.shape, bool)
+        for other in questions:
+            if other is not question:
+                vetoed |= above_ceiling(other, found.positions, left.allowed)
+        left = left._replace(allowed=left.allowed & ~vetoed)
+        lanes.append(Lane(found, left, question.known, question.ceilings, vetoed))
+    return lanes
 
 
-def above_ceiling(
-    view: CorpusView,
-    queries: np.ndarray,
-    ceilings: np.ndarray,
-    positions: np.ndarray,
-    is_allowed: np.ndarray,
-) -> np.ndarray:
-    """Which of the allowed passages another index scores above its own ceiling, `(n, k)` bool.
-
-    Args:
-        view: that other index.
-        queries: what it is asked, n.
-        ceilings: `(n,)`, +inf for a query that does not ask it.
-        positions: `(n, k)`, the passages.
-        is_allowed: `(n, k)` bool.
-    """
-    rows, places = np.nonzero(is_allowed & np.isfinite(ceilings)[:, None])
-    scores = view.similarities(queries, rows, positions[rows, places])
+def above_ceiling(question: Question, positions: np.ndarray, is_allowed: np.ndarray) -> np.ndarray:
+    """Which of the allowed passages, `(n, k)`, an index scores above its own ceiling, bool."""
+    limits = np.where(question.asks, question.ceilings.scores, np.inf)
+    rows, places = np.nonzero(is_allowed & np.isfinite(limits)[:, None])
+    scores = question.view.similarities(question.queries, rows, positions[rows, places])
     is_above = np.zeros(positions.shape, bool)
-    is_above[rows, places] = scores > ceilings[rows]
+    is_above[rows, places] = scores > limits[rows]
     return is_above
 
 
@@ -192,6 +197,18 @@ def count_skipped_by(
         for rule, count in counts.items():
             total[rule] = total.get(rule, 0) + count
     return total
+
+
+def _found(question: Question, k: int, marks: Marks | None, eligible: np.ndarray) -> Nearest:
+    """What an index finds below its ceilings, `(n, k)`; nothing for queries that do not ask it."""
+    asks = question.asks
+    result = nothing(len(asks), k)
+    some = None if marks is None else Marks(marks.scores[asks], marks.positions[asks])
+    ceilings = question.ceilings.scores[asks]
+    found = question.view.nearest_below(question.queries[asks], k, ceilings, some, eligible)
+    for all_values, values in zip(result, found, strict=True):
+        all_values[asks] = values
+    return result
 
 
 def _lane_of_row(lane: Lane, row: int) -> Lane:

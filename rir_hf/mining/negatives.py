@@ -25,10 +25,10 @@ from rir_hf.index.search import columns_of, inputs_of, views_of
 from rir_hf.mining.merging import (
     FUSED_DEPTH,
     Lane,
-    above_ceiling,
+    Question,
     count_skipped_by,
-    found_by,
     have_enough,
+    lanes_of,
     merge,
     most_texts,
 )
@@ -41,7 +41,6 @@ from rir_hf.mining.rules import (
     ceilings_of,
     count_skipped,
     draw,
-    leave_out,
     limits_of,
     pick,
     pools_of,
@@ -316,11 +315,10 @@ class MineNegatives(Step):
         marks.
         """
         lane = self._lanes(asked, rows, self._depth(rows), marks)[0]
-        found, left, min_score = lane.found, lane.left, self._limits[0].min_score
+        found, left = lane.found, lane.left
         pools = pools_of(left, self.range_min, self._pool_size)
-        skipped = count_skipped(
-            found, left, pools, lane.known, lane.ceilings, self.range_min, min_score
-        )
+        limits = (lane.known, lane.ceilings, self.range_min, self._limits[0].min_score)
+        skipped = count_skipped(found, left, pools, *limits)
         chosen = []
         for number, row in enumerate(rows):
             places = np.flatnonzero(pools.taken[number])
@@ -377,38 +375,17 @@ class MineNegatives(Step):
     def _lanes(
         self, asked: list[np.ndarray], rows: list[Row], depth: int, marks: Marks
     ) -> list[Lane]:
-        """What each index proposes, `depth` passages, and what the rules say of them.
-
-        The first index is asked about every row; another about those whose query it can read, and
-        whose positive it gives a score.
-        """
-        views = list(zip(self.views, asked, self._limits, strict=True))
-        knowns, ceilings, asks = [], [], []
-        for view, queries, limits in views:
+        """What each index proposes, `depth` passages, and what the rules say of them."""
+        questions = []
+        for view, queries, limits in zip(self.views, asked, self._limits, strict=True):
             known = scored(view, queries, [row.positives.known for row in rows])
-            score = positive_scores(known, len(rows), self.ceiling)
-            knowns.append(known)
-            ceilings.append(ceilings_of(score, limits))
-            can_ask = view.are_usable(queries) & ((score > 0) | (view.reads is EMBEDDING))
-            asks.append(can_ask if len(views) > 1 else np.ones(len(rows), bool))
-        lanes = []
-        eligible = self.corpus.first_of_each_text
-        for number, (view, queries, limits) in enumerate(views):
-            of_mine = None if number else marks
-            limit = ceilings[number].scores
-            found = found_by(view, queries, asks[number], depth, limit, of_mine, eligible)
-            keys = self.corpus.text_keys[found.positions]
-            left = leave_out(found, keys, rows, limits.min_score)
-            vetoed = np.zeros(found.positions.shape, bool)
-            for other, (its_view, its_queries, _) in enumerate(views):
-                if other != number:
-                    its_limit = np.where(asks[other], ceilings[other].scores, np.inf)
-                    vetoed |= above_ceiling(
-                        its_view, its_queries, its_limit, found.positions, left.allowed
-                    )
-            left = left._replace(allowed=left.allowed & ~vetoed)
-            lanes.append(Lane(found, left, knowns[number], ceilings[number], vetoed))
-        return lanes
+            scores = positive_scores(known, len(rows), self.ceiling)
+            asks = np.ones(len(rows), bool)
+            if len(self.views) > 1:  # words that miss the positive have no say
+                asks = view.are_usable(queries) & ((scores > 0) | (view.reads is EMBEDDING))
+            ceilings = ceilings_of(scores, limits)
+            questions.append(Question(view, queries, asks, known, ceilings, limits.min_score))
+        return lanes_of(questions, rows, depth, marks)
 
     def _picked(self, size: int, row: Row) -> list[int]:
         """Which of the passages of a row's pool are its negatives."""

@@ -1,0 +1,99 @@
+"""`rir-hf audit`: a corpus and splits of queries in, what repeats and what leaks out, counted and
+marked.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+from rir_hf.cli.options import Rows
+from rir_hf.cli.output import OutputOptions, check_file, write_json
+
+
+def command(
+    corpus: str | None = None,
+    train: str | None = None,
+    dev: str | None = None,
+    test: str | None = None,
+    corpus_split: str = "train",
+    train_split: str = "train",
+    dev_split: str = "dev",
+    test_split: str = "test",
+    threshold: float | None = 0.8,
+    examples: int = 3,
+    output: str | None = None,
+    overwrite: bool = False,
+    json: str | None = None,
+) -> None:
+    """Find near duplicates in a corpus, and queries of one split that leak into another.
+
+    rir-hf audit --corpus scifact --train scifact --test scifact --output audited
+
+    With --output each dataset is written into a folder of its name, with the columns to filter by:
+    duplicate_of in the corpus; leak_test and leak_test_of in train, and so on.
+
+    Args:
+        corpus: passages, with the columns id and text (a title goes before the text): a file
+            (.jsonl, .json, .parquet, .csv, .tsv), a folder, a Hub name ("name" or "name:config"),
+            or a folder in BEIR layout.
+        train: queries, with their positives where they are known, from the same; of a folder in
+            BEIR layout those that are judged in the split.
+        dev: the same.
+        test: the same.
+        corpus_split: split of the corpus, where there are several.
+        train_split: split that --train is read from.
+        dev_split: split that --dev is read from.
+        test_split: split that --test is read from.
+        threshold: share of their runs of five characters from which texts are nearly the same;
+            null: only the same texts, case and white space aside.
+        examples: how many examples of each kind are shown.
+        output: folder for the marked datasets.
+        overwrite: replace those of an earlier audit.
+        json: also write counts and examples to this file.
+    """
+    from rir_hf import as_table, load_corpus
+    from rir_hf.data.audit import count_marked, mark
+
+    check_file(json, "--json")
+    sources = {"corpus": corpus, "train": train, "dev": dev, "test": test}
+    given = {name: source for name, source in sources.items() if source is not None}
+    folders = {}
+    if output is not None:
+        folders = {name: OutputOptions(str(Path(output) / name), overwrite) for name in given}
+    for folder in folders.values():
+        folder.check()
+    passages = None if corpus is None else load_corpus(given.pop("corpus"), corpus_split)
+    splits = {"train": train_split, "dev": dev_split, "test": test_split}
+    queries = {name: load_split(source, splits[name]) for name, source in given.items()}
+    marked = mark(passages, queries, threshold)
+    counts = count_marked(marked, examples)
+    write_json(counts, json)
+    shown = counts.pop("examples")
+    sys.stdout.write(as_table(counts) + "\n")
+    for example in shown:
+        sys.stdout.write(describe(example) + "\n")
+    for name, folder in folders.items():
+        folder.save(marked[name], lines="")
+
+
+def load_split(source: str, split: str) -> Rows:
+    """Queries with their positives; of files and Hub datasets without positives the queries."""
+    from rir_hf import load_pairs, load_queries
+
+    try:
+        return load_pairs(source, split)
+    except ValueError:
+        if (Path(source) / "queries.jsonl").exists():
+            raise  # its queries without judgements would be those of all splits
+        return load_queries(source, split)
+
+
+def describe(example: dict[str, str]) -> str:
+    """An example in three lines: what it is, the row, and what it repeats."""
+    lines = [f"{example['where']}: {example['code']}"]
+    for id, text in (("id", "text"), ("of", "of_text")):
+        said = textwrap.shorten(example[text] or "", 100, placeholder=" ...")
+        lines.append(f"  {example[id]}: {said}")
+    return "\n".join(lines)
