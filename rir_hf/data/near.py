@@ -19,7 +19,7 @@ _CHARACTERS = 5
 # of their runs of five characters, each a claim with a word or two changed; only 6 share as many
 # runs of three words. Of XQuAD's 1,190 questions 7 pairs do, 5 of them the same text. Unrelated
 # texts are far from that: of SciFact's abstracts no two share 0.4, and 99.6 % of pairs less than
-# 0.1 (December 2026).
+# 0.1 (November 2026).
 
 _PERMUTATIONS = 128
 _SEED = 1
@@ -33,7 +33,7 @@ class Sketches:
 
     A signature takes 512 bytes. (datasketch's own `MinHashLSH` takes 9,000 for each text with
     enough bands to find what is at the threshold; by default it finds 40 % of that. Measured with
-    datasketch 2.0.0, December 2026.)
+    datasketch 2.0.0, November 2026.)
 
     Args:
         texts: all different, none empty.

@@ -27,7 +27,7 @@ from rir_hf.core.step import Step
 from rir_hf.hub.calls import explaining, head_of, reason_of, trying
 from rir_hf.hub.card import Part, updated_card
 from rir_hf.hub.layout import CARD, belongs_to, beside, check_config, digest_of_rows, folder_of
-from rir_hf.index.attach import check_index, index_identity, save_index
+from rir_hf.index.attach import check_index, index_identity, save_index, vector_indexes
 from rir_hf.reports.counts import count_stages
 from rir_hf.reports.plots import plot_report
 
@@ -222,15 +222,17 @@ def _shards(rows: Dataset, split: str, max_shard_size: int | str) -> Iterator[tu
 def _write_index(
     config: str, splits: dict[str, Dataset], steps: list[dict[str, Any]], folder: Path
 ) -> dict[str, Any]:
-    """Write the index, if one is attached, and say what it is: for people and for `pull`."""
-    attached = [split for split, rows in splits.items() if rows.list_indexes()]
+    """Write the index of vectors, if one is attached, and say what it is: for people and for
+    `pull`. One of words stays here: `attach_lexical` makes it of the texts in a moment.
+    """
+    names = {split: vector_indexes(rows) for split, rows in splits.items()}
+    attached = [(split, name) for split, of_split in names.items() for name in of_split]
     if not attached:
         return {}
-    rows = splits[attached[0]]
-    if len(attached) > 1 or len(rows.list_indexes()) > 1:
-        names = {split: splits[split].list_indexes() for split in attached}
-        raise ValueError(f"A config can have one index, {config!r} has {names}.")
-    name = rows.list_indexes()[0]
+    if len(attached) > 1:
+        raise ValueError(f"A config can have one index of vectors, {config!r} has {names}.")
+    split, name = attached[0]
+    rows = splits[split]
     file = beside(config, f"{name}.faiss")
     check_index(rows.get_index(name).faiss_index, len(rows), f"The index {name!r}")
     save_index(rows, folder / file, name)
@@ -239,7 +241,7 @@ def _write_index(
     embedded = [step for step in steps if step.get("output") == name and "retriever" in step]
     if embedded:
         identity["retriever"] = embedded[-1]["retriever"]
-    return {"split": attached[0], "index": identity}
+    return {"split": split, "index": identity}
 
 
 def _write_plot(rows: Dataset, path: Path) -> bool:

@@ -148,7 +148,7 @@ def file_of(corpus: Dataset, name: str) -> IndexFile:
     Raises:
         ValueError: no such index, another metric than inner product, or not one vector per row.
     """
-    if name not in corpus.list_indexes():
+    if name not in vector_indexes(corpus):
         raise ValueError(
             f"The corpus has no index {name!r}, only {corpus.list_indexes()}. Attach it last, with "
             f"attach_index(corpus, {name!r}): map drops an attached index."
@@ -156,6 +156,12 @@ def file_of(corpus: Dataset, name: str) -> IndexFile:
     attached = corpus.get_index(name)
     check_index(attached.faiss_index, len(corpus), f"The index {name!r}")
     return getattr(attached, "file", None) or _stored(corpus, attached.faiss_index, name)
+
+
+def vector_indexes(corpus: Dataset) -> list[str]:
+    """The names of the attached FAISS indexes."""
+    names = corpus.list_indexes()
+    return [name for name in names if isinstance(corpus.get_index(name), FaissIndex)]
 
 
 def index_identity(corpus: Dataset, name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import rir_hf
 from rir_hf.cli import (
+    audit,
     candidates,
     compare,
     distill,
@@ -57,6 +58,7 @@ CALLS: list[tuple[Callable[..., Any], str, set[str] | None, set[str]]] = [
     (margin.command, "recommend_margin", {"mined"}, {"margins"}),
     (evaluate.command, "evaluate", {"per_query"}, set()),
     (compare.command, "compare", {"level", "resamples", "seed"}, set()),
+    (audit.command, "audit", set(), set()),
     (push.command, "push", None, {"private", "tags"}),
     (pull.command, "pull", {"repo_id", "streaming", "token"}, {"split"}),
 ]

@@ -13,12 +13,12 @@ from datasets import Dataset, DatasetDict, Value
 from rir_hf import as_table, audit, leaks, near_duplicates
 
 HAMLET = "Hamlet is a tragedy that William Shakespeare wrote around the year 1600."
-SHORTER = "Hamlet is a tragedy that William Shakespeare wrote around 1600."
+SHORTER = "Hamlet is a tragedy that William Shakespeare wrote around year 1600."
 
 
 @pytest.fixture
 def corpus() -> Dataset:
-    """A text, the same in capitals, another, nearly the first, the other again, three empty ones."""
+    """A text, it in capitals, another, nearly the first, the other again, three empty ones."""
     texts = [HAMLET, HAMLET.upper(), "Cats purr.", SHORTER, "Cats  purr.\n", "", None, "  "]
     return Dataset.from_dict({"id": list("abcdefgh"), "text": texts})
 

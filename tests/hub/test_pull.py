@@ -13,6 +13,7 @@ from rir_hf.hub.pull import pull
 from rir_hf.hub.push import push
 from rir_hf.index.attach import attach_index
 from rir_hf.index.embed import Embed
+from rir_hf.index.lexical import attach_lexical
 from rir_hf.mining.negatives import MineNegatives
 from rir_hf.running.run import run
 from tests.hub.conftest import REPO, files_of, rows_of
@@ -98,6 +99,14 @@ def test_what_is_not_there_is_named(hub: HubServer) -> None:
         pull(REPO, "two")
     with pytest.raises(FileNotFoundError, match="me/nothing is not on the Hub"):
         pull("me/nothing")
+
+
+def test_an_index_of_words_stays_here_and_is_made_again(hub: HubServer, corpus: Dataset) -> None:
+    both = attach_lexical(corpus)
+    push(both, REPO, "corpus")
+    again = pull(REPO, "corpus")
+    assert again.list_indexes() == ["embedding"]
+    assert attach_lexical(again).get_index("bm25").identity == both.get_index("bm25").identity
 
 
 def test_an_index_that_does_not_belong_to_the_rows_is_refused(
