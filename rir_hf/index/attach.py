@@ -150,8 +150,9 @@ def file_of(corpus: Dataset, name: str) -> IndexFile:
     """
     if name not in vector_indexes(corpus):
         raise ValueError(
-            f"The corpus has no index {name!r}, only {corpus.list_indexes()}. Attach it last, with "
-            f"attach_index(corpus, {name!r}): map drops an attached index."
+            f"The corpus has no index {name!r}, only {corpus.list_indexes()}. Attach it last, "
+            f"with attach_index(corpus, {name!r}), one of words with attach_lexical: map drops an "
+            "attached index."
         )
     attached = corpus.get_index(name)
     check_index(attached.faiss_index, len(corpus), f"The index {name!r}")

@@ -114,6 +114,8 @@ def test_a_setting_cannot_break_out_of_its_section(hub: HubServer) -> None:
 def test_each_kind_of_rows_shows_how_it_is_used(hub: HubServer) -> None:
     for columns, words in (
         (("pos", "neg", "pos_scores", "neg_scores"), "DistillKLDivLoss"),
+        (("passages", "passage_scores"), "DistillKLDivLoss"),
+        (("passages",), "ScorePassages(teacher)"),
         (("chosen", "rejected"), "train_dataset=to_trl(rows)"),
         (("hit_ids", "hit_scores"), "evaluate(rows, qrels)"),
         (("id", "text"), "attach_index(rows)"),
