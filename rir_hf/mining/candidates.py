@@ -57,7 +57,7 @@ class CandidateLists(Step):
         >>> from rir_hf.index.lexical import attach_lexical
         >>> texts = ["red fox", "red car", "old red barn door", "dog"]
         >>> corpus = Dataset.from_dict({"id": ["a", "b", "c", "d"], "text": texts})
-        >>> step = CandidateLists(attach_lexical(corpus), index="bm25", size=2, top=1)
+        >>> step = CandidateLists(attach_lexical(corpus), index="bm25", size=2, top=1, seed=1)
         >>> step.one({"query": "the red foxes"})
         {'passages': ['red fox', 'old red barn door'], 'passage_ids': ['a', 'c'], \
 'passages_note': None}

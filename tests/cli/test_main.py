@@ -65,7 +65,7 @@ def test_help_imports_nothing_heavy_and_the_list_of_commands_no_command() -> Non
     [
         ([], "name a command"),
         (["mien"], "Did you mean 'mine'"),
-        (["mine"], "required: corpus, pairs, model, output"),
+        (["mine"], "required: corpus, pairs, output"),
         (["mine", "--nothing", "1"], "--nothing"),
         (
             ["unnest", "--rows", "none.jsonl", "--columns", "{a: b}", "--output", "/dev/null/x"],

@@ -59,9 +59,9 @@ def test_columns_depend_on_the_teacher_alone() -> None:
     assert list(ScorePassages(ListwiseLogits(judge)).one(row)) == plain
     blend = Blend([QueryLikelihood(judge)])
     assert list(ScorePassages(blend).one(row)) == [*plain, "teacher_scores"]
-    writing: list[Teacher] = [Listwise(judge), Blend([Listwise(judge)])]
-    for teacher in writing:
-        assert list(ScorePassages(teacher).one(row)) == [*plain, "teacher_repairs"]
+    both = ["teacher_repairs", "teacher_scores"]
+    assert list(ScorePassages(Listwise(judge)).one(row)) == [*plain, "teacher_repairs"]
+    assert list(ScorePassages(Blend([Listwise(judge)])).one(row)) == [*plain, *both]
 
 
 def test_one_positive_may_be_a_text_and_a_row_may_have_no_negative() -> None:
