@@ -244,7 +244,9 @@ def _divided(settings: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     for name, value in settings.items():
         if _is_object(value):
             objects.append(_nested(name, value))
-        elif value is not None and value != {} and not _is_searched(value):
+        elif (
+            value is not None and value != {} and not (_is_searched(value) or _is_searched([value]))
+        ):
             plain.append(f"`{name}={_short(value)}`")
     return objects, plain
 

@@ -100,7 +100,7 @@ def attach_lexical(
         logger.info("Building a BM25 index of %r over %d passages.", text, len(corpus))
         built = _build(_texts_of(corpus, text), len(corpus), words, k1, b)
         _write(built, path, {"identity": identity, "texts": digest})
-    return with_index(corpus, name, WordIndex(str(path), identity, words))
+    return with_index(corpus, name, WordIndex(str(path), identity, words, k1, b))
 
 
 class Words(Configured):
@@ -163,14 +163,17 @@ class WordIndex(Configured, BaseIndex):
         path: its folder.
         identity: what the texts and settings are, the same wherever the folder lies.
         words: what makes words of a text.
+        k1, b: as in `attach_lexical`.
     """
 
     without_effect = ("path",)
 
-    def __init__(self, path: str, identity: str, words: Words) -> None:
+    def __init__(self, path: str, identity: str, words: Words, k1: float, b: float) -> None:
         self.path = path
         self.identity = identity
         self.words = words
+        self.k1 = k1
+        self.b = b
 
     def __len__(self) -> int:
         """The number of passages."""
@@ -206,16 +209,16 @@ class WordIndex(Configured, BaseIndex):
     def scores_of_texts(self, words: Sequence[int], texts: Sequence[str]) -> np.ndarray:
         """The BM25 scores of any texts, weighed by the corpus's statistics, `(texts,)` float64."""
         wanted = Counter(words)
-        stored, bm25 = self._index.scores, self._index
+        stored, vocabulary = self._index.scores, self._index.vocab_dict
         holders = np.diff(stored["indptr"])[[*wanted]]
         rarity = np.log1p((len(self) - holders + 0.5) / (holders + 0.5)) * [*wanted.values()]
         found = np.zeros(len(texts))
         for number, text in enumerate(texts):
             inside = self.words.of(text)
-            counts = Counter(bm25.vocab_dict.get(word, -1) for word in inside)
+            counts = Counter(vocabulary.get(word, -1) for word in inside)
             count = np.array([counts[word] for word in wanted], np.float64)
             length = len(inside) / self._about["words_per_passage"]
-            found[number] = rarity @ (count / (bm25.k1 * (1 - bm25.b + bm25.b * length) + count))
+            found[number] = rarity @ (count / (self.k1 * (1 - self.b + self.b * length) + count))
         return found
 
     @cached_property

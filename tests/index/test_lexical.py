@@ -17,7 +17,7 @@ from datasets import Dataset, load_from_disk
 from datasets.fingerprint import Hasher
 
 from rir_hf import Search, attach_lexical
-from rir_hf.index.lexical import WordIndex, digest_of_texts
+from rir_hf.index.lexical import WordIndex, Words, digest_of_texts
 
 VOCABULARY = ["fox", "foxes", "dog", "sleeps", "car", "red", "the", "and", "river", "bank", "blue"]
 
@@ -114,9 +114,7 @@ def test_a_damaged_index_is_built_anew(tmp_path: Path, damage: str) -> None:
 
 
 def test_an_index_that_went_away_is_a_clear_error(tmp_path: Path) -> None:
-    index = WordIndex(
-        str(tmp_path / "none"), "x", attach_lexical(corpus_of(["fox"])).get_index("bm25").words
-    )
+    index = WordIndex(str(tmp_path / "none"), "x", Words(), 1.2, 0.75)
     with pytest.raises(ValueError, match=r"none is gone or not complete.*attach_lexical"):
         index.search("fox")
 
