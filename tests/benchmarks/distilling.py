@@ -54,13 +54,13 @@ TEMPERATURE = 0.5
 VARIANTS: dict[str, dict[str, Any]] = {
     "8 candidates: the best 5, 3 drawn from the best 50": {},
     "4 candidates: the best 3, 1 drawn": {"size": 4, "top": 3},
-    "16 candidates: the best 8, 8 drawn": {"size": 16, "top": 8},
     "no draw: the best 8": {"top": 8},
-    "2 of the best, 6 drawn": {"top": 2},
-    "drawn from the best 100": {"depth": 100},
-    "teacher's temperature 0.25": {"temperature": 0.25},
     "teacher's temperature 1": {"temperature": 1.0},
     "a quarter replayed": {"replay": 0.25},
+    "teacher's temperature 0.25": {"temperature": 0.25},
+    "16 candidates: the best 8, 8 drawn": {"size": 16, "top": 8},
+    "2 of the best, 6 drawn": {"top": 2},
+    "drawn from the best 100": {"depth": 100},
 }
 
 

@@ -5,21 +5,29 @@
     python tests/benchmarks/signals.py --lexical                        # bm25s, memory and time
     python tests/benchmarks/signals.py --quick
 
-Whole collection, judged queries of the split `test` (SciFact) and `train` (XQuAD): nDCG@10,
-Recall@100, and the paired difference to the first signal with its 95 % interval. With
-`--likelihood N` the first N queries are also re-ranked at depth 20, by every blend with SmolLM2's
-query likelihood. The collections lie in the folder that RIR_HF_COLLECTIONS names, or in
-`../shared/data` beside the repository.
+Whole collection, judged queries of the split `test`: nDCG@10, Recall@100, and the paired difference
+to the first signal with its 95 % interval. With `--likelihood N` the first N queries are also
+re-ranked at depth 20, by every blend with SmolLM2's query likelihood. The collections lie in the
+folder that RIR_HF_COLLECTIONS names, or in `../shared/data` beside the repository.
 
-The label-free distillation whose results stand at the end of this docstring is a chain of commands:
+Measured on 2 cores without AVX-512 (nDCG@10; the tables stand in rir_hf/teaching/README.md too):
+SciFact: MiniLM 64.51, BM25 67.91, both by z-scores 73.04, by reciprocal ranks 71.32, by minmax
+73.01. XQuAD: 94.35, 96.72, 98.07, 97.05, 98.06.
 
-    rir-hf candidates --corpus scifact --queries scifact --model MINILM --size 12 --output lists
-    rir-hf score --rows lists --corpus scifact --teacher BLEND.yaml --output scored
+The blend of both distilled into MiniLM without labels and without a language model:
+
+    rir-hf candidates --corpus scifact --queries scifact --split train --model MINILM
+        --size 8 --top 5 --depth 50 --output lists
+    rir-hf score --rows lists --corpus scifact --output scored
+        --teacher '{Blend: {teachers: [LexicalTeacher, {RetrieverTeacher: {retriever: MINILM}}]}}'
     rir-hf train-retriever --rows scored --model MINILM --output tuned --rescale none
         --teacher_temperature 0.5 --epochs 2 --batch_size 8 --learning_rate 3e-5 --warmup_steps 20
-        --train_length 192 --dev scifact --dev_split test
+        --train_length 160 --dev scifact --dev_split test
+    rir-hf evaluate --data xquad-en --model tuned --run_file after.run
 
-RESULTS
+37 minutes of training. SciFact's test queries, looked at once: nDCG@10 64.51 to 68.85 (+4.34, 95 %
++2.35 to +6.40, p = 0.0002), R@100 92.50 to 92.67, RR@10 60.47 to 65.67. XQuAD 94.35 to
+95.30 (+0.94, +0.48 to +1.41, p = 0.0002).
 """
 
 from __future__ import annotations
@@ -155,7 +163,7 @@ def reranked(
     members = {
         "MiniLM": RetrieverTeacher(retriever, corpus),
         "BM25": LexicalTeacher(corpus),
-        "likelihood": QueryLikelihood(smollm2(), max_passage_tokens=256),
+        "likelihood": QueryLikelihood(smollm2(), max_passage_tokens=128),
     }
     scored, seconds = {}, {}
     for name, teacher in members.items():
