@@ -29,7 +29,7 @@ _MODULES = {
     "teaching.teacher": ("Teacher",),
     "teaching.pointwise": ("CrossEncoderTeacher", "QueryLikelihood", "YesNo"),
     "teaching.listwise": ("Listwise", "ListwiseLogits"),
-    "teaching.blend": ("Blend", "Similarities"),
+    "teaching.blend": ("Blend", "MemberScores", "Similarities"),
     "teaching.signals": ("LexicalTeacher", "RetrieverTeacher"),
     "teaching.weights": ("fit_blend",),
     "teaching.parsing": ("parse_ranking",),
@@ -115,7 +115,7 @@ if TYPE_CHECKING:
     from rir_hf.reports.plots import plot_report
     from rir_hf.running.retry import retry
     from rir_hf.running.run import run
-    from rir_hf.teaching.blend import Blend, Similarities
+    from rir_hf.teaching.blend import Blend, MemberScores, Similarities
     from rir_hf.teaching.listwise import Listwise, ListwiseLogits
     from rir_hf.teaching.margin import recommend_margin
     from rir_hf.teaching.parsing import parse_ranking
@@ -146,6 +146,7 @@ __all__ = [
     "LexicalTeacher",
     "Listwise",
     "ListwiseLogits",
+    "MemberScores",
     "MineNegatives",
     "OpenAIChat",
     "PreferencePairs",

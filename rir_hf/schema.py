@@ -65,6 +65,8 @@ def _shape_of(kind: pa.DataType) -> str:
         return "null" if inner == "null" else f"list of {inner}"
     if pa.types.is_null(kind):
         return "null"
+    if pa.types.is_struct(kind):
+        return "struct"
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return "text"
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)

@@ -76,6 +76,7 @@ def command(
 
     indexes.check(retriever)
     output.check()
+    CandidateLists(indexes.tiny_corpus(), index=indexes.names(), **vars(lists))
     passages, asked = load_corpus(corpus, split), load_queries(queries, split)
     passages, asked = prepared(passages, asked, retriever, running, indexes, batch_size)
     step = CandidateLists(passages, index=indexes.names(), **vars(lists))

@@ -17,6 +17,7 @@ COMMANDS = {
     "candidates": "passages for a teacher to rank, for queries without labels",
     "score": "a teacher's scores of positives and negatives",
     "distill": "the same into the train.jsonl of one dataset or many, with the seed's options",
+    "fit-blend": "weights of a blend of teachers, from judged rows",
     "relabel": "negatives above a positive, dropped or moved to the positives",
     "thresholds": "the thresholds to relabel with, fitted on labelled rows",
     "margin": "the margin to mine with, as a teacher sees it",
@@ -26,6 +27,7 @@ COMMANDS = {
     "unnest": "a row for each item of a list",
     "export": "rows in a trainer's own format",
     "evaluate": "a retriever or a run against judgements",
+    "fuse": "several runs as one",
     "compare": "two runs, with a paired test",
     "report": "what a dataset holds, counted and drawn",
     "audit": "near duplicates in a corpus, and queries that leak between splits",
@@ -157,6 +159,8 @@ def explain(error: BaseException) -> str:
 def _message_of(error: BaseException) -> str:
     """What an error says, or what it is where it says nothing or too little."""
     said = str(error).strip()
+    if isinstance(error, ImportError) and error.name == "faiss":
+        return 'FAISS is missing: pip install "rir-hf[cpu]", or "rir-hf[gpu]" where there is a GPU'
     if type(error).__name__ in ("ConnectError", "ConnectTimeout", "ConnectionError"):
         return f"no connection to the Hub or the server: {said}"
     if isinstance(error, KeyError) or not said:

@@ -61,17 +61,10 @@ class Rules:
 
     def check(self, indexes: IndexOptions, answer_weight: float) -> None:
         """Raise `ValueError` for options out of range, before the corpus is embedded."""
-        from datasets import Dataset
+        from rir_hf import MineNegatives
 
-        from rir_hf import MineNegatives, attach_index
-
-        # The step that checks them takes a corpus with its indexes: a tiny one does.
-        corpus = Dataset.from_dict({"id": ["a"], "text": ["word"], "embedding": [[1.0]]})
-        corpus = attach_index(corpus)
-        if "bm25" in indexes.index:
-            corpus = indexes.attach(corpus)
         options = {"index": indexes.names(), "answer_weight": answer_weight, **vars(self)}
-        MineNegatives(corpus, **options)
+        MineNegatives(indexes.tiny_corpus(), **options)
 
 
 def command(

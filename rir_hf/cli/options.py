@@ -79,7 +79,9 @@ class WordOptions:
         """The corpus with an index of its words, called bm25."""
         from rir_hf import attach_lexical
 
-        return attach_lexical(corpus, stemmer=self.stemmer, stopwords=self.stopwords)
+        stemmer = None if self.stemmer == "none" else self.stemmer
+        stopwords = None if self.stopwords == "none" else self.stopwords
+        return attach_lexical(corpus, stemmer=stemmer, stopwords=stopwords)
 
 
 @dataclass
@@ -97,6 +99,20 @@ class IndexOptions(WordOptions):
     def names(self) -> Any:
         """The indexes as the steps take them: one name, or several."""
         return self.index[0] if len(self.index) == 1 else list(self.index)
+
+    def tiny_corpus(self) -> Rows:
+        """A corpus of one passage with these indexes, for a step to check its options with."""
+        from datasets import Dataset
+
+        from rir_hf import attach_index
+
+        rows = {"id": ["a"], "text": ["word"], "embedding": [[1.0]]}
+        logging.disable(logging.INFO)  # what is built here is nobody's
+        try:
+            corpus = attach_index(Dataset.from_dict(rows))
+            return self.attach(corpus) if "bm25" in self.index else corpus
+        finally:
+            logging.disable(logging.NOTSET)
 
     def check(self, retriever: RetrieverOptions) -> None:
         """Raise `ValueError` where vectors are asked for without a retriever, or nothing is."""

@@ -52,13 +52,14 @@ def command(
         run_file: also write the run to this file, as TREC tools read it.
         batch_size: rows per batch.
     """
-    from rir_hf import load_corpus, load_queries, write_run
+    from rir_hf import Search, load_corpus, load_queries, write_run
 
     indexes.check(retriever)
     output.check()
     check_file(run_file, "--run_file")
+    fusing: dict[str, Any] = {"method": method, "weights": weights, "depth": depth}
+    Search(indexes.tiny_corpus(), index=indexes.names(), k=k, **fusing)
     passages, asked = load_corpus(corpus, split), load_queries(queries, split)
-    fusing = {"method": method, "weights": weights, "depth": depth}
     found = nearest(
         passages, asked, retriever, running, indexes, batch_size=batch_size, k=k, **fusing
     )

@@ -34,6 +34,7 @@ TEACHERS = (
     "CrossEncoderTeacher",
     "LexicalTeacher",
     "RetrieverTeacher",
+    "MemberScores",
     "Similarities",
     "Blend",
 )

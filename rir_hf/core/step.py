@@ -65,8 +65,8 @@ class Step(Configured, ABC):
         """Compute the added columns, each as long as the batch."""
 
     def outputs_for(self, columns: Collection[str]) -> tuple[Column, ...]:
-        """The columns added to a dataset with these columns; `outputs`, unless a step rewrites only
-        what is there.
+        """The columns added to a dataset with these columns, or with these `Features`; `outputs`,
+        unless a step rewrites only what is there.
         """
         return self.outputs
 

@@ -165,12 +165,13 @@ def load_queries(source: Source, split: str = "test") -> Dataset:
             `query_id`, `qid`, `_id` or `id`, the query `query`, `question`, `anchor`, `q` or
             `text`. All other columns stay.
         split: which split, where the source has several. Of a folder in BEIR layout with
-            `qrels/SPLIT.tsv` only the queries that are judged there: its one file of queries holds
-            those of all splits.
+            `qrels/SPLIT.tsv` only the queries that are judged there: its one file of queries,
+            `queries.jsonl`, holds those of all splits.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: no column for the query or its id.
+        ValueError: no column for the query or its id; a folder with judgements of other splits
+            alone.
 
     Example:
         >>> load_queries("scifact")[0]                                            # doctest: +SKIP
@@ -212,9 +213,15 @@ def load_qrels(source: Source, split: str = "test") -> dict[str, dict[str, float
 
 
 def _of_split(queries: Dataset, qrels: Path) -> Dataset:
-    """The queries that a file judges; all where there is no such file."""
-    if not qrels.exists():
+    """The queries that a file judges; all where the folder judges none."""
+    splits = sorted(file.stem for file in qrels.parent.glob("*.tsv"))
+    if not splits:
         return queries
+    if not qrels.exists():
+        raise ValueError(
+            f"{qrels.parents[1]} has no judgements for the split {qrels.stem!r}, only {splits}. "
+            "Name one of these, or the file queries.jsonl for all queries."
+        )
     judged = read_qrels(qrels)
     kept = [place for place, name in enumerate(queries[QUERY_ID.name]) if name in judged]
     return queries.select(kept)

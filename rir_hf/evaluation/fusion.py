@@ -181,6 +181,8 @@ def checked_weights(weights: Sequence[float] | None, number: int, what: str) -> 
     Raises:
         ValueError: another number of weights, one that is negative or no number, or none above 0.
     """
+    if isinstance(weights, (str, Mapping)):
+        raise ValueError(f"weights must be a list, one number per {what} in order, got {weights}.")
     given = [1.0] * number if weights is None else [float(weight) for weight in weights]
     if len(given) != number or not np.isfinite(given).all() or min(given) < 0 or not sum(given):
         raise ValueError(

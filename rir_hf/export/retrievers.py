@@ -342,7 +342,11 @@ def _prepared(rows: Dataset, query: str, *, scored: bool, who: str) -> Dataset:
     if POS.name not in rows.column_names and PASSAGE.name in rows.column_names:
         rows = rows.map(_listed, batched=True, desc=who)
     if NEG.name not in rows.column_names and PASSAGES.name in rows.column_names:
-        require_columns(rows, [PASSAGE_SCORES.name], who)
+        if PASSAGE_SCORES.name not in rows.column_names:
+            raise ValueError(
+                f"{who} needs the column {PASSAGE_SCORES.name!r} beside {PASSAGES.name!r}: map "
+                "ScorePassages first (rir-hf score)."
+            )
         rows = rows.map(_ranked, batched=True, remove_columns=_of_lists(rows), desc=who)
     scores = _SCORES if scored else ()
     _check_columns(rows, [query, POS.name, NEG.name, *scores], who)

@@ -7,11 +7,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +27,7 @@ from datasets.utils import tqdm
 
 from rir_hf.core.columns import Batch, check_at_least, require_dataset, with_index
 from rir_hf.core.configured import Configured
-from rir_hf.index.attach import arrow_columns
+from rir_hf.index.attach import arrow_columns, vector_indexes
 from rir_hf.index.corpus import CorpusView
 from rir_hf.index.exact import Marks, Nearest, nothing
 from rir_hf.index.files import index_path, remove_leftovers
@@ -38,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 _FILE_VERSION = 1
 _BLOCK = 8192
+_SAMPLE = 100
+_WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _ABOUT = "about.json"
 
 
@@ -91,6 +95,10 @@ def attach_lexical(
     if not 0 <= b <= 1:
         raise ValueError(f"b must be between 0 and 1, got {b}.")
     require_dataset(corpus, "attach_lexical")
+    if name in vector_indexes(corpus):
+        raise ValueError(
+            f"The corpus has an index of vectors {name!r}: give this one another name."
+        )
     _check_has_texts(corpus, text)
     words = Words(stemmer, stopwords, tokenizer)
     digest = digest_of_texts(corpus, text)
@@ -98,6 +106,7 @@ def attach_lexical(
     path = index_path(corpus, identity, ".bm25")
     if not _is_whole(path, identity):
         logger.info("Building a BM25 index of %r over %d passages.", text, len(corpus))
+        _warn_of_missing_spaces(corpus, text, words)
         built = _build(_texts_of(corpus, text), len(corpus), words, k1, b)
         _write(built, path, {"identity": identity, "texts": digest})
     return with_index(corpus, name, WordIndex(str(path), identity, words, k1, b))
@@ -147,11 +156,12 @@ class Words(Configured):
 
     @cached_property
     def _stems(self) -> _Stems:
-        tokenizer = _require_bm25s().tokenization.Tokenizer
+        stem = _stem_of(self.stemmer)
         try:
-            return _Stems(_stem_of(self.stemmer), tokenizer(stopwords=self.stopwords).stopwords)
+            stopwords = _require_bm25s().tokenization.Tokenizer(stopwords=self.stopwords).stopwords
         except ValueError as error:
             raise ValueError(f"stopwords={self.stopwords!r}: {error}") from None
+        return _Stems(stem, stopwords)
 
 
 class WordIndex(Configured, BaseIndex):
@@ -223,15 +233,16 @@ class WordIndex(Configured, BaseIndex):
 
     @cached_property
     def _about(self) -> dict[str, Any]:
-        return json.loads((Path(self.path) / _ABOUT).read_text(encoding="utf-8"))
-
-    @cached_property
-    def _index(self) -> bm25s.BM25:
         if not _is_whole(Path(self.path), self.identity):
             raise ValueError(
                 f"The BM25 index {self.path} is gone or not complete: attach it again with "
                 "attach_lexical."
             )
+        return json.loads((Path(self.path) / _ABOUT).read_text(encoding="utf-8"))
+
+    @cached_property
+    def _index(self) -> bm25s.BM25:
+        _ = self._about  # a look whether it is there
         return _require_bm25s().BM25.load(self.path, mmap=True, show_progress=False)
 
 
@@ -346,6 +357,17 @@ def digest_of_texts(corpus: Dataset, column: str) -> str:
         digest.update(np.diff(ends).tobytes())
         digest.update(memoryview(data or b"")[ends[0] : ends[-1]])
     return digest.hexdigest()
+
+
+def _warn_of_missing_spaces(corpus: Dataset, column: str, words: Words) -> None:
+    """Say so where the first passages are in a script whose words are not told apart by spaces."""
+    first = "".join(islice(_texts_of(corpus, column), _SAMPLE))
+    if words.tokenizer is None and 3 * len(_WITHOUT_SPACES.findall(first)) > len(first):
+        logger.warning(
+            "The texts in %r are not written with spaces, so whole sentences count as words: pass "
+            "attach_lexical(..., tokenizer=...), a function from a text to its words.",
+            column,
+        )
 
 
 class _Built(NamedTuple):

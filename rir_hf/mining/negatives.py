@@ -35,6 +35,7 @@ from rir_hf.mining.merging import (
 from rir_hf.mining.positives import KnownPositives, Positives, find_positives
 from rir_hf.mining.rules import (
     NOTHING_SKIPPED,
+    RELATIVE_MARGIN,
     Limits,
     Row,
     best_of,
@@ -94,7 +95,8 @@ class MineNegatives(Step):
       the first rank and `pos_rank < 20` means "among the first 20"; the size of the corpus where
       no positive is in it;
     - `neg_note`: why there are fewer negatives than asked, else null;
-    - `neg_skipped`: how many better-ranked passages each rule left out.
+    - `neg_skipped`: how many better-ranked passages each rule left out; of several indexes added
+      up.
 
     With another `output`, `"neg_answer"` say, the names begin with it instead
     (`neg_answer_pos_sims`, `neg_answer_pos_rank`).
@@ -129,7 +131,7 @@ class MineNegatives(Step):
         max_score: no negative more similar than this.
         min_score: no negative less similar than this; for rows that would otherwise be filled with
             easy ones. Margins and scores may be dicts by name of the index, whose similarities
-            differ in kind; an index that such a dict lacks has no limit of this sort.
+            differ in kind; an index that such a dict lacks has the default.
         range_min: leaves out the first so many of the passages that the other rules left.
         range_max: `"random"` and `"stratified"` draw from the passages before this place among
             those that the other rules left. None: from the best 100, or `num_negatives` if that is
@@ -187,7 +189,7 @@ class MineNegatives(Step):
         output: str = "neg",
         num_negatives: int = 15,
         ceiling: Literal["lowest", "mean", "highest"] = "lowest",
-        relative_margin: Limit = 0.05,
+        relative_margin: Limit = RELATIVE_MARGIN,
         absolute_margin: Limit = None,
         max_score: Limit = None,
         min_score: Limit = None,

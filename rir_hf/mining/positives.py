@@ -94,6 +94,8 @@ def read_positives(batch: Batch) -> tuple[Values, Values]:
         ids = [[as_id(value) for value in row] for row in rows]
     texts = [[None] * len(row) for row in ids or []] if texts is None else texts
     ids = [[None] * len(row) for row in texts] if ids is None else ids
+    texts = [row or [None] * len(other) for row, other in zip(texts, ids, strict=True)]
+    ids = [row or [None] * len(other) for row, other in zip(ids, texts, strict=True)]
     for row_texts, row_ids in zip(texts, ids, strict=True):
         if len(row_texts) != len(row_ids):
             raise ValueError(

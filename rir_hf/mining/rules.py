@@ -16,6 +16,7 @@ from rir_hf.index.exact import Marks, Nearest, Pairs
 from rir_hf.mining.positives import Positives
 from rir_hf.schema import SKIP_RULES, note
 
+RELATIVE_MARGIN = 0.05
 NOTHING_SKIPPED = dict.fromkeys(SKIP_RULES, 0)
 _AFTER_ALL = np.iinfo(np.int64).max
 
@@ -106,7 +107,8 @@ def ceiling_below(positives: np.ndarray, margin: float) -> np.ndarray:
 def limits_of(
     names: Sequence[str], **options: float | Mapping[str, float | None] | None
 ) -> list[Limits]:
-    """The limits of each index, from options that are one number for all or a dict by index.
+    """The limits of each index, from options that are one number for all or a dict by index, in
+    which an index that is missing has the default.
 
     Raises:
         ValueError: no number, a negative margin, or an index that is not there.
@@ -121,7 +123,8 @@ def limits_of(
             unknown = sorted(set(given) - set(names))[0]
             raise ValueError(f"{option} names the index {unknown!r}, but index={list(names)}.")
         for name, limits in zip(names, by_index, strict=True):
-            value = given.get(name) if isinstance(given, Mapping) else given
+            default = RELATIVE_MARGIN if option == "relative_margin" else None
+            value = given.get(name, default) if isinstance(given, Mapping) else given
             if value is not None and math.isnan(value):
                 raise ValueError(f"{option} must be a number, got {value}.")
             if value is not None and option.endswith("margin"):

@@ -205,7 +205,7 @@ def _run_on_stream(ds: IterableDataset, step: Step, batch_size: int) -> Iterable
     features = None
     if ds.features is not None:
         step.check(ds.features)
-        added = Features.from_arrow_schema(schema_of(step, list(ds.features)))
+        added = Features.from_arrow_schema(schema_of(step, ds.features))
         features = Features({**ds.features, **added})
     mapped = ds.map(step, batched=True, batch_size=batch_size, features=features)
     mapped.info.description = with_steps(ds.info, [*provenance(ds), record_step(step)]).description

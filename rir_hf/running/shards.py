@@ -47,7 +47,7 @@ class Job(NamedTuple):
             shard: which rows.
             rank: number of the worker, which picks its GPU.
         """
-        schema = schema_of(self.step, self.ds.column_names)
+        schema = schema_of(self.step, self.ds.features)
         rows = self.ds.select(range(shard.start, shard.end)).with_format("arrow")
         with (
             _complete(shard.path) as part,

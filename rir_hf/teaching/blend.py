@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
 from rir_hf.core.columns import check_choice
 from rir_hf.evaluation.fusion import checked_weights, scaled_by
-from rir_hf.schema import NEG_SIMS, POS_SIMS, Column, OneOf, note
+from rir_hf.schema import NEG_SIMS, POS_SIMS, TEACHER_SCORES, Column, OneOf, note
 from rir_hf.teaching.teacher import Row, Scored, Teacher, scores_of
 
 
@@ -21,7 +21,8 @@ class Blend(Teacher):
     ranks far better than either. A member that can search a corpus (`LexicalTeacher`,
     `RetrieverTeacher` with a corpus) is standardised over its own best 100 passages for the query,
     and a passage below them counts as the last of them; any other over the passages of the row. A
-    passage that a member knows nothing of counts as an average one there.
+    passage that a member knows nothing of counts as an average one there; where it knows none of
+    the row, it has failed.
 
     The column `teacher_scores` keeps what each member said, standardised: the scores are their
     weighted mean, so `fit_blend` finds other weights without asking anyone again.
@@ -101,10 +102,13 @@ class Blend(Teacher):
         samples = [None] * len(rows) if best is None else best
         made = []
         for found, sample in zip(scored, samples, strict=True):
-            scores = found.scores
-            if scores is not None:
-                scores = scaled_by(np.asarray(scores, np.float64), sample, self.normalize)
-            made.append(found._replace(scores=scores))
+            if found.scores is None:
+                made.append(found)
+            elif np.isnan(found.scores).all():
+                made.append(found._replace(scores=None, error=note("no_score", "every passage")))
+            else:
+                scores = np.asarray(found.scores, np.float64)
+                made.append(found._replace(scores=scaled_by(scores, sample, self.normalize)))
         return made
 
     def _together(self, members: tuple[Scored, ...]) -> Scored:
@@ -151,6 +155,45 @@ class Similarities(Teacher):
     def score(self, rows: Sequence[Row]) -> list[Scored]:
         """The similarities, NaN where there is none."""
         return [Scored(_similarities_of(row)) for row in rows]
+
+
+class MemberScores(Teacher):
+    """What the members of an earlier `Blend` said, weighed anew: nobody is asked again.
+
+    For the weights of `fit_blend`, over rows that have `teacher_scores`. A row without one of the
+    members fails.
+
+    Args:
+        weights: by name of the member, 0 or more.
+
+    Raises:
+        ValueError: no weight above 0, or one that is negative or no number.
+
+    Example:
+        >>> said = {"teacher_scores": {"A": [1.0, -1.0], "B": [-1.0, 1.0]}}
+        >>> row = Row("q", pos=["a"], neg=["b"], columns=said)
+        >>> MemberScores({"A": 3, "B": 1}).score([row])[0].scores
+        array([ 0.5, -0.5])
+    """
+
+    inputs = (TEACHER_SCORES,)
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        numbers = checked_weights([*weights.values()], len(weights), "member")
+        self.weights = dict(zip(weights, numbers, strict=True))
+
+    def score(self, rows: Sequence[Row]) -> list[Scored]:
+        """The weighted mean of what is there."""
+        return [self._scored(row) for row in rows]
+
+    def _scored(self, row: Row) -> Scored:
+        said = row.columns[TEACHER_SCORES.name] or {}
+        size = len(row.passages)
+        missing = [name for name in self.weights if len(said.get(name) or []) != size]
+        if missing:
+            return Scored(error=note("failed", f"{missing[0]} said nothing about {size} passages"))
+        weights = np.array([*self.weights.values()])
+        return Scored(weights @ np.array([said[name] for name in self.weights]) / weights.sum())
 
 
 def _similarities_of(row: Row) -> np.ndarray:

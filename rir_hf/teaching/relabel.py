@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
+from datasets import Features
 
 from rir_hf.core.columns import Batch, Typed
 from rir_hf.core.step import Step
@@ -106,9 +107,11 @@ class RelabelNegatives(Step):
         """Those of the aligned columns that are there, and `relabelled`; with `dry` that alone."""
         if self.dry:
             return (RELABELLED,)
-        return tuple(
-            column for column in self.outputs if column.name in columns or column is RELABELLED
-        )
+        made = [column for column in self.outputs if column.name in columns or column is RELABELLED]
+        if isinstance(columns, Features) and TEACHER_SCORES.name in columns:
+            kind = columns.arrow_schema.field(TEACHER_SCORES.name).type
+            made[made.index(TEACHER_SCORES)] = TEACHER_SCORES._replace(type=kind)
+        return tuple(made)
 
     def transform(self, batch: Batch) -> dict[str, Any]:
         """Rewrite the columns row by row."""

@@ -30,7 +30,10 @@ def fit_blend(
 
     Coordinate search: from equal weights on, one member's share of the whole is tried at 0, 0.1,
     ..., 1 while the others keep their proportions, until nothing gets better. What the weights are
-    worth is told by cross-validation: those fitted on the other folds, against equal weights.
+    worth is told by cross-validation: those fitted on the other folds, against equal weights. Fit
+    on `CandidateLists`, not on mined rows: there the positive lies above the negatives by the rules
+    of mining, and `Similarities` would get all the weight. `MemberScores(found["weights"])` scores
+    the same rows with the weights found.
 
     Args:
         scored: rows of `ScorePassages(Blend([...]))`, with `query_id`, `teacher_scores`, and

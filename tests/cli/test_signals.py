@@ -29,10 +29,18 @@ def test_words_are_searched_without_a_model_and_beside_one(
     found = load_from_disk(tmp_path / "both")
     assert all(len(row["hit_ids"]) == 5 for row in found)
     assert "embedding" not in found.column_names
+    runs = ["--runs", tmp_path / "words.run", tmp_path / "both", "--method", "rrf"]
+    rir_hf("fuse", *runs, "--run_file", tmp_path / "fused.run")
+    assert len(read_run(tmp_path / "fused.run")) == 40
     rir_hf("evaluate", "--data", collection, "--index", "bm25", "--json", tmp_path / "m.json")
     assert json.loads((tmp_path / "m.json").read_text())["nDCG@10"] > 0.5
     assert main(["search", *map(str, both), "--output", str(tmp_path / "none")]) == 2
     assert "--model is needed for --index embedding" in capsys.readouterr().err
+    wrong = [*fused, "--weights", "1", "--output", tmp_path / "none"]
+    assert main([str(argument) for argument in wrong]) == 2
+    said = capsys.readouterr().err
+    assert "weights must be 2 numbers" in said
+    assert "Embed" not in said
 
 
 def test_negatives_are_mined_from_both(collection: Path, minilm: str, tmp_path: Path) -> None:
@@ -47,7 +55,7 @@ def test_negatives_are_mined_from_both(collection: Path, minilm: str, tmp_path: 
 
 
 def test_a_retriever_is_distilled_without_labels(
-    collection: Path, minilm: str, tmp_path: Path
+    collection: Path, minilm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lists = ["--corpus", collection, "--queries", collection, "--split", "test"]
     rir_hf("candidates", *lists, "--model", minilm, "--size", 6, "--top", 2, "--depth", 20,
@@ -70,6 +78,21 @@ def test_a_retriever_is_distilled_without_labels(
     assert row["passage_scores"] == pytest.approx(blended, abs=1e-5)
     made = [step["step"] for step in provenance(scored)]
     assert made == ["Embed", "CandidateLists", "ScorePassages"]
+
+    fitting = ["fit-blend", "--rows", tmp_path / "scored", "--qrels", collection]
+    capsys.readouterr()
+    rir_hf(*fitting, "--split", "test", "--json", tmp_path / "weights.json")
+    fitted = json.loads((tmp_path / "weights.json").read_text())
+    weighed = capsys.readouterr().out.splitlines()[-1]
+    again = ["score", "--rows", tmp_path / "scored", "--teacher", weighed]
+    rir_hf(*again, "--output", tmp_path / "weighed")
+    first, second = fitted["weights"].values()
+    anew = [
+        first * words + second * other
+        for words, other in zip(*row["teacher_scores"].values(), strict=True)
+    ]
+    found = load_from_disk(tmp_path / "weighed")[0]["passage_scores"]
+    assert found == pytest.approx(anew, abs=1e-3)
 
     training = ["train-retriever", "--rows", tmp_path / "scored", "--model", minilm]
     rir_hf(*training, "--rescale", "none", "--teacher_temperature", 0.5, "--max_steps", 2,

@@ -51,7 +51,9 @@ def test_a_beir_folder_gives_corpus_judged_pairs_and_qrels(beir: Path) -> None:
         {"query_id": "q1", "query": "query q1", "pos_ids": ["p2", "p1"]}
     ]
     assert load_queries(beir)["query_id"][:] == ["q1", "q2"]  # those judged in the split
-    assert load_queries(beir, "unjudged")["query_id"][:] == ["q1", "q2", "q3"]
+    assert load_queries(beir / "queries.jsonl")["query_id"][:] == ["q1", "q2", "q3"]
+    with pytest.raises(ValueError, match=r"split 'train', only \['test'\].*queries.jsonl for all"):
+        load_queries(beir, "train")
     assert load_qrels(beir, "test") == {"q1": {"p2": 1, "p1": 2}, "q2": {"p1": 0}}
     with pytest.raises(ValueError, match=r"no judgements for the split 'train', only \['test'\]"):
         load_pairs(beir, "train")

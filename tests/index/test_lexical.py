@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,8 +17,9 @@ import Stemmer
 from datasets import Dataset, load_from_disk
 from datasets.fingerprint import Hasher
 
-from rir_hf import Search, attach_lexical
+from rir_hf import LexicalTeacher, Search, attach_index, attach_lexical
 from rir_hf.index.lexical import WordIndex, Words, digest_of_texts
+from rir_hf.teaching.teacher import Row
 
 VOCABULARY = ["fox", "foxes", "dog", "sleeps", "car", "red", "the", "and", "river", "bank", "blue"]
 
@@ -117,6 +119,10 @@ def test_an_index_that_went_away_is_a_clear_error(tmp_path: Path) -> None:
     index = WordIndex(str(tmp_path / "none"), "x", Words(), 1.2, 0.75)
     with pytest.raises(ValueError, match=r"none is gone or not complete.*attach_lexical"):
         index.search("fox")
+    corpus = attach_lexical(corpus_of(["a fox"]), k1=0.5)
+    shutil.rmtree(corpus.get_index("bm25").path)
+    with pytest.raises(ValueError, match="gone or not complete"):
+        LexicalTeacher(corpus).score([Row("fox", pos=["a fox"], neg=[])])
 
 
 def test_a_step_keeps_its_key_and_travels_after_use(corpus: Dataset) -> None:
@@ -143,6 +149,21 @@ def test_other_languages_and_a_tokenizer_of_one_s_own() -> None:
     assert plain.search("bm25", "the fox").indices == [1]
 
 
+def test_a_script_without_spaces_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    attach_lexical(corpus_of(["猫が好きです。", "天気がいい。"]))
+    assert "not written with spaces" in caplog.text
+    caplog.clear()
+    attach_lexical(corpus_of(["猫が好きです。", "天気がいい。"]), tokenizer=list)
+    attach_lexical(corpus_of(["Die Häuser", "der Hund"]))
+    assert not caplog.text
+
+
+def test_an_index_of_vectors_keeps_its_name() -> None:
+    rows = corpus_of(["fox"]).add_column("embedding", [[1.0]])
+    with pytest.raises(ValueError, match="has an index of vectors 'embedding'"):
+        attach_lexical(attach_index(rows), name="embedding")
+
+
 def test_empty_passages_and_queries_find_nothing_and_keep_their_place() -> None:
     corpus = attach_lexical(corpus_of([None, "red fox", ""]))
     rows = Dataset.from_dict({"query": ["fox", "", None, "the", "unheard"]})
@@ -156,7 +177,7 @@ def test_empty_passages_and_queries_find_nothing_and_keep_their_place() -> None:
         (["fox"], {"text": "body"}, "no column 'body'"),
         (["fox"], {"text": "id", "k1": -1}, "k1 must be at least 0, got -1"),
         (["fox"], {"b": 2}, "b must be between 0 and 1, got 2"),
-        (["fox"], {"stemmer": "klingon"}, "stemmer='klingon' is unknown: one of"),
+        (["fox"], {"stemmer": "klingon"}, "^stemmer='klingon' is unknown: one of"),
         (["fox"], {"stopwords": "klingon"}, "stopwords='klingon'"),
         (["fox"], {"tokenizer": "split"}, "tokenizer must be a function"),
         (["the", ""], {}, "has no words"),

@@ -24,6 +24,8 @@ def test_a_draw_repeats_no_text_and_ends_with_the_corpus() -> None:
 def test_limits_are_one_number_for_all_indexes_or_one_by_name() -> None:
     found = limits_of(["embedding", "bm25"], relative_margin=0.1, max_score={"bm25": 9.0})
     assert found == [Limits(0.1), Limits(0.1, max_score=9.0)]
+    by_name = limits_of(["embedding", "bm25"], relative_margin={"bm25": None}, min_score={})
+    assert by_name == [Limits(0.05), Limits(None)]
     with pytest.raises(ValueError, match="max_score names the index 'words'"):
         limits_of(["embedding"], max_score={"words": 1.0})
     with pytest.raises(ValueError, match="absolute_margin must be at least 0, got -1"):

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, List, Value
 
 from rir_hf import retry
 from rir_hf.models.llm import LLMError
 from rir_hf.schema import NEG_SIMS, POS_SIMS
-from rir_hf.teaching.blend import Blend, Similarities
+from rir_hf.teaching.blend import Blend, MemberScores, Similarities
 from rir_hf.teaching.listwise import Listwise
 from rir_hf.teaching.passages import ScorePassages
 from rir_hf.teaching.pointwise import QueryLikelihood, YesNo
@@ -100,6 +100,28 @@ def test_a_member_that_can_search_is_standardised_over_its_best_passages() -> No
     found = Blend([Searching(best)], normalize="minmax").score([row])[0].scores
     np.testing.assert_allclose(found, [1, 0.5, 0, 0])
     assert Blend([Searching([])]).score([row])[0].scores.tolist() == [0, 0, 0, 0]
+
+
+def test_a_member_that_knows_nothing_of_a_row_has_failed() -> None:
+    rows = with_similarities(rows_worth([[2, 1]]), [[None]], [[None]])
+    rows = rows.cast_column("pos_sims", List(Value("float32")))
+    rows = rows.cast_column("neg_sims", List(Value("float32")))
+    found = score(rows, Blend([Similarities(), QueryLikelihood(Judge())]))
+    assert found["teacher_error"][:] == ["member_failed: Similarities: no_score: every passage"]
+    assert scores_of_row(found[0]) == [1, -1]
+
+
+def test_what_members_said_is_weighed_anew_without_asking_them() -> None:
+    rows = with_similarities(rows_worth([[5, 9, 1]]), [[0.9]], [[0.5, 0.7]])
+    teachers = [QueryLikelihood(Judge()), Similarities()]
+    scored = score(rows, Blend(teachers))
+    weighed = score(scored, MemberScores({"QueryLikelihood": 3, "Similarities": 1}))
+    expected = score(rows, Blend(teachers, weights=[3, 1]))
+    assert scores_of_row(weighed[0]) == pytest.approx(scores_of_row(expected[0]), rel=1e-5)
+    lost = score(scored, MemberScores({"YesNo": 1}))
+    assert lost["teacher_error"][:] == ["failed: YesNo said nothing about 3 passages"]
+    with pytest.raises(ValueError, match="one at least above 0"):
+        MemberScores({"YesNo": 0})
 
 
 def test_members_of_one_class_are_numbered() -> None:

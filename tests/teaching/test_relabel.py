@@ -9,6 +9,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rir_hf import run
 from rir_hf.teaching.relabel import RelabelNegatives
 
 
@@ -177,8 +178,9 @@ def test_what_members_of_a_blend_said_follows_the_passages() -> None:
              "teacher_scores": {"One": None, "Two": None}},
         ]
     )  # fmt: skip
-    found = rows.map(RelabelNegatives(move=1.0, drop=0.0), batched=True)
-    assert found[0]["pos"] == ["a", "b"]
-    assert found[0]["neg"] == ["d"]
-    assert found[0]["teacher_scores"] == {"One": [0.0, 1.0, 3.0], "Two": None}
-    assert found[1]["teacher_scores"] == {"One": None, "Two": None}
+    step = RelabelNegatives(move=1.0, drop=0.0)
+    for found in (rows.map(step, batched=True), run(rows, step)):
+        assert found[0]["pos"] == ["a", "b"]
+        assert found[0]["neg"] == ["d"]
+        assert found[0]["teacher_scores"] == {"One": [0.0, 1.0, 3.0], "Two": None}
+        assert found[1]["teacher_scores"] == {"One": None, "Two": None}
