@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -155,7 +156,7 @@ class RetrieverTeacher(Teacher):
         if new:
             kept.update(zip(new, np.asarray(encode(new), np.float32), strict=True))
         vectors = {text: kept[text] for text in texts}
-        for text in list(kept)[: max(0, len(kept) - _KEPT)]:
+        for text in list(islice(kept, max(0, len(kept) - _KEPT))):  # the oldest
             del kept[text]
         return vectors
 
