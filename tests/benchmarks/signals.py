@@ -14,9 +14,9 @@ Measured on 2 cores without AVX-512 (nDCG@10; the tables stand in rir_hf/teachin
 SciFact: MiniLM 64.51, BM25 67.91, both by z-scores 73.04, by reciprocal ranks 71.32, by minmax
 73.01. XQuAD: 94.35, 96.72, 98.07, 97.05, 98.06.
 
---lexical, a million passages, on a busy machine: bm25s builds in 190 s with a peak RSS of 2.60 GB and
-answers 1,000 queries in 26.1 s; `attach_lexical` builds in 169 s with 1.74 GB, `Search` answers in 25.4
-s. With the index there already attaching takes 0.8 s, and the peak is 0.99 GB.
+--lexical, a million passages, on a busy machine: bm25s builds in 190 s with a peak RSS of 2.60 GB
+and answers 1,000 queries in 26.1 s; `attach_lexical` builds in 169 s with 1.74 GB, `Search` answers
+in 25.4 s. With the index there already attaching takes 0.8 s, and the peak is 0.99 GB.
 
 The blend of both distilled into MiniLM without labels and without a language model:
 
