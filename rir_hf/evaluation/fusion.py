@@ -118,23 +118,33 @@ def standardised(scores: np.ndarray, method: Fusion) -> np.ndarray:
     """
     if method == "rrf":
         return 1.0 / (_RRF_K + np.arange(1, len(scores) + 1))
-    return z_scores(scores) if method == "zscore" else min_max(scores)
+    return scaled_by(scores, None, method)
 
 
-def z_scores(values: np.ndarray) -> np.ndarray:
-    """Values less their mean, over their standard deviation; 0 where all are equal but for
-    rounding, and in place of a NaN.
+def z_scores(values: np.ndarray, sample: np.ndarray | None = None) -> np.ndarray:
+    """Values less the mean of a sample, by default of themselves, over its standard deviation; 0
+    where that is all equal but for rounding, and in place of a NaN.
 
     Example:
         >>> z_scores(np.array([1.0, 3.0, np.nan])).tolist()
         [-1.0, 1.0, 0.0]
     """
-    return _z_scores_by(values, values)
+    known = _known(values if sample is None else sample)
+    if not len(known) or known.std() <= _ROUNDING * np.abs(known).max():
+        return np.zeros(len(values))
+    return np.nan_to_num((values - known.mean()) / known.std())
 
 
-def min_max(values: np.ndarray) -> np.ndarray:
-    """Values brought to 0 to 1; 0 where all are equal."""
-    return _min_max_by(values, values)
+def min_max(values: np.ndarray, sample: np.ndarray | None = None) -> np.ndarray:
+    """Values brought to 0 to 1 by the least and greatest of a sample, by default of themselves; 0
+    where that is all equal but for rounding, and its average in place of a NaN.
+    """
+    known = _known(values if sample is None else sample)
+    if not len(known) or np.ptp(known) <= _ROUNDING * np.abs(known).max():
+        return np.zeros(len(values))
+    scaled = (values - known.min()) / np.ptp(known)
+    average = (known.mean() - known.min()) / np.ptp(known)
+    return np.where(np.isnan(scaled), average, scaled)
 
 
 def scaled_by(values: np.ndarray, sample: np.ndarray | None, method: Fusion) -> np.ndarray:
@@ -150,29 +160,13 @@ def scaled_by(values: np.ndarray, sample: np.ndarray | None, method: Fusion) -> 
         >>> scaled_by(np.array([5.0, 0.0, np.nan]), np.array([3.0, 1.0]), "zscore").tolist()
         [3.0, -1.0, 0.0]
     """
-    scale = _z_scores_by if method == "zscore" else _min_max_by
+    scale = z_scores if method == "zscore" else min_max
     if sample is None:
-        return scale(values, values)
+        return scale(values)
     if not len(sample):
         return np.zeros(len(values))
     sample = sample.astype(np.float64)
     return scale(np.where(values < sample.min(), sample.min(), values), sample)
-
-
-def _z_scores_by(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    known = sample[~np.isnan(sample)]
-    if not len(known) or known.std() <= _ROUNDING * np.abs(known).max():
-        return np.zeros(len(values))
-    return np.nan_to_num((values - known.mean()) / known.std())
-
-
-def _min_max_by(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    known = sample[~np.isnan(sample)]
-    if not len(known) or np.ptp(known) <= _ROUNDING * np.abs(known).max():
-        return np.zeros(len(values))
-    scaled = (values - known.min()) / np.ptp(known)
-    average = (known.mean() - known.min()) / np.ptp(known)
-    return np.where(np.isnan(scaled), average, scaled)
 
 
 def checked_weights(weights: Sequence[float] | None, number: int, what: str) -> list[float]:
@@ -190,3 +184,7 @@ def checked_weights(weights: Sequence[float] | None, number: int, what: str) -> 
             f"0, got {weights}."
         )
     return given
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    return values[~np.isnan(values)]

@@ -125,7 +125,7 @@ def to_sentence_transformers(
     if loss == "GISTEmbedLoss":
         num_negatives = _one_negative(num_negatives)
     shape, who = SHAPE_OF_LOSS[loss], f"to_sentence_transformers(loss={loss!r})"
-    scored = shape == SCORED_TUPLE or (shape == SCORED_LIST and _has_scores(rows))
+    scored = shape == SCORED_TUPLE or (shape == SCORED_LIST and has_scores(rows))
     rows = _prepared(rows, query, scored=scored, who=who)
     reasons = [why_unusable(row, query, scored) for row in rows]
     if shape in (TUPLE, SCORED_TUPLE):
@@ -193,7 +193,7 @@ def to_flagembedding(
     """
     check_rescale(rescale, temperature)
     check_choice("order", order, ("given", "teacher"))
-    scored = _has_scores(rows) if scores is None else scores
+    scored = has_scores(rows) if scores is None else scores
     if order == "teacher" and not scored:
         raise ValueError(
             'order="teacher" needs the scores: map ScorePassages first, or leave order="given".'
@@ -239,7 +239,7 @@ def to_tevatron(
         >>> to_tevatron(rows)[0]["negative_passages"]
         [{'docid': '2', 'title': '', 'text': 'b'}]
     """
-    scored = _has_scores(rows) if scores is None else scores
+    scored = has_scores(rows) if scores is None else scores
     file = None if path is None else check_path(path, lines_only=True)
     rows = _usable(rows, query, scored, "to_tevatron", why_ragged_ids)
     made = rows.map(
@@ -329,7 +329,8 @@ def from_flagembedding(path: str | os.PathLike[str]) -> Dataset:
     return rows
 
 
-def _has_scores(rows: Dataset) -> bool:
+def has_scores(rows: Dataset) -> bool:
+    """Whether rows have columns of a teacher's scores."""
     require_dataset(rows, "The export")
     names = set(rows.column_names)
     return set(_SCORES) <= names or PASSAGE_SCORES.name in names

@@ -211,7 +211,7 @@ def describe_step(step: Mapping[str, Any]) -> str:
     objects, plain = _divided(settings)
     words = " ".join([f"**{_short(step['step'])}**", *objects])
     words += f" ({', '.join(plain)})" if plain else ""
-    searched = [value for value in settings.values() if _is_searched(value)]
+    searched = [views for value in settings.values() if (views := _searched_in(value))]
     return words + "".join(_corpus_lines(views) for views in searched)
 
 
@@ -244,9 +244,7 @@ def _divided(settings: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     for name, value in settings.items():
         if _is_object(value):
             objects.append(_nested(name, value))
-        elif (
-            value is not None and value != {} and not (_is_searched(value) or _is_searched([value]))
-        ):
+        elif value is not None and value != {} and not _searched_in(value):
             plain.append(f"`{name}={_short(value)}`")
     return objects, plain
 
@@ -255,17 +253,15 @@ def _is_object(value: Any) -> bool:
     """Whether a setting is a recorded object, or a list of them."""
     if isinstance(value, list):
         return bool(value) and all(_is_object(item) for item in value)
-    return isinstance(value, Mapping) and "class" in value and not _is_searched([value])
+    return isinstance(value, Mapping) and "class" in value and not _searched_in(value)
 
 
-def _is_searched(value: Any) -> bool:
-    """Whether a setting is a list of the records of `CorpusView`s."""
+def _searched_in(value: Any) -> list[Mapping[str, Any]]:
+    """The records of `CorpusView`s that a setting is, one or a list; else an empty list."""
     parts = {"corpus", "kind", "search", "made_by"}
-    return (
-        isinstance(value, list)
-        and all(isinstance(view, Mapping) and parts <= set(view) for view in value)
-        and bool(value)
-    )
+    views = value if isinstance(value, list) else [value]
+    are_views = all(isinstance(view, Mapping) and parts <= set(view) for view in views)
+    return views if are_views else []
 
 
 def _short(value: Any) -> str:

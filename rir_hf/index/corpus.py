@@ -48,9 +48,9 @@ class CorpusView(Configured, ABC):
 
     def __init__(self, corpus: Dataset, id: str, text: str | None) -> None:
         require_dataset(corpus, "A search")
-        _check_is_text(corpus, id, ("string", "large_string", "int32", "int64"))
+        check_is_text(corpus, id, ("string", "large_string", "int32", "int64"))
         if text is not None:
-            _check_is_text(corpus, text, ("string", "large_string"))
+            check_is_text(corpus, text, ("string", "large_string"))
         self.corpus = without_indexes(corpus)
         self.id = id
         self.text = text
@@ -206,7 +206,8 @@ def _hashes(corpus: Dataset, column: str) -> np.ndarray:
     return hashes
 
 
-def _check_is_text(corpus: Dataset, column: str, kinds: tuple[str, ...]) -> None:
+def check_is_text(corpus: Dataset, column: str, kinds: tuple[str, ...]) -> None:
+    """Raise `ValueError` where a corpus lacks a column, or holds something else in it."""
     if column not in corpus.column_names:
         raise ValueError(f"The corpus has no column {column!r}, only {corpus.column_names}.")
     kind = getattr(corpus.features[column], "dtype", None)

@@ -28,7 +28,7 @@ from datasets.utils import tqdm
 from rir_hf.core.columns import Batch, check_at_least, require_dataset, with_index
 from rir_hf.core.configured import Configured
 from rir_hf.index.attach import arrow_columns, vector_indexes
-from rir_hf.index.corpus import CorpusView
+from rir_hf.index.corpus import CorpusView, check_is_text
 from rir_hf.index.exact import Marks, Nearest, nothing
 from rir_hf.index.files import index_path, remove_leftovers
 from rir_hf.schema import QUERY
@@ -99,7 +99,9 @@ def attach_lexical(
         raise ValueError(
             f"The corpus has an index of vectors {name!r}: give this one another name."
         )
-    _check_has_texts(corpus, text)
+    if len(corpus) == 0:
+        raise ValueError("The corpus is empty: there is nothing to index.")
+    check_is_text(corpus, text, ("string", "large_string"))
     words = Words(stemmer, stopwords, tokenizer)
     digest = digest_of_texts(corpus, text)
     identity = Hasher.hash([_FILE_VERSION, digest, words.key(), k1, b])
@@ -408,15 +410,6 @@ def _require_bm25s() -> Any:
     except ImportError:
         raise ImportError('An index of words needs bm25s: pip install "rir-hf[lexical]"') from None
     return bm25s
-
-
-def _check_has_texts(corpus: Dataset, text: str) -> None:
-    if text not in corpus.column_names:
-        raise ValueError(f"The corpus has no column {text!r}, only {corpus.column_names}.")
-    if getattr(corpus.features[text], "dtype", None) not in ("string", "large_string"):
-        raise ValueError(f"The column {text!r} must hold texts, found {corpus.features[text]}.")
-    if len(corpus) == 0:
-        raise ValueError("The corpus is empty: there is nothing to index.")
 
 
 def _texts_of(corpus: Dataset, column: str) -> Iterator[str]:

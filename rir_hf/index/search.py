@@ -98,23 +98,14 @@ class Search(Step):
 
     def transform(self, batch: Batch) -> dict[str, list[Any]]:
         """Return `{"hit_ids": lists of str, "hit_scores": lists of float}`."""
-        if len(self.views) == 1:
-            found = rankings_of(self.views[0], batch, self.columns[0], self.k)
-        else:
-            found = self._fused(batch)
+        found = found_together(
+            self.views, self.columns, batch, self.k, self.depth, self.method, self.weights
+        )
         passages = self.views[0]
         return {
             "hit_ids": passages.lists_of(passages.id, [positions for positions, _ in found]),
             "hit_scores": [scores.tolist() for _, scores in found],
         }
-
-    def _fused(self, batch: Batch) -> list[Ranking]:
-        columns = zip(self.views, self.columns, strict=True)
-        rankings = [rankings_of(view, batch, column, self.depth) for view, column in columns]
-        return [
-            fused_ranking(of_row, self.method, self.weights, self.k)
-            for of_row in zip(*rankings, strict=True)
-        ]
 
 
 def views_of(
@@ -166,6 +157,27 @@ def inputs_of(views: Sequence[CorpusView], columns: Sequence[str]) -> tuple[Colu
     """The columns that are read to ask some indexes."""
     pairs = zip(views, columns, strict=True)
     return tuple(dict.fromkeys(view.reads.named(column) for view, column in pairs))
+
+
+def found_together(
+    views: Sequence[CorpusView],
+    columns: Sequence[str],
+    batch: Batch,
+    k: int,
+    depth: int,
+    method: Fusion,
+    weights: Sequence[float],
+    eligible: np.ndarray | None = None,
+) -> list[Ranking]:
+    """The best k passages of each row: an index's own, or the first `depth` of several fused."""
+    if len(views) == 1:
+        return rankings_of(views[0], batch, columns[0], k, eligible)
+    rankings = [
+        rankings_of(view, batch, column, depth, eligible)
+        for view, column in zip(views, columns, strict=True)
+    ]
+    together = zip(*rankings, strict=True)
+    return [fused_ranking(of_row, method, weights, k) for of_row in together]
 
 
 def rankings_of(

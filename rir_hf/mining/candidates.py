@@ -14,7 +14,7 @@ from rir_hf.core.columns import Batch, check_at_least, check_choice
 from rir_hf.core.draws import generator_of
 from rir_hf.core.step import Step
 from rir_hf.evaluation.fusion import FUSIONS, Fusion, checked_weights
-from rir_hf.index.search import Ranking, columns_of, fused_ranking, inputs_of, rankings_of, views_of
+from rir_hf.index.search import columns_of, found_together, inputs_of, views_of
 from rir_hf.mining.positives import as_id
 from rir_hf.schema import PASSAGE_IDS, PASSAGES, PASSAGES_NOTE, POS_IDS, QUERY, Column, note
 
@@ -122,8 +122,11 @@ class CandidateLists(Step):
         texts = [text or "" for text in batch.texts(QUERY.name)]
         taboo = [hash(text) for text in texts]
         lost = self._excluded(batch)
+        deep = self.depth + max(map(len, lost), default=0) + 1  # enough when those are left out
+        eligible = corpus.first_of_each_text
+        asked = (self.views, self.columns, batch, deep, _FUSED, self.method, self.weights)
         taken, notes = [], []
-        for row, ranking in enumerate(self._rankings(batch, max(map(len, lost)))):
+        for row, ranking in enumerate(found_together(*asked, eligible)):
             keys = corpus.text_keys[ranking[0]]
             is_wrong = np.isin(ranking[0], lost[row]) | (keys == taboo[row])
             positions = ranking[0][~is_wrong][: self.depth]
@@ -135,23 +138,6 @@ class CandidateLists(Step):
             "passage_ids": corpus.lists_of(corpus.id, taken),
             "passages_note": notes,
         }
-
-    def _rankings(self, batch: Batch, spare: int) -> list[Ranking]:
-        """What is found for each row, each text once, deep enough to leave some out."""
-        depth = max(self.depth, _FUSED if len(self.views) > 1 else 0) + spare + 1
-        eligible = self.views[0].first_of_each_text
-        rankings = [
-            rankings_of(view, batch, column, depth, eligible)
-            for view, column in zip(self.views, self.columns, strict=True)
-        ]
-        if len(rankings) == 1:
-            return rankings[0]
-        return [
-            fused_ranking(
-                [_first(each, _FUSED) for each in of_row], self.method, self.weights, depth
-            )
-            for of_row in zip(*rankings, strict=True)
-        ]
 
     def _excluded(self, batch: Batch) -> list[np.ndarray]:
         """Positions of each row's ids that are to be left out."""
@@ -184,7 +170,3 @@ def why_few(number: int, size: int, found: int) -> str | None:
     if number >= size:
         return None
     return note("corpus_exhausted" if found else "no_query")
-
-
-def _first(ranking: Ranking, number: int) -> Ranking:
-    return ranking[0][:number], ranking[1][:number]

@@ -41,7 +41,7 @@ class Lane(NamedTuple):
 
     found: the passages below its own ceilings, `(n, k)`.
     left: what the rules say of each; one above another index's ceiling is not allowed.
-    known, ceilings: as in `Question`.
+    known, ceilings, min_score: as in `Question`.
     vetoed: `(n, k)` bool, what another index's ceiling leaves out.
     """
 
@@ -49,6 +49,7 @@ class Lane(NamedTuple):
     left: Left
     known: Pairs
     ceilings: Ceilings
+    min_score: float | None
     vetoed: np.ndarray
 
 
@@ -88,7 +89,8 @@ def lanes_of(
             if other is not question:
                 vetoed |= above_ceiling(other, found.positions, left.allowed)
         left = left._replace(allowed=left.allowed & ~vetoed)
-        lanes.append(Lane(found, left, question.known, question.ceilings, vetoed))
+        of_question = (question.known, question.ceilings, question.min_score)
+        lanes.append(Lane(found, left, *of_question, vetoed))
     return lanes
 
 
@@ -165,11 +167,7 @@ def by_scores(
 
 
 def count_skipped_by(
-    lanes: Sequence[Lane],
-    row: int,
-    merged: Merged,
-    is_full: bool,
-    min_scores: Sequence[float | None],
+    lanes: Sequence[Lane], row: int, merged: Merged, is_full: bool
 ) -> dict[str, int]:
     """How many passages each rule left out before the last one that was looked at, added up over
     the lanes.
@@ -179,10 +177,9 @@ def count_skipped_by(
         row: the query.
         merged: its ranking, as far as it was looked at.
         is_full: whether that is as far as it may go.
-        min_scores: of each index.
     """
     total: dict[str, int] = {}
-    for number, (lane, min_score) in enumerate(zip(lanes, min_scores, strict=True)):
+    for number, lane in enumerate(lanes):
         one = _lane_of_row(lane, row)
         width = one.left.allowed.shape[1]
         mine = [at for at, of in zip(merged.places, merged.lanes, strict=True) if of == number]
@@ -190,9 +187,8 @@ def count_skipped_by(
         is_taken[0, mine] = True
         end = max(mine, default=-1) + 1 if is_full else width
         pools = Pools(is_taken, np.arange(width)[None] < end, np.array([is_full and end > 0]))
-        counts = count_skipped(
-            one.found, one.left, pools, one.known, one.ceilings, range_min=0, min_score=min_score
-        )[0]
+        limits = (one.known, one.ceilings, 0, one.min_score)
+        counts = count_skipped(one.found, one.left, pools, *limits)[0]
         counts["other_index"] = int(one.vetoed[0, :end].sum())
         for rule, count in counts.items():
             total[rule] = total.get(rule, 0) + count
@@ -220,6 +216,7 @@ def _lane_of_row(lane: Lane, row: int) -> Lane:
         Left(*(values[some] for values in lane.left)),
         known._replace(rows=known.rows - row),
         Ceilings(lane.ceilings.scores[some], lane.ceilings.rules[some]),
+        lane.min_score,
         lane.vetoed[some],
     )
 

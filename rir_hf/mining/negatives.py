@@ -319,7 +319,7 @@ class MineNegatives(Step):
         lane = self._lanes(asked, rows, self._depth(rows), marks)[0]
         found, left = lane.found, lane.left
         pools = pools_of(left, self.range_min, self._pool_size)
-        limits = (lane.known, lane.ceilings, self.range_min, self._limits[0].min_score)
+        limits = (lane.known, lane.ceilings, self.range_min, lane.min_score)
         skipped = count_skipped(found, left, pools, *limits)
         chosen = []
         for number, row in enumerate(rows):
@@ -367,8 +367,7 @@ class MineNegatives(Step):
         chosen = np.array(at, np.int64)
         scores = scored(self.corpus, _one(query), [chosen]).scores
         is_full = len(merged.places) == end
-        min_scores = [limits.min_score for limits in self._limits]
-        skipped = count_skipped_by(lanes, place, merged, is_full, min_scores)
+        skipped = count_skipped_by(lanes, place, merged, is_full)
         skipped["range_min"] = in_range
         reason = self._why_short(len(chosen), lanes, place)
         names = [self.index[number] for number in taken.lanes]

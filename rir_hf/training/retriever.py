@@ -12,9 +12,9 @@ from datasets import Dataset
 
 from rir_hf.core.columns import check_at_least, check_choice, require_dataset
 from rir_hf.core.configured import require_place
-from rir_hf.export.retrievers import to_sentence_transformers
+from rir_hf.export.retrievers import has_scores, to_sentence_transformers
 from rir_hf.export.scores import Rescale
-from rir_hf.schema import NEG_SCORES, PASSAGE_SCORES, POS_SCORES, QUERY
+from rir_hf.schema import QUERY
 from rir_hf.training.losses import Loss
 
 if TYPE_CHECKING:
@@ -163,9 +163,7 @@ def output_folder(output: str | os.PathLike[str]) -> Path:
 
 
 def _usual_loss(rows: Dataset) -> str:
-    names = set(rows.column_names)
-    is_scored = {POS_SCORES.name, NEG_SCORES.name} <= names or PASSAGE_SCORES.name in names
-    return "DistillKLDivLoss" if is_scored else "MultipleNegativesRankingLoss"
+    return "DistillKLDivLoss" if has_scores(rows) else "MultipleNegativesRankingLoss"
 
 
 def _load(
