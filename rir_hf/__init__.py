@@ -32,6 +32,7 @@ _MODULES = {
     "teaching.blend": ("Blend", "MemberScores", "Similarities"),
     "teaching.signals": ("LexicalTeacher", "RetrieverTeacher"),
     "teaching.weights": ("fit_blend",),
+    "teaching.temperature": ("fit_temperature",),
     "teaching.parsing": ("parse_ranking",),
     "teaching.passages": ("ScorePassages",),
     "teaching.relabel": ("RelabelNegatives",),
@@ -66,10 +67,16 @@ _MODULES = {
     "running.retry": ("retry",),
     "training.retriever": ("train_retriever",),
     "training.generator": ("train_generator",),
+    "boosting.loop": ("Boosted", "boost"),
+    "boosting.page": ("write_page",),
+    "boosting.push_run": ("push_run",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 if TYPE_CHECKING:
+    from rir_hf.boosting.loop import Boosted, boost
+    from rir_hf.boosting.page import write_page
+    from rir_hf.boosting.push_run import push_run
     from rir_hf.core.configured import Configured
     from rir_hf.core.provenance import provenance
     from rir_hf.core.step import Step
@@ -124,6 +131,7 @@ if TYPE_CHECKING:
     from rir_hf.teaching.relabel import RelabelNegatives
     from rir_hf.teaching.signals import LexicalTeacher, RetrieverTeacher
     from rir_hf.teaching.teacher import Teacher
+    from rir_hf.teaching.temperature import fit_temperature
     from rir_hf.teaching.thresholds import recommend_relabelling
     from rir_hf.teaching.weights import fit_blend
     from rir_hf.training.generator import train_generator
@@ -133,6 +141,7 @@ __all__ = [
     "LLM",
     "VLLM",
     "Blend",
+    "Boosted",
     "CandidateLists",
     "ChatLLM",
     "CompletionLLM",
@@ -165,10 +174,12 @@ __all__ = [
     "attach_index",
     "attach_lexical",
     "audit",
+    "boost",
     "compare",
     "confidence_interval",
     "evaluate",
     "fit_blend",
+    "fit_temperature",
     "from_flagembedding",
     "fuse",
     "leaks",
@@ -184,6 +195,7 @@ __all__ = [
     "provenance",
     "pull",
     "push",
+    "push_run",
     "read_qrels",
     "read_run",
     "recommend_margin",
@@ -204,6 +216,7 @@ __all__ = [
     "train_retriever",
     "trl_lengths",
     "unnest",
+    "write_page",
     "write_qrels",
     "write_run",
 ]

@@ -41,11 +41,13 @@ class Column(NamedTuple):
     def fits(self, kind: pa.DataType) -> bool:
         """Whether a stored column of this Arrow type can be read as this one.
 
-        Ids may be numbers, and one positive may stand in place of a list of one.
+        Ids may be numbers, and one positive or one vector may stand in place of a list of one.
         """
         shapes = {_shape_of(self.type), "null"}
         if self.name in ("pos", "pos_ids"):
             shapes.add("text")
+        if "list of list of number" in shapes:
+            shapes.add("list of number")
         if self.name.endswith(("id", "ids")):
             shapes |= {shape.replace("text", "number") for shape in shapes}
         return _shape_of(kind) in shapes
@@ -109,6 +111,11 @@ POS = Column(
 )
 POS_IDS = Column("pos_ids", _TEXTS, "the positives' ids; null where the text is not in the corpus")
 ANSWER = Column("answer", pa.string(), "a hypothetical answer to the query")
+ANSWER_EMBEDDING = Column(
+    "answer_embedding",
+    pa.list_(_SCORES),
+    "the retriever's vectors of the hypothetical answers, or its vector of the one answer",
+)
 
 # Mined
 POS_SIMS = Column(

@@ -38,6 +38,8 @@ class Repository:
     """Commits as whole trees, and names for them."""
 
     private: bool = False
+    kind: str = "dataset"
+    """What it was made as; both kinds answer under the addresses of both."""
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -300,7 +302,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(409, {"error": "exists", "url": f"{self.hub.url}/datasets/{name}"})
             return
         private = asked.get("visibility") == "private" or bool(asked.get("private"))
-        repository = self.hub.repositories[name] = Repository(private)
+        repository = self.hub.repositories[name] = Repository(private, asked.get("type") or "model")
         repository.commit("main", {".gitattributes": b"*.parquet filter=lfs\n"})
         self.reply(200, {"url": f"{self.hub.url}/datasets/{name}", "name": name, "id": name})
 
@@ -371,11 +373,12 @@ class _Handler(BaseHTTPRequestHandler):
             elif line["key"] == "deletedFile":
                 del tree[value["path"]]
         oid = self.repository.commit(revision, tree)
+        prefix = "/datasets" if self.repository.kind == "dataset" else ""
         self.reply(
             200,
             {
                 "commitOid": oid,
-                "commitUrl": f"{self.hub.url}/datasets/{self.name}/commit/{oid}",
+                "commitUrl": f"{self.hub.url}{prefix}/{self.name}/commit/{oid}",
                 "success": True,
             },
         )

@@ -30,6 +30,8 @@ def command(
     run: str | None = None,
     measures: list[str] = ["nDCG@10", "R@100", "RR@10"],  # noqa: B006 - never changed
     k: int = 100,
+    answers: str | None = None,
+    answer_weight: float = 0.2,
     run_file: str | None = None,
     json: str | None = None,
     batch_size: int = 512,
@@ -39,6 +41,7 @@ def command(
     rir-hf evaluate --data scifact --model BAAI/bge-base-en-v1.5 --run_file before.run
     rir-hf evaluate --data scifact --run before.run
     rir-hf evaluate --data scifact --model BAAI/bge-base-en-v1.5 --index embedding bm25
+    rir-hf evaluate --data scifact --model BAAI/bge-base-en-v1.5 --answers answered
 
     Args:
         data: folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv).
@@ -49,21 +52,28 @@ def command(
         run: a TREC run file, or what `rir-hf search` wrote, in place of --model.
         measures: what is measured: nDCG@10, R@100, RR@10, P@5, AP@100 and the like.
         k: passages that are searched for each query.
+        answers: hypothetical answers that are searched with beside the queries' own vectors: rows
+            with query_id, _id or query, and answers or answer, as `rir-hf generate-answers` writes.
+        answer_weight: of the answers; the query has the rest of 1.
         run_file: write the run to this file, for --run and `rir-hf compare`.
         json: also write the measures to this file.
         batch_size: rows per batch.
     """
     if run is None:
         indexes.check(retriever)
-    elif retriever.model is not None:
-        raise ValueError("give either --model or --run")
+    elif retriever.model is not None or answers is not None:
+        raise ValueError("give either --run, or --model and what it searches with")
     judgements = qrels or data
     if judgements is None or (run is None and not data and not (corpus and queries)):
         raise ValueError("give --data, or all of --corpus, --queries and --qrels")
     from rir_hf import load_qrels, write_run
+    from rir_hf.cli.search import answering, check_search
     from rir_hf.evaluation.metrics import parse_measures
 
     parse_measures(measures)
+    options = {"k": k, **answering(answers, answer_weight)}
+    if run is None:
+        check_search(indexes, options)
     check_file(run_file, "--run_file")
     check_file(json, "--json")
     judged = load_qrels(judgements, split)
@@ -76,8 +86,9 @@ def command(
             retriever,
             running,
             indexes,
-            k=k,
+            answers,
             batch_size=batch_size,
+            **options,
         )
     else:
         found = load_run(run)
@@ -96,17 +107,20 @@ def searched(
     retriever: RetrieverOptions,
     running: RunOptions,
     indexes: IndexOptions,
+    answers: str | None = None,
     **options: Any,
 ) -> Rows:
     """The run of a retriever over the queries that have judgements."""
     from rir_hf import load_corpus, load_queries
-    from rir_hf.cli.search import nearest
+    from rir_hf.cli.search import nearest, with_answers
 
     asked = load_queries(queries, split)
     judged = [place for place, name in enumerate(asked["query_id"]) if name in qrels]
     if not judged:
         raise ValueError("no query has judgements: do queries and qrels belong together?")
     asked = asked.select(judged).flatten_indices()
+    if answers is not None:
+        asked = with_answers(asked, answers, split)
     return nearest(load_corpus(corpus, split), asked, retriever, running, indexes, **options)
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "boost": "the whole loop: a retriever and a generator made better, with the proof",
     "embed": "vectors of a corpus or of queries",
     "search": "the passages nearest to each query",
     "mine": "hard negatives for pairs of query and positive",
@@ -31,6 +32,7 @@ COMMANDS = {
     "compare": "two runs, with a paired test",
     "report": "what a dataset holds, counted and drawn",
     "audit": "near duplicates in a corpus, and queries that leak between splits",
+    "cache": "what shards, indexes and boost runs occupy, and which of it to delete",
     "push": "rows to the Hub, with a card",
     "pull": "rows from the Hub",
     "train-retriever": "a retriever, contrastive or distilled, with sentence-transformers",

@@ -24,8 +24,13 @@ def command(
 
     rir-hf push --rows mined --repo me/my-negatives --config_name mined --license cc-by-4.0
 
+    The folder of a run of boost is sent as a whole: its rows as configs, its page, and the models
+    it kept to me/scifact-retriever and me/scifact-generator.
+
+    rir-hf push --rows runs/scifact --repo me/scifact
+
     Args:
-        rows: a file, a folder, a Hub name.
+        rows: a file, a folder, a Hub name, a run of boost.
         repo: the repository, which is made where it is not there.
         config_name: name of the config in the repository.
         split: which split, where there are several.
@@ -38,7 +43,22 @@ def command(
         commit_message: of the commit.
     """
     from rir_hf import load_corpus, load_rows, push
+    from rir_hf.boosting.push_run import is_run, push_run
 
+    if is_run(rows):
+        given = {
+            "config_name": config_name != "default",
+            "split": split != "train",
+            "corpus": corpus,
+            "revision": revision,
+            "tags": tags,
+            "commit_message": commit_message,
+        }
+        if wrong := [name for name, is_given in given.items() if is_given]:
+            raise ValueError(f"{rows} is a run of boost, with which --{wrong[0]} does not go")
+        pushed = push_run(rows, repo, private=private or None, license=license, language=language)
+        logger.info("Pushed to %s: %s", repo, ", ".join(pushed))
+        return
     done = push(
         load_rows(rows, split),
         repo,

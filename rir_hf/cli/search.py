@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 from rir_hf.cli.options import (
@@ -14,6 +15,8 @@ from rir_hf.cli.options import (
     RunOptions,
 )
 from rir_hf.cli.output import OutputOptions, check_file
+
+logger = logging.getLogger(__name__)
 
 
 def command(
@@ -29,6 +32,8 @@ def command(
     method: Literal["zscore", "rrf", "minmax"] = "zscore",
     weights: list[float] | None = None,
     depth: int = 100,
+    answers: str | None = None,
+    answer_weight: float = 0.2,
     run_file: str | None = None,
     batch_size: int = 512,
 ) -> None:
@@ -37,6 +42,7 @@ def command(
     rir-hf search --corpus scifact --queries scifact --model BAAI/bge-base-en-v1.5 --output found
     rir-hf search --corpus scifact --queries scifact --index bm25 --output words
     rir-hf search ... --model BAAI/bge-base-en-v1.5 --index embedding bm25 --output both
+    rir-hf search ... --model BAAI/bge-base-en-v1.5 --answers answered --output found
 
     Args:
         corpus: passages, with the columns id and text: a file, a folder, a Hub name, or a folder in
@@ -49,24 +55,90 @@ def command(
             of scores brought to 0 to 1.
         weights: of the indexes; none: 1 each.
         depth: of each of several indexes the first so many passages are fused.
+        answers: hypothetical answers that are searched with beside the queries' own vectors: rows
+            with query_id, _id or query, and answers or answer, as `rir-hf generate-answers` writes.
+        answer_weight: of the answers; the query has the rest of 1.
         run_file: also write the run to this file, as TREC tools read it.
         batch_size: rows per batch.
     """
-    from rir_hf import Search, load_corpus, load_queries, write_run
+    from rir_hf import load_corpus, load_queries, write_run
 
     indexes.check(retriever)
     output.check()
     check_file(run_file, "--run_file")
-    fusing: dict[str, Any] = {"method": method, "weights": weights, "depth": depth}
-    Search(indexes.tiny_corpus(), index=indexes.names(), k=k, **fusing)
+    options: dict[str, Any] = {"k": k, "method": method, "weights": weights, "depth": depth}
+    options |= answering(answers, answer_weight)
+    check_search(indexes, options)
     passages, asked = load_corpus(corpus, split), load_queries(queries, split)
-    found = nearest(
-        passages, asked, retriever, running, indexes, batch_size=batch_size, k=k, **fusing
-    )
+    if answers is not None:
+        asked = with_answers(asked, answers, split)
+    found = nearest(passages, asked, retriever, running, indexes, batch_size=batch_size, **options)
     output.save(found, lines="hits.jsonl")
     if run_file is not None:
         write_run(found, run_file)
     hub.push(found, "run")
+
+
+def answering(answers: str | None, answer_weight: float) -> dict[str, Any]:
+    """The options of `Search` for answers."""
+    column = None if answers is None else "answer_embedding"
+    return {"answer": column, "answer_weight": answer_weight}
+
+
+def check_search(indexes: IndexOptions, options: dict[str, Any]) -> None:
+    """Raise `ValueError` for options that do not fit, before the corpus is embedded."""
+    from rir_hf import Search
+
+    if options["answer"] is not None and "embedding" not in indexes.index:
+        raise ValueError("--answers goes with --index embedding")
+    Search(indexes.tiny_corpus(), index=indexes.names(), **options)
+
+
+def with_answers(queries: Rows, source: str, split: str) -> Rows:
+    """The queries with the column `answers`, of the rows with the same `query_id`, or where the
+    rows have none with the same `query`.
+
+    Raises:
+        ValueError: a column is missing, or no query has an answer.
+    """
+    from datasets import List, Value
+
+    from rir_hf import load_rows
+
+    rows = load_rows(source, split)
+    column = named(rows, ("query_id", "_id", "query"), source)  # _id is BEIR's
+    written = answers_by(column, named(rows, ("answers", "answer"), source), rows)
+    key = "query" if column == "query" else "query_id"
+    answers = [list(written.get(query, {})) for query in queries[key]]
+    alone = answers.count([])
+    if answers and alone == len(answers):
+        raise ValueError(
+            f"--answers {source}: none of its rows has an answer to one of the queries, which are "
+            f"looked up by {column!r}; the first of the queries has {queries[0][key]!r}"
+        )
+    logger.info("%d of %d queries have no answer and are searched alone.", alone, len(answers))
+    others = queries.remove_columns([name for name in queries.column_names if name == "answers"])
+    return others.add_column("answers", answers, feature=List(Value("string")))
+
+
+def answers_by(key: str, column: str, rows: Rows) -> dict[str, dict[str, None]]:
+    """The distinct answers to each query, in order, those of all its rows."""
+    found: dict[str, dict[str, None]] = {}
+    for query, value in zip(rows[key], rows[column], strict=True):
+        texts = value if isinstance(value, list) else [value]
+        texts = [str(text) for text in texts if text is not None and str(text).strip()]
+        found.setdefault(str(query), {}).update(dict.fromkeys(texts))
+    return found
+
+
+def named(rows: Rows, names: tuple[str, ...], source: str) -> str:
+    """The first of these columns that is there."""
+    for name in names:
+        if name in rows.column_names:
+            return name
+    raise ValueError(
+        f"--answers {source} needs a column {' or '.join(names)}, it has {rows.column_names}"
+    )
 
 
 def nearest(
@@ -82,7 +154,10 @@ def nearest(
     """The queries with what `Search` finds for them with its options, without vectors."""
     from rir_hf import Search
 
-    corpus, queries = prepared(corpus, queries, retriever, running, indexes, batch_size)
+    has_answers = options.get("answer") is not None
+    corpus, queries = prepared(
+        corpus, queries, retriever, running, indexes, batch_size, answers=has_answers
+    )
     step = Search(corpus, index=indexes.names(), **options)
     return without_vectors(running.run(queries, step, batch_size))
 
@@ -94,20 +169,26 @@ def prepared(
     running: RunOptions,
     indexes: IndexOptions,
     batch_size: int,
+    *,
+    answers: bool = False,
 ) -> tuple[Rows, Rows]:
-    """The corpus with its indexes, and the queries as these are asked."""
+    """The corpus with its indexes, and the queries as these are asked, maybe with answers."""
     from rir_hf import Embed
 
     model = None
     if "embedding" in indexes.index:
         model = retriever.load()
         queries = running.run(queries, Embed(model, "query", role="query"), batch_size)
+        if answers:
+            embed = Embed(model, "answers", role="query", output="answer_embedding")
+            queries = running.run(queries, embed, batch_size)
     return indexed(corpus, model, running, indexes, batch_size=batch_size), queries
 
 
 def without_vectors(rows: Rows) -> Rows:
-    """The rows without the query's vector, where there is one."""
-    return rows.remove_columns([name for name in rows.column_names if name == "embedding"])
+    """The rows without the vectors of query and answers, where there are some."""
+    vectors = ("embedding", "answer_embedding")
+    return rows.remove_columns([name for name in rows.column_names if name in vectors])
 
 
 def indexed(

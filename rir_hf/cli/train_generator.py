@@ -32,6 +32,8 @@ class Training:
         max_length: tokens of prompt and answer together.
         gradient_checkpointing: less memory, a third more time.
         logging_steps: steps between two lines of metrics.
+        checkpoint_steps: steps between two checkpoints, from the last of which the same command
+            goes on after a kill; none: no checkpoint.
         seed: of LoRA's first weights and the order of the pairs.
     """
 
@@ -52,6 +54,7 @@ class Training:
     max_length: int = 1024
     gradient_checkpointing: bool = False
     logging_steps: int = 10
+    checkpoint_steps: int | None = None
     seed: int = 0
 
 

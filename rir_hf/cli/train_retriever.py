@@ -20,6 +20,8 @@ class Training:
         revision: branch, tag or commit of a Hub model.
         loss: a loss of sentence-transformers; none: DistillKLDivLoss where the rows have scores,
             else MultipleNegativesRankingLoss.
+        guide: model that tells CachedGISTEmbedLoss and GISTEmbedLoss the false negatives, Hub name
+            or folder.
         num_negatives: negatives per row; none: as many as most rows have.
         rescale: what is done to each row's scores before distillation.
         teacher_temperature: what the scores are divided by then.
@@ -34,11 +36,16 @@ class Training:
         train_length: tokens after which a text is cut in training; none: --max_length.
         query_prompt: text before each query; none: the one stored with the model.
         passage_prompt: text before each passage; none: the one stored with the model.
+        keep: how much of the starting weights is mixed into the trained ones at the end, 0 to below
+            1; more forgets less.
+        checkpoint_steps: steps between two checkpoints, from the last of which the same command
+            goes on after a kill; none: no checkpoint.
         seed: of the order of the rows.
     """
 
     revision: str | None = None
     loss: Loss | None = None
+    guide: str | None = None
     num_negatives: int | None = None
     rescale: Literal["none", "minmax", "zscore", "softmax"] = "zscore"
     teacher_temperature: float = 1.0
@@ -53,6 +60,8 @@ class Training:
     train_length: int | None = None
     query_prompt: str | None = None
     passage_prompt: str | None = None
+    keep: float = 0.0
+    checkpoint_steps: int | None = None
     seed: int = 0
 
 

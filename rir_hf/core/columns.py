@@ -81,6 +81,14 @@ class Batch:
                 )
         return values
 
+    def is_of_lists(self, name: str) -> bool:
+        """Whether a column holds lists: by its Arrow type, or where it has none by its values."""
+        self.require(name)
+        stored = self._stored(name)
+        if stored is not None:
+            return pa.types.is_list(stored.type) or pa.types.is_large_list(stored.type)
+        return any(isinstance(value, (list, tuple)) for value in self.values_of(name))
+
     def lists(self, name: str) -> list[list[Any]]:
         """The values of a column of lists, a null as an empty list; `ValueError` where one is no
         list.

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import xxhash
-from datasets import Dataset, DatasetDict, LargeList, List, load_dataset
+from datasets import Dataset, DatasetDict, LargeList, List, Value, load_dataset
 
 from rir_hf.core.columns import (
     check_at_least,
@@ -36,7 +36,15 @@ from rir_hf.export.shapes import (
     features_of,
     rows_of,
 )
-from rir_hf.export.usable import FLAG_EXTRAS, keep, why_incomplete, why_ragged_ids, why_unusable
+from rir_hf.export.usable import (
+    CONTRASTED,
+    FLAG_EXTRAS,
+    PAIRED,
+    keep,
+    why_incomplete,
+    why_ragged_ids,
+    why_unusable,
+)
 from rir_hf.schema import (
     NEG,
     NEG_IDS,
@@ -79,8 +87,9 @@ def to_sentence_transformers(
 
             - `triplet`, `TripletLoss`: `query, positive, negative`, a row for each negative;
             - `n-tuple`, `MultipleNegativesRankingLoss`, `CachedMultipleNegativesRankingLoss`,
-              `CachedGISTEmbedLoss`: `query, positive, negative_1, ..., negative_n`;
-            - `GISTEmbedLoss`: the same with one negative, since it takes no more;
+              `CachedGISTEmbedLoss`: `query, positive, negative_1, ..., negative_n`, or `query,
+              positive` of rows without a column `neg`;
+            - `GISTEmbedLoss`: the same with at most one negative, since it takes no more;
             - `DistillKLDivLoss`, `MarginMSELoss`: the same with `label`, the scores of the positive
               and of the negatives;
             - `labeled-pair`, `BinaryCrossEntropyLoss`, `ContrastiveLoss`, `CoSENTLoss`,
@@ -90,9 +99,8 @@ def to_sentence_transformers(
             - `LambdaLoss`, `ListNetLoss`, `ListMLELoss`, `PListMLELoss`, `RankNetLoss`,
               `ADRMSELoss`: the same with the scores, or with 1 and 0 where there are no columns of
               scores.
-        num_negatives: of the tuples; a row with fewer is left out. In other shapes: at most so
-            many.
-            Default: as many as most rows have, and in other shapes all.
+        num_negatives: of the tuples; a row with fewer is left out, and 0 gives pairs. In other
+            shapes: at most so many. Default: as many as most rows have, and in other shapes all.
         query: the query's column.
         rescale: of the scores of each row: `"none"`; `"minmax"`, to 0 to 1; `"zscore"`;
             `"softmax"`.
@@ -119,18 +127,22 @@ def to_sentence_transformers(
     """
     check_choice("loss", loss, sorted(SHAPE_OF_LOSS))
     check_rescale(rescale, temperature)
-    if num_negatives is not None:
-        check_at_least("num_negatives", num_negatives, 1)
-    file = None if path is None else check_path(path)
-    if loss == "GISTEmbedLoss":
-        num_negatives = _one_negative(num_negatives)
     shape, who = SHAPE_OF_LOSS[loss], f"to_sentence_transformers(loss={loss!r})"
+    if num_negatives is not None:
+        check_at_least("num_negatives", num_negatives, 0 if shape == TUPLE else 1)
+    file = None if path is None else check_path(path)
+    if shape == TUPLE and _has_no_negatives(rows):
+        rows, num_negatives = _with_empty_negatives(rows), 0
+    elif loss == "GISTEmbedLoss":
+        num_negatives = _one_negative(num_negatives)
     scored = shape == SCORED_TUPLE or (shape == SCORED_LIST and has_scores(rows))
     rows = _prepared(rows, query, scored=scored, who=who)
-    reasons = [why_unusable(row, query, scored) for row in rows]
+    reads = PAIRED if num_negatives == 0 else CONTRASTED
+    reasons = [why_unusable(row, query, scored, reads) for row in rows]
     if shape in (TUPLE, SCORED_TUPLE):
         lengths = [len(negatives or ()) for negatives in rows[NEG.name][:]]
-        num_negatives = num_negatives or _usual_length(lengths, reasons)
+        if num_negatives is None:
+            num_negatives = _usual_length(lengths, reasons)
         reasons = _with_too_few(reasons, lengths, num_negatives)
     rows = keep(rows, reasons, who)
     settings = {
@@ -413,13 +425,23 @@ def _ranked(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     return made
 
 
+def _has_no_negatives(rows: Dataset) -> bool:
+    require_dataset(rows, "The export")
+    return not {NEG.name, PASSAGES.name} & set(rows.column_names)
+
+
+def _with_empty_negatives(rows: Dataset) -> Dataset:
+    empty: list[list[str]] = [[]] * len(rows)
+    return without_indexes(rows).add_column(NEG.name, empty, feature=List(Value("string")))
+
+
 def _one_negative(num_negatives: int | None) -> int:
-    if num_negatives not in (None, 1):
+    if num_negatives not in (None, 0, 1):
         raise ValueError(
             f"GISTEmbedLoss takes one negative, got num_negatives={num_negatives}: use "
             "CachedGISTEmbedLoss."
         )
-    return 1
+    return 1 if num_negatives is None else num_negatives
 
 
 def _usual_length(lengths: Sequence[int], reasons: Sequence[str | None]) -> int:
@@ -456,7 +478,7 @@ def _reshaped(
     made: list[dict[str, Any]] = []
     for number, text in enumerate(batch[query]):
         row = {name: values[number] for name, values in batch.items()}
-        positives, negatives = row[POS.name], row[NEG.name]
+        positives, negatives = row[POS.name], row[NEG.name] or []
         if rescale is None:
             labels = [1.0] * len(positives) + [0.0] * len(negatives)
         else:

@@ -17,6 +17,10 @@ logger = logging.getLogger(__name__)
 FLAG_EXTRAS = (ANSWER.name, "neg_answer", "prompt", "type")
 """What FlagEmbedding reads besides texts and scores."""
 
+PAIRED = {POS.name: "positive"}
+CONTRASTED = {POS.name: "positive", NEG.name: "negative"}
+"""The lists of texts that a trainer reads, by column, and what one of their texts is called."""
+
 
 def keep(rows: Dataset, reasons: Sequence[str | None], who: str) -> Dataset:
     """The rows without a reason against them.
@@ -59,11 +63,13 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def why_unusable(row: Mapping[str, Any], query: str, scored: bool) -> str | None:
-    """Why no trainer can use the row; None where it can."""
+def why_unusable(
+    row: Mapping[str, Any], query: str, scored: bool, reads: Mapping[str, str] = CONTRASTED
+) -> str | None:
+    """Why no trainer can use the row; None where it can. `reads`: which lists of texts it reads."""
     if not is_text(row[query]):
         return "empty query"
-    for name, what in ((POS.name, "positive"), (NEG.name, "negative")):
+    for name, what in reads.items():
         if not row[name]:
             return f"no {what}"
         if not all(map(is_text, row[name])):

@@ -1,16 +1,20 @@
-"""The first step for a corpus, queries and hypothetical answers: the vectors of a text column."""
+"""The first step for a corpus, queries and hypothetical answers: the vectors of a text column, or
+of a column of lists of texts.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from datasets import Features
 
-from rir_hf.core.columns import Batch, check_choice
+from rir_hf.core.columns import Batch, Typed, check_choice
 from rir_hf.core.step import Step
 from rir_hf.models.retriever import Encoder, Role, as_encoder
-from rir_hf.schema import EMBEDDING, TEXT, Column
+from rir_hf.schema import ANSWER_EMBEDDING, EMBEDDING, TEXT, Column
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -24,16 +28,19 @@ class Embed(Step):
     passage never becomes a negative. Within a batch each distinct text is encoded once, from the
     longest to the shortest, so a large `batch_size` of the map (512, say) wastes little on padding.
 
+    Where a row holds a list of texts, the `answers` of `GenerateAnswers` say, it gets a list of as
+    many vectors, which `Search(..., answer=...)` takes; an empty or null list gives an empty one.
+
     Args:
         retriever: a `Retriever`, a model name or folder, a `SentenceTransformer`, or any object
             with `encode_queries` and `encode_corpus` (a FlagEmbedding model), or with
             `encode_query` and `encode_document`; see `as_encoder`.
-        column: the text column.
+        column: the column of texts, or of lists of texts.
         role: `"passage"` or `"query"`: which prompt, and which of the two encoding methods.
             Hypothetical answers are searched with, so their role here is `"query"`, in mining and
             for preferences alike. The original's scripts encode them as passages where they mine
             and as queries where they make preferences; `role="passage"` mines as they do.
-        output: name of the added column, a list of float32.
+        output: name of the added column, a list of float32; of lists of texts a list of those.
 
     Raises:
         TypeError: `retriever` is nothing that encodes texts.
@@ -49,6 +56,8 @@ class Embed(Step):
         >>> rows = Dataset.from_dict({"text": ["one", ""]})
         >>> rows.map(Embed(Lengths()), batched=True)["embedding"][:]
         [[3.0, 1.0], [0.0, 0.0]]
+        >>> Embed(Lengths(), "answers", role="query").one({"answers": ["a", "four"]})
+        {'embedding': [[1.0, 1.0], [4.0, 1.0]]}
         >>> retriever = Retriever("BAAI/bge-base-en-v1.5")                      # doctest: +SKIP
         >>> corpus = corpus.map(Embed(retriever), batched=True, batch_size=512)  # doctest: +SKIP
         >>> embed = Embed(retriever, "query", role="query")                      # doctest: +SKIP
@@ -82,9 +91,25 @@ class Embed(Step):
         """The vectors."""
         return (EMBEDDING.named(self.output),)
 
-    def transform(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Return `{output: (rows, d) float32}`."""
-        texts = batch.texts(self.column)
+    def outputs_for(self, columns: Collection[str]) -> tuple[Column, ...]:
+        """The vectors; of lists of texts, lists of them."""
+        of_lists = isinstance(columns, Features) and hasattr(columns.get(self.column), "feature")
+        return (ANSWER_EMBEDDING.named(self.output),) if of_lists else self.outputs
+
+    def check(self, features: Features) -> None:
+        """Raise `ValueError` where the column holds neither texts nor lists of texts."""
+        column = features.get(self.column)
+        inside = {self.column: column.feature} if hasattr(column, "feature") else {}
+        super().check(Features({**features, **inside}))
+
+    def transform(self, batch: Batch) -> dict[str, np.ndarray | Typed]:
+        """Return `{output: (rows, d) float32}`, or of lists of texts lists of vectors."""
+        if batch.is_of_lists(self.column):
+            return {self.output: self._vectors_of_lists(batch.lists(self.column))}
+        return {self.output: self._vectors(batch.texts(self.column))}
+
+    def _vectors(self, texts: list[str | None]) -> np.ndarray:
+        """A vector for each text, `(texts, d)` float32."""
         numbers, distinct = distinct_texts(texts)
         # One text at least, so that the dimension is known even where a whole batch is empty.
         encoder: Any = self.retriever
@@ -93,7 +118,21 @@ class Embed(Step):
         vectors = np.zeros((len(texts), found.shape[1]), np.float32)
         filled = numbers >= 0
         vectors[filled] = found[numbers[filled]]
-        return {self.output: vectors}
+        return vectors
+
+    def _vectors_of_lists(self, rows: list[list[Any]]) -> Typed:
+        """A list of vectors for each list of texts."""
+        texts = [text for row in rows for text in row]
+        wrong = [text for text in texts if text is not None and not isinstance(text, str)]
+        if wrong:
+            raise ValueError(
+                f"Embed: the column {self.column!r} must hold texts or lists of texts, found "
+                f"{type(wrong[0]).__name__} {wrong[0]!r:.60} in a list."
+            )
+        vectors = self._vectors(texts).tolist()
+        ends = np.cumsum([len(row) for row in rows]).tolist()
+        lists = [vectors[end - len(row) : end] for row, end in zip(rows, ends, strict=True)]
+        return Typed(lists, ANSWER_EMBEDDING.type)
 
 
 def distinct_texts(texts: list[str | None]) -> tuple[np.ndarray, list[str]]:

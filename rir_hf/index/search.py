@@ -14,8 +14,8 @@ from rir_hf.evaluation.fusion import FUSIONS, Fusion, checked_weights, fused_sco
 from rir_hf.index.corpus import CorpusView, shared
 from rir_hf.index.exact import Nearest, nearest_below
 from rir_hf.index.lexical import WordIndex, WordView
-from rir_hf.index.vectors import VectorView
-from rir_hf.schema import EMBEDDING, HIT_IDS, HIT_SCORES, QUERY, Column
+from rir_hf.index.vectors import VectorView, are_usable
+from rir_hf.schema import ANSWER_EMBEDDING, EMBEDDING, HIT_IDS, HIT_SCORES, QUERY, Column
 
 Ranking: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Positions and scores of the passages of one query, best first."""
@@ -28,6 +28,11 @@ class Search(Step):
     searched, and their rankings are fused. Equal scores stand in the order of the corpus. A row
     whose vector is missing, zero or not finite, or whose query has no word that the corpus knows,
     gets nothing from that index; words find only passages that have one of them.
+
+    With `answer` the vectors of hypothetical answers are searched with, beside the query's:
+    `(1 - w) * query + w * answer`, as Reinforced-IR does (arXiv 2502.11562). The sum is not brought
+    to unit length: for one query a scale does not change the ranking. So a score is the same sum of
+    the similarities.
 
     Args:
         corpus: dataset with an index attached (`attach_index`, `attach_lexical`), flat for exact
@@ -42,11 +47,17 @@ class Search(Step):
         method: how several indexes are fused; see `fuse`.
         weights: of the indexes, in their order. Default: 1 each.
         depth: of each of several indexes the first so many passages are fused.
+        answer: column of the answers' vectors, unit vectors of the query's retriever: one for each
+            row, or a list of several, whose mean is taken. An answer that is null, empty, zero or
+            not finite does not count, and a row without any is searched with its query alone. An
+            index of words is asked with the query alone. Default: no answers.
+        answer_weight: w, 0 to 1; 0.2 in the paper.
 
     Raises:
         TypeError: the corpus is not a dataset.
         ValueError: k or depth below 1, no such index or column, an index that does not belong to
-            the corpus, an option that does not fit; when mapped, vectors of another dimension.
+            the corpus, an option that does not fit, `answer` without an index of vectors; when
+            mapped, vectors of another dimension.
 
     Example:
         >>> from rir_hf.index.attach import attach_index
@@ -62,6 +73,10 @@ class Search(Step):
         ['b', 'c']
         >>> queries.map(Search(corpus, index=["embedding", "bm25"]), batched=True)[0]["hit_ids"]
         ['b', 'c', 'a']
+        >>> answered = queries.add_column("answer_embedding", [[[1.0, 0.0], [0.6, 0.8]]])
+        >>> search = Search(corpus, k=1, answer="answer_embedding", answer_weight=0.5)
+        >>> answered.map(search, batched=True)[0]["hit_ids"]
+        ['b']
     """
 
     def __init__(
@@ -75,21 +90,33 @@ class Search(Step):
         method: Fusion = "zscore",
         weights: Sequence[float] | None = None,
         depth: int = 100,
+        answer: str | None = None,
+        answer_weight: float = 0.2,
     ) -> None:
         check_at_least("k", k, 1)
         check_at_least("depth", depth, 1)
         check_choice("method", method, FUSIONS)
+        if not 0 <= answer_weight <= 1:
+            raise ValueError(f"answer_weight must be between 0 and 1, got {answer_weight}.")
         self.views = views_of(corpus, index, id, text=None)
         self.columns = columns_of(self.views, index, query)
         self.k = k
         self.method = method
         self.weights = checked_weights(weights, len(self.views), "index")
         self.depth = depth
+        self.answer = answer
+        self.answer_weight = answer_weight
+        if answer is not None and EMBEDDING not in [view.reads for view in self.views]:
+            raise ValueError(
+                f"answer={answer!r} mixes vectors, but index={index!r} searches words: name an "
+                "index of vectors, or no answer."
+            )
 
     @property
     def inputs(self) -> tuple[Column, ...]:
-        """The vectors, the words, or both."""
-        return inputs_of(self.views, self.columns)
+        """The vectors, the words, or both; and the answers' vectors."""
+        answers = () if self.answer is None else (ANSWER_EMBEDDING.named(self.answer),)
+        return (*inputs_of(self.views, self.columns), *answers)
 
     @property
     def outputs(self) -> tuple[Column, ...]:
@@ -98,14 +125,25 @@ class Search(Step):
 
     def transform(self, batch: Batch) -> dict[str, list[Any]]:
         """Return `{"hit_ids": lists of str, "hit_scores": lists of float}`."""
-        found = found_together(
-            self.views, self.columns, batch, self.k, self.depth, self.method, self.weights
-        )
+        asked = queries_in(self.views, self.columns, batch)
+        if self.answer is not None:
+            asked = self._with_answers(asked, batch, self.answer)
+        found = found_for(self.views, asked, self.k, self.depth, self.method, self.weights)
         passages = self.views[0]
         return {
             "hit_ids": passages.lists_of(passages.id, [positions for positions, _ in found]),
             "hit_scores": [scores.tolist() for _, scores in found],
         }
+
+    def _with_answers(self, asked: list[np.ndarray], batch: Batch, answer: str) -> list[np.ndarray]:
+        """What the indexes are asked with, the answers in that of the indexes of vectors."""
+        mixed = []
+        for view, queries in zip(self.views, asked, strict=True):
+            if view.reads is EMBEDDING:
+                answers = answers_in(batch, answer, queries.shape[1])
+                queries = with_answers(queries, answers, self.answer_weight)
+            mixed.append(queries)
+        return mixed
 
 
 def views_of(
@@ -159,6 +197,14 @@ def inputs_of(views: Sequence[CorpusView], columns: Sequence[str]) -> tuple[Colu
     return tuple(dict.fromkeys(view.reads.named(column) for view, column in pairs))
 
 
+def queries_in(
+    views: Sequence[CorpusView], columns: Sequence[str], batch: Batch
+) -> list[np.ndarray]:
+    """What each index is asked with, for the rows of a batch."""
+    pairs = zip(views, columns, strict=True)
+    return [view.queries_in(batch, column) for view, column in pairs]
+
+
 def found_together(
     views: Sequence[CorpusView],
     columns: Sequence[str],
@@ -169,22 +215,35 @@ def found_together(
     weights: Sequence[float],
     eligible: np.ndarray | None = None,
 ) -> list[Ranking]:
+    """The best k passages of each row, with what its columns ask; see `found_for`."""
+    asked = queries_in(views, columns, batch)
+    return found_for(views, asked, k, depth, method, weights, eligible)
+
+
+def found_for(
+    views: Sequence[CorpusView],
+    asked: Sequence[np.ndarray],
+    k: int,
+    depth: int,
+    method: Fusion,
+    weights: Sequence[float],
+    eligible: np.ndarray | None = None,
+) -> list[Ranking]:
     """The best k passages of each row: an index's own, or the first `depth` of several fused."""
     if len(views) == 1:
-        return rankings_of(views[0], batch, columns[0], k, eligible)
+        return rankings_of(views[0], asked[0], k, eligible)
     rankings = [
-        rankings_of(view, batch, column, depth, eligible)
-        for view, column in zip(views, columns, strict=True)
+        rankings_of(view, queries, depth, eligible)
+        for view, queries in zip(views, asked, strict=True)
     ]
     together = zip(*rankings, strict=True)
     return [fused_ranking(of_row, method, weights, k) for of_row in together]
 
 
 def rankings_of(
-    view: CorpusView, batch: Batch, column: str, k: int, eligible: np.ndarray | None = None
+    view: CorpusView, queries: np.ndarray, k: int, eligible: np.ndarray | None = None
 ) -> list[Ranking]:
-    """What an index finds for each row of a batch, among the passages that are eligible."""
-    queries = view.queries_in(batch, column)
+    """What an index finds for each query, among the passages that are eligible."""
     rankings: list[Ranking] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
     usable = np.flatnonzero(view.are_usable(queries))
     found = view.nearest_below(queries[usable], min(k, len(view)), eligible=eligible)
@@ -209,6 +268,47 @@ def fused_ranking(
     scores = np.array([*fused.values()], np.float32)
     order = np.lexsort((positions, -scores))[:k]
     return positions[order], scores[order]
+
+
+def answers_in(batch: Batch, column: str, dimension: int) -> np.ndarray:
+    """The mean of each row's answer vectors, `(rows, dimension)` float64; zeros where it has none
+    that is finite and not zero.
+
+    Raises:
+        ValueError: neither vectors nor lists of vectors, or another dimension.
+    """
+    rows = batch.lists(column)
+    if not any(hasattr(item, "__len__") for row in rows for item in row):  # a vector for each row
+        rows = [[row] if row else [] for row in rows]
+    owners = np.array([number for number, row in enumerate(rows) for _ in row], np.int64)
+    every = Batch({column: [vector for row in rows for vector in row]}, batch.who)
+    vectors = every.vectors(column, dimension)
+    usable = are_usable(vectors)
+    means = np.zeros((len(rows), dimension))
+    np.add.at(means, owners[usable], vectors[usable])
+    counts = np.bincount(owners[usable], minlength=len(rows))
+    return means / np.maximum(counts, 1)[:, None]
+
+
+def with_answers(queries: np.ndarray, answers: np.ndarray, weight: float) -> np.ndarray:
+    """The vectors to search with: `(1 - weight) * query + weight * answer`.
+
+    Args:
+        queries: `(n, d)`. One that is zero or not finite stays as it is.
+        answers: `(n, d)`. Beside one that is zero or not finite stands the query alone.
+        weight: of the answers.
+
+    Returns:
+        `(n, d)` float32, not of unit length: a scale does not change the ranking of one query.
+
+    Example:
+        >>> queries, answers = np.eye(2), np.array([[0.0, 1.0], [0.0, 0.0]])
+        >>> with_answers(queries, answers, 0.25).tolist()
+        [[0.75, 0.25], [0.0, 1.0]]
+    """
+    mixed = (1 - weight) * queries.astype(np.float64) + weight * answers
+    are_both = are_usable(queries) & are_usable(answers)
+    return np.where(are_both[:, None], mixed, queries).astype(np.float32)
 
 
 def _view_of(corpus: Dataset, name: str, id: str, text: str | None) -> CorpusView:

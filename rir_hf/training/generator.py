@@ -13,10 +13,13 @@ from rir_hf.core.columns import check_at_least, require_dataset
 from rir_hf.core.configured import require_place
 from rir_hf.export.generators import to_trl, trl_lengths
 from rir_hf.models.gguf import unpacked_gguf
-from rir_hf.training.retriever import output_folder, require_extra
+from rir_hf.training.checkpoints import checkpoint_settings, remove_checkpoints, train
+from rir_hf.training.retriever import among_processes_on_cpu, output_folder, require_extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_NOT_ASKED = ("pairs", "output", "merged_output", "logging_steps", "checkpoint_steps")
 
 
 def train_generator(
@@ -41,6 +44,7 @@ def train_generator(
     max_length: int = 1024,
     gradient_checkpointing: bool = False,
     logging_steps: int = 10,
+    checkpoint_steps: int | None = None,
     seed: int = 0,
 ) -> Path:
     """Tune a generator on preference pairs by DPO with LoRA.
@@ -74,6 +78,9 @@ def train_generator(
             prompt alone is so long are left out.
         gradient_checkpointing: less memory, a third more time.
         logging_steps: steps between two lines of metrics.
+        checkpoint_steps: write a checkpoint into `output` every so many steps. The same call after
+            a kill goes on from the last complete one, and ends with the same weights. Checkpoints
+            are removed when the training is done.
         seed: decides LoRA's first weights and the order of the pairs.
 
     Returns:
@@ -81,7 +88,8 @@ def train_generator(
 
     Raises:
         ImportError: the extra `train` is not installed.
-        ValueError: no pair, all prompts too long, or `merged_output` with `full`.
+        ValueError: no pair, all prompts too long, `merged_output` with `full`, or checkpoints of
+            another training in `output`.
         FileNotFoundError: `model` is a path at which nothing is.
         NotADirectoryError: an output is a file.
 
@@ -89,6 +97,7 @@ def train_generator(
         >>> train_generator(pairs, "Qwen/Qwen3-0.6B", "adapter")                  # doctest: +SKIP
         PosixPath('adapter')
     """
+    asked = {name: value for name, value in locals().items() if name not in _NOT_ASKED}
     require_extra("accelerate", "peft", "trl")
     require_dataset(pairs, "train_generator")
     check_at_least("batch_size", batch_size, 1)
@@ -117,6 +126,7 @@ def train_generator(
         precompute_ref_log_probs=not full and passes > 1,
         logging_steps=logging_steps,
         seed=seed,
+        **checkpoint_settings(checkpoint_steps),
     )
     from peft import LoraConfig
     from trl import DPOTrainer
@@ -135,10 +145,12 @@ def train_generator(
         processing_class=tokenizer,
         peft_config=None if full else adapter,
     )
-    trainer.train()
+    train(trainer, folder, data, asked)
     trainer.save_model()
-    if trainer.accelerator.is_main_process:
+    if trainer.is_world_process_zero():
         _save_beside(trainer, folder, merged, tokenizer)
+        remove_checkpoints(folder)
+    trainer.accelerator.wait_for_everyone()
     return folder
 
 
@@ -178,9 +190,9 @@ def _settings(**options: Any) -> Any:
     has_gpu = torch.cuda.is_available()
     return DPOConfig(
         bf16=has_gpu,
+        use_cpu=among_processes_on_cpu(),
         dataloader_pin_memory=has_gpu,
         logging_first_step=True,
-        save_strategy="no",
         report_to="none",
         **options,
     )

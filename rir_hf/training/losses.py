@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 Loss = Literal[
+    "CachedGISTEmbedLoss",
     "CachedMultipleNegativesRankingLoss",
     "CoSENTLoss",
     "ContrastiveLoss",
     "DistillKLDivLoss",
+    "GISTEmbedLoss",
     "MarginMSELoss",
     "MultipleNegativesRankingLoss",
     "OnlineContrastiveLoss",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from rir_hf.core.columns import check_at_least, check_choice, require_dataset
 from rir_hf.core.configured import require_place
 from rir_hf.export.retrievers import has_scores, to_sentence_transformers
 from rir_hf.export.scores import Rescale
 from rir_hf.schema import QUERY
+from rir_hf.training.checkpoints import checkpoint_settings, remove_checkpoints, train
 from rir_hf.training.losses import Loss
 
 if TYPE_CHECKING:
@@ -23,16 +25,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_GUIDED = ("CachedGISTEmbedLoss", "GISTEmbedLoss")
 _SCALED = ("CachedMultipleNegativesRankingLoss", "CoSENTLoss", "MultipleNegativesRankingLoss")
+_ALONE = ""  # the name of a dataset that was given without one
+_NOT_ASKED = ("rows", "output", "checkpoint_steps")  # they do not decide the weights
 
 
 def train_retriever(
-    rows: Dataset,
+    rows: Dataset | Mapping[str, Dataset],
     model: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    loss: Loss | None = None,
+    loss: Loss | Mapping[str, Loss] | None = None,
+    guide: str | os.PathLike[str] | None = None,
     num_negatives: int | None = None,
     rescale: Rescale = "zscore",
     teacher_temperature: float = 1.0,
@@ -47,6 +53,8 @@ def train_retriever(
     train_length: int | None = None,
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
+    keep: float = 0.0,
+    checkpoint_steps: int | None = None,
     seed: int = 0,
 ) -> Path:
     """Fine-tune a retriever on mined or scored rows.
@@ -54,17 +62,33 @@ def train_retriever(
     Rows with a teacher's scores are distilled: the retriever learns the teacher's distribution over
     the passages of each query. Others are contrasted: the positive against its negatives and all
     other passages of the batch. The same call runs on a GPU, and on several under `accelerate
-    launch`.
+    launch` (from a file: `python -m rir_hf.training`), where the last batches of an epoch, too few
+    or not full, are left out.
+
+    Several datasets are trained together, each with its own loss: every batch is of one of them,
+    and the larger one has more batches. Reinforced-IR (FlagEmbedding) adds up `MSE(|a|, 1) + L(q,
+    p) + InfoNCE(q, a)` in each step, with L the distillation of query q over passages p and a the
+    answer; here the batches of the datasets take turns, cosine similarity needs no term for the
+    length of vectors, and the answers can be distilled like queries (first example).
+
+    Similarities are 20 times the cosine at temperature 1, and not the cosine at temperature 0.05,
+    whose softmax is the same, since `DistillKLDivLoss` multiplies itself by the square of the
+    temperature: beside another loss it would hardly count.
 
     Args:
         rows: with `query`, `pos`, `neg`, and for distillation `pos_scores`, `neg_scores`; or
-            without any label `passages` and `passage_scores`. Rows that the loss cannot take are
-            left out with a warning.
+            without any label `passages` and `passage_scores`; or `query` and `pos` alone, which
+            are contrasted with the other passages of the batch. Several datasets by name are
+            trained together. Rows that the loss cannot take are left out with a warning.
         model: Hub name or folder of the sentence-transformers model to start from.
         output: folder for the trained model; files of an earlier model in it are replaced.
         revision: branch, tag or commit of a Hub model.
-        loss: what is trained for, a loss of sentence-transformers. Default: `DistillKLDivLoss`
-            where the rows have columns of scores, else `MultipleNegativesRankingLoss`.
+        loss: what is trained for, a loss of sentence-transformers; with several datasets one for
+            all, or a loss by name. Default: `DistillKLDivLoss` where the rows have columns of
+            scores, else `MultipleNegativesRankingLoss`.
+        guide: Hub name or folder of the model that tells `CachedGISTEmbedLoss` and `GISTEmbedLoss`
+            which passages are false negatives: those it finds nearer to the query than the
+            positive.
         num_negatives: negatives per row; a row with fewer is left out. Default: as many as most
             rows have.
         rescale: what is done to each row's scores before distillation: `none`, `minmax` (to 0 to
@@ -74,7 +98,8 @@ def train_retriever(
         temperature: of both distributions of `DistillKLDivLoss`, which also multiplies the loss by
             its square.
         scale: what cosine similarities are multiplied by in `DistillKLDivLoss`,
-            `MultipleNegativesRankingLoss` (also cached) and `CoSENTLoss`; others do not use it.
+            `MultipleNegativesRankingLoss` and `GISTEmbedLoss` (also cached) and `CoSENTLoss`;
+            others do not use it.
         epochs: passes over the rows.
         max_steps: stop after so many steps, in place of `epochs`.
         batch_size: rows per device and step.
@@ -86,6 +111,12 @@ def train_retriever(
         query_prompt: text before each query in training. Default: the prompt stored with the model.
         passage_prompt: text before each passage in training. Default: the prompt stored with the
             model.
+        keep: how much of the starting weights is mixed into the trained ones at the end, 0 to below
+            1: 0.5 is their mean, which forgets less of what the model knew (WiSE-FT, Wortsman et
+            al. 2022, https://arxiv.org/abs/2109.01903).
+        checkpoint_steps: write a checkpoint into `output` every so many steps. The same call after
+            a kill goes on from the last complete one, and ends with the same weights. Checkpoints
+            are removed when the training is done.
         seed: decides the order of the rows.
 
     Returns:
@@ -93,34 +124,61 @@ def train_retriever(
 
     Raises:
         ImportError: the extra `train` is not installed.
-        ValueError: an unknown loss, a column or an option that does not fit, or no usable row.
-        FileNotFoundError: `model` is a path at which nothing is.
+        ValueError: an unknown loss, a column or an option that does not fit, no usable row, or
+            checkpoints of another training in `output`.
+        TypeError: a `DatasetDict`, whose splits are hardly all meant to be trained on.
+        FileNotFoundError: `model` or `guide` is a path at which nothing is.
         NotADirectoryError: `output` is a file.
 
     Example:
         >>> train_retriever(scored, "BAAI/bge-base-en-v1.5", "tuned")             # doctest: +SKIP
         PosixPath('tuned')
+
+        Queries and their imagined answers distilled, answers drawn to their queries, and labels,
+        from which a guide removes false negatives:
+
+        >>> both = scored.filter(lambda row: row["answer"])                       # doctest: +SKIP
+        >>> parts = {
+        ...     "query": scored,
+        ...     "answer": both.remove_columns("query").rename_column("answer", "query"),
+        ...     "query_answer": both.select_columns(["query", "answer"]).map(
+        ...         lambda row: {"pos": [row["answer"]]}, remove_columns="answer"
+        ...     ),
+        ...     "labels": mined,
+        ... }                                                                     # doctest: +SKIP
+        >>> train_retriever(parts, "BAAI/bge-base-en-v1.5", "tuned",
+        ...     loss={"labels": "CachedGISTEmbedLoss"}, guide="BAAI/bge-base-en-v1.5"
+        ... )                                                                     # doctest: +SKIP
     """
+    asked = {name: value for name, value in locals().items() if name not in _NOT_ASKED}
     require_extra("accelerate")
-    require_dataset(rows, "train_retriever")
     check_at_least("batch_size", batch_size, 1)
     check_at_least("max_length", max_length, 1)
+    if not 0 <= keep < 1:
+        raise ValueError(f"keep must be at least 0 and below 1, got {keep}.")
+    saving = checkpoint_settings(checkpoint_steps)
+    parts = _parts(rows)
+    names = _losses_of(parts, loss)
+    _check_guide(guide, names)
     folder = output_folder(output)
-    name = loss or _usual_loss(rows)
-    check_choice("loss", name, get_args(Loss))
-    data = to_sentence_transformers(
-        rows,
-        loss=name,
-        num_negatives=num_negatives,
-        rescale=rescale,
-        temperature=teacher_temperature,
-    )
-    logger.info("%s on %d rows: %s", name, len(data), ", ".join(data.column_names))
+    data = {
+        part: to_sentence_transformers(
+            parts[part],
+            loss=name,
+            num_negatives=num_negatives,
+            rescale=rescale,
+            temperature=teacher_temperature,
+        )
+        for part, name in names.items()
+    }
+    for part, name in names.items():
+        columns = ", ".join(data[part].column_names)
+        title = f"{part}: {name}" if part else name
+        logger.info("%s on %d rows: %s", title, len(data[part]), columns)
     encoder, length = _load(model, revision, max_length, train_length)
+    prompts = _prompts(data, encoder, query_prompt, passage_prompt)
     settings = _settings(
-        data,
-        _prompt(encoder, query_prompt, ("query",)),
-        _prompt(encoder, passage_prompt, ("document", "passage", "corpus")),
+        prompts=_one_or_all(prompts) if any(prompts.values()) else None,
         output_dir=str(folder),
         num_train_epochs=epochs,
         max_steps=-1 if max_steps is None else max_steps,
@@ -128,19 +186,25 @@ def train_retriever(
         learning_rate=learning_rate,
         warmup_steps=warmup_steps,
         seed=seed,
+        **saving,
     )
     from sentence_transformers import SentenceTransformerTrainer
 
+    make_loss = _LossMaker(encoder, scale, temperature, guide)
     trainer = SentenceTransformerTrainer(
         model=encoder,
         args=settings,
-        train_dataset=data,
-        loss=_loss(name, encoder, scale, temperature),
+        train_dataset=_one_or_all(data),
+        loss=_one_or_all({part: make_loss(name) for part, name in names.items()}),
     )
-    trainer.train()
+    started = _weights_of(encoder) if keep else {}
+    train(trainer, folder, data, asked)
+    _mix_in(encoder, started, keep)
     encoder.max_seq_length = length
     if trainer.is_world_process_zero():
         encoder.save(str(folder))
+        remove_checkpoints(folder)
+    trainer.accelerator.wait_for_everyone()
     return folder
 
 
@@ -162,8 +226,73 @@ def output_folder(output: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def among_processes_on_cpu() -> bool:
+    """Whether a launcher started this process on a machine without an accelerator.
+
+    The trainer has to be told: by itself it would train a model in each process.
+    """
+    import torch
+
+    return "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
+
+
+def _parts(rows: Dataset | Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """The datasets by name."""
+    if isinstance(rows, DatasetDict):
+        raise TypeError(
+            "train_retriever got a DatasetDict: name the split to be trained on, or give "
+            "dict(rows) to train on all of them together."
+        )
+    if not isinstance(rows, Mapping):
+        require_dataset(rows, "train_retriever")
+        return {_ALONE: rows}
+    if not rows:
+        raise ValueError("train_retriever got an empty dict: give it at least one dataset.")
+    for name, part in rows.items():
+        if not name or "." in name:
+            raise ValueError(f"A dataset's name must be a text without a point, got {name!r}.")
+        require_dataset(part, f"train_retriever ({name!r})")
+    return dict(rows)
+
+
+def _one_or_all(values: Mapping[str, Any]) -> Any:
+    """What belongs to a dataset that was given without a name; otherwise the dict by names."""
+    return values.get(_ALONE, values)
+
+
+def _losses_of(
+    parts: Mapping[str, Dataset], loss: Loss | Mapping[str, Loss] | None
+) -> dict[str, str]:
+    """For each dataset the name of its loss."""
+    given = loss if isinstance(loss, Mapping) else dict.fromkeys(parts, loss)
+    for name in given:
+        check_choice("A name in loss", name, tuple(parts))
+    losses = {part: given.get(part) or _usual_loss(rows) for part, rows in parts.items()}
+    for name in losses.values():
+        check_choice("loss", name, get_args(Loss))
+    return losses
+
+
 def _usual_loss(rows: Dataset) -> str:
     return "DistillKLDivLoss" if has_scores(rows) else "MultipleNegativesRankingLoss"
+
+
+def _check_guide(guide: str | os.PathLike[str] | None, losses: Mapping[str, str]) -> None:
+    """`ValueError` for a loss without its guide, or a guide without a loss that asks it."""
+    guided = [name for name in losses.values() if name in _GUIDED]
+    if guided and guide is None:
+        raise ValueError(
+            f"{guided[0]} needs a guide: guide= the Hub name or folder of a retriever, the one to "
+            "start from for example."
+        )
+    if guide is None:
+        return
+    if not guided:
+        raise ValueError(
+            f"guide goes with {' and '.join(_GUIDED)}, got loss={sorted(set(losses.values()))}: "
+            "name one of them, or leave guide out."
+        )
+    require_place(os.fspath(guide))
 
 
 def _load(
@@ -187,33 +316,90 @@ def _prompt(encoder: SentenceTransformer, given: str | None, names: tuple[str, .
     return next((prompt for prompt in stored if prompt), "")
 
 
-def _settings(data: Dataset, query_prompt: str, passage_prompt: str, **options: Any) -> Any:
-    """The options in sentence-transformers' terms, with a prompt for each column of texts."""
+def _prompts(
+    data: Mapping[str, Dataset],
+    encoder: SentenceTransformer,
+    query_prompt: str | None,
+    passage_prompt: str | None,
+) -> dict[str, dict[str, str]]:
+    """For each dataset the prompts of its columns of texts, but for empty ones."""
+    query = _prompt(encoder, query_prompt, ("query",))
+    passage = _prompt(encoder, passage_prompt, ("document", "passage", "corpus"))
+    prompts = {}
+    for part, rows in data.items():
+        texts = [column for column in rows.column_names if column != "label"]
+        found = {column: query if column == QUERY.name else passage for column in texts}
+        prompts[part] = {column: prompt for column, prompt in found.items() if prompt}
+    return prompts
+
+
+def _settings(**options: Any) -> Any:
+    """The options in sentence-transformers' terms."""
     import torch
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    texts = [column for column in data.column_names if column != "label"]
-    prompts = {name: query_prompt if name == QUERY.name else passage_prompt for name in texts}
     return SentenceTransformerTrainingArguments(
-        prompts={column: prompt for column, prompt in prompts.items() if prompt} or None,
+        multi_dataset_batch_sampler="proportional",
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=among_processes_on_cpu(),
         logging_steps=10,
-        save_strategy="no",
         report_to="none",
         **options,
     )
 
 
-def _loss(
-    name: str, encoder: SentenceTransformer, scale: float, temperature: float
-) -> torch.nn.Module:
-    from sentence_transformers.sentence_transformer import losses
-    from sentence_transformers.util import pairwise_cos_sim
+class _LossMaker:
+    """Makes losses of sentence-transformers for a model; all of them share one guide."""
 
-    def scaled(queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-        return scale * pairwise_cos_sim(queries, passages)
+    def __init__(
+        self,
+        encoder: SentenceTransformer,
+        scale: float,
+        temperature: float,
+        guide: str | os.PathLike[str] | None,
+    ) -> None:
+        self.encoder = encoder
+        self.scale = scale
+        self.temperature = temperature
+        self.guide = None if guide is None else _guide(guide)
 
-    kind = getattr(losses, name)
-    if name == "DistillKLDivLoss":
-        return kind(encoder, scaled, temperature=temperature)
-    return kind(encoder, scale=scale) if name in _SCALED else kind(encoder)
+    def __call__(self, name: str) -> torch.nn.Module:
+        """The loss of this name."""
+        from sentence_transformers.sentence_transformer import losses
+
+        kind = getattr(losses, name)
+        if name == "DistillKLDivLoss":
+            return kind(self.encoder, self._similarity, temperature=self.temperature)
+        if name in _GUIDED:
+            return kind(self.encoder, self.guide, temperature=1 / self.scale)
+        return kind(self.encoder, scale=self.scale) if name in _SCALED else kind(self.encoder)
+
+    def _similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
+        from sentence_transformers.util import pairwise_cos_sim
+
+        return self.scale * pairwise_cos_sim(queries, passages)
+
+
+def _guide(model: str | os.PathLike[str]) -> SentenceTransformer:
+    """The guide of a loss, which is not trained."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(os.fspath(model)).requires_grad_(False)
+
+
+def _weights_of(encoder: SentenceTransformer) -> dict[str, torch.Tensor]:
+    """A copy of the weights in main memory, without buffers of whole numbers."""
+    weights = encoder.state_dict().items()
+    return {
+        name: value.to("cpu", copy=True) for name, value in weights if value.is_floating_point()
+    }
+
+
+def _mix_in(encoder: SentenceTransformer, started: Mapping[str, torch.Tensor], keep: float) -> None:
+    """Give the model `keep` parts of these weights and `1 - keep` parts of its own."""
+    trained = encoder.state_dict()
+    mixed = {
+        name: keep * value.to(trained[name].device) + (1 - keep) * trained[name]
+        for name, value in started.items()
+    }
+    encoder.load_state_dict(mixed, strict=False)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from datasets import Dataset, load_from_disk
 
@@ -202,6 +203,69 @@ def test_search_evaluate_and_compare(
     assert list(written) == ["nDCG@10", "R@100", "RR@10"]
 
 
+def test_answers_are_searched_with_beside_the_queries(
+    collection: Path, minilm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    passages = {row["_id"]: row["text"] for row in read_lines(collection / "corpus.jsonl")}
+    queries = read_lines(collection / "queries.jsonl")
+    first, second = (row["_id"] for row in queries[:2])
+    written = [  # to one query the other's passage, in two rows, and two that are no answers
+        {"query_id": first, "query": "?", "answers": [passages[f"a-{second}"], " "]},
+        {"query_id": first, "query": "?", "answers": [passages[f"a-{second}"]]},
+        {"query_id": second, "query": "?", "answers": []},
+    ]
+    write_lines(tmp_path / "answered.jsonl", written)
+    model = ["--model", minilm, "--k", 5]
+    search = ["search", "--corpus", collection, "--queries", collection, *model]
+    answers = ["--answers", tmp_path / "answered.jsonl", "--answer_weight"]
+    rir_hf(*search, "--output", tmp_path / "alone")
+    rir_hf(*search, *answers, 0.9, "--output", tmp_path / "both")
+    assert "39 of 40 queries have no answer" in caplog.text
+    alone, both = (load_from_disk(tmp_path / name) for name in ("alone", "both"))
+    assert "answer_embedding" not in both.column_names
+    assert both["answers"][0] == [passages[f"a-{second}"]]
+    assert alone["hit_ids"][0][0] == f"a-{first}"
+    assert both["hit_ids"][0][0] == f"a-{second}"
+    assert both["hit_ids"][1:] == alone["hit_ids"][1:]
+
+    evaluate = ["evaluate", "--data", collection, *model, "--measures", "RR@5"]
+
+    def measured(row: dict[str, Any], *options: object) -> float:
+        write_lines(tmp_path / "answered.jsonl", [{**row, "answer": passages[f"a-{second}"]}])
+        rir_hf(*evaluate, *options, "--json", tmp_path / "measures.json")
+        return float(json.loads((tmp_path / "measures.json").read_text())["RR@5"])
+
+    plain = measured({})
+    by_text, by_id = {"query": queries[0]["text"]}, {"_id": first}
+    assert measured(by_text, *answers, 0) == plain
+    # The first of the queries, and no other, has another passage in its own's place.
+    assert 0.5 <= round(40 * (plain - measured(by_text, *answers, 0.9)), 6) <= 1
+    assert measured(by_text, *answers, 0.9) == measured(by_id, *answers, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([{"query_id": "x", "answer": "a"}], [], "looked up by 'query_id'; the first"),
+        ([{"query": "x", "answers": ["a"]}], [], "looked up by 'query'; the first"),
+        ([{"question": "x", "answer": "a"}], [], "needs a column query_id or _id or query, it"),
+        ([{"query": "x", "text": "a"}], [], "needs a column answers or answer, it has"),
+        ([{"query": "x"}], ["--answer_weight", "1.5"], "answer_weight must be between 0 and 1"),
+        ([{"query": "x"}], ["--index", "bm25"], "--answers goes with --index embedding"),
+    ],
+)
+def test_answers_that_cannot_be_used_are_refused(
+    rows: list[dict[str, Any]], options: list[str], message: str, collection: Path, minilm: str,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write_lines(tmp_path / "answered.jsonl", rows)
+    command = ["evaluate", "--data", collection, "--model", minilm, *options]
+    command += ["--answers", tmp_path / "answered.jsonl"]
+    assert main(list(map(str, command))) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_embed_keeps_the_vectors_and_the_index(
     collection: Path, minilm: str, tmp_path: Path
 ) -> None:
@@ -211,6 +275,38 @@ def test_embed_keeps_the_vectors_and_the_index(
     rir_hf(*command, "--output", tmp_path / "out")
     rows = load_from_disk(tmp_path / "out")
     assert load_index(rows, tmp_path / "out" / "embedding.faiss").is_index_initialized("embedding")
+
+
+def test_the_cache_is_listed_and_what_is_named_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, stage = tmp_path / "rir_hf", tmp_path / "run" / "round-1" / "queries"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    for folder, size in ((cache / "Embed-1", 2_500_000), (cache / "Search-1", 1), (stage, 10)):
+        folder.mkdir(parents=True)
+        (folder / "rows.arrow").write_bytes(b"x" * size)
+    rir_hf("cache", "--run", tmp_path / "run", "--json", tmp_path / "cache.json")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:4] for line in lines] == [
+        ["kind", "name", "files", "MB"],
+        ["shards", "Embed-1", "1", "2.5"],
+        ["stage", "round-1:queries", "1", "0.0"],
+        ["shards", "Search-1", "1", "0.0"],
+        ["total", "3", "2.5"],
+    ]
+    rows = json.loads((tmp_path / "cache.json").read_text())
+    assert [row["size"] for row in rows] == [2_500_000, 10, 1]
+
+    assert main(["cache", "--delete", "Embed-1", "round-1:queries"]) == 2  # the latter needs --run
+    assert "Nothing in the list is called 'round-1:queries'" in capsys.readouterr().err
+    rir_hf("cache", "--delete", "Embed-*", "Search-1")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "deleted shards Embed-1: 2.5 MB"
+    assert said[-1] == "total: 2.5 MB"
+    assert stage.exists()
+    assert not list(cache.iterdir())
+    rir_hf("cache", "--run", tmp_path / "run", "--delete", "round-1:*")
+    assert not stage.exists()
 
 
 def test_margin_recommends_one_of_those_that_were_tried(

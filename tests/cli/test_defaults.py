@@ -57,7 +57,7 @@ CALLS: list[tuple[Callable[..., Any], str, set[str] | None, set[str]]] = [
     (thresholds.command, "recommend_relabelling", {"scored"}, set()),
     (fuse.command, "fuse", set(), set()),
     (fit_blend.command, "fit_blend", {"scored"}, set()),
-    (search.command, "Search", {"index", "query", "id"}, set()),
+    (search.command, "Search", {"index", "query", "id", "answer"}, set()),
     (candidates.Lists, "CandidateLists", {"corpus", "index", "query", "text", "id"}, set()),
     (margin.command, "recommend_margin", {"mined"}, {"margins"}),
     (evaluate.command, "evaluate", {"per_query"}, set()),

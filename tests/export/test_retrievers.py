@@ -149,6 +149,23 @@ def test_tuples_have_the_columns_in_order_and_a_row_for_each_positive(
     assert one["query"][:] == ["query 0", "query 1", "query 2", "query 2", "query 3"]
 
 
+@pytest.mark.parametrize("loss", ["n-tuple", "GISTEmbedLoss"])
+def test_rows_without_negatives_are_pairs(
+    loss: str, rows: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = Dataset.from_list([*rows, a_row(pos=[]), a_row(neg=None)]).select_columns(
+        ["query", "pos"]
+    )
+    made = to_sentence_transformers(bare, loss=loss)
+    assert made.column_names == ["query", "positive"]
+    assert values_of(made)[1:4] == [["query 1", "p"], ["query 2", "p"], ["query 2", "r"]]
+    assert "leaves out 1 of 6 rows: no positive (1)" in caplog.text
+    whole = Dataset.from_list([*rows, a_row(pos=[]), a_row(neg=None)])
+    assert to_sentence_transformers(whole, loss=loss, num_negatives=0).to_list() == made.to_list()
+    with pytest.raises(ValueError, match="needs the column 'neg'"):
+        to_sentence_transformers(bare, loss="triplet")
+
+
 def test_distillation_keeps_scores_with_their_passages(rows: Dataset) -> None:
     made = to_sentence_transformers(rows, loss="DistillKLDivLoss")
     assert made.column_names == ["query", "positive", "negative_1", "negative_2", "label"]

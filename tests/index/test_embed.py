@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset, Features, Value
 
-from rir_hf import Embed, Retriever
+from rir_hf import Embed, Retriever, run
 
 TEXTS = ["one", "two words", "now three words", "and there are four", "five five five", "six"]
 
@@ -71,11 +71,33 @@ def test_a_dataset_without_a_text_or_without_a_row_has_vectors_of_the_right_type
     assert pa.array(added).type == pa.list_(pa.float32())
 
 
+def test_lists_of_texts_get_lists_of_vectors_in_their_order() -> None:
+    rows = [["ab", "a", ""], [], None, ["abc"], [None, "ab"]]
+    expected = [[[2, 1], [1, 1], [0, 0]], [], [], [[3, 1]], [[0, 0], [2, 1]]]
+    step = Embed(Lengths(), "answers", role="query", output="vectors")
+    answers = Dataset.from_dict({"answers": rows})
+    step.check(answers.features)
+    kind = pa.list_(pa.list_(pa.float32()))
+    for batch_size in (1, 5):
+        found = answers.map(step, batched=True, batch_size=batch_size)
+        assert found["vectors"][:] == expected
+        assert found.data.schema.field("vectors").type == kind
+        shards = run(answers, step, batch_size=batch_size, rows_per_shard=2)
+        assert shards["vectors"][:] == expected
+        assert shards.data.schema.field("vectors").type == kind
+    assert [step.one(row)["vectors"] for row in answers if row["answers"]] == [
+        row for row in expected if row
+    ]
+    stream = run(answers.to_iterable_dataset(), step)
+    assert [row["vectors"] for row in stream] == expected
+
+
 def test_wrong_columns_and_settings_are_named() -> None:
-    rows = Dataset.from_dict({"text": ["a"], "number": [1], "list": [["a"]]})
+    columns = {"text": ["a"], "number": [1], "list": [[2]], "lists": [[["a"]]]}
+    rows = Dataset.from_dict(columns)
     with pytest.raises(ValueError, match=r"needs the column 'body', but the dataset has only"):
         rows.map(Embed(Lengths(), "body"), batched=True)
-    for column in ("number", "list"):
+    for column in ("number", "list", "lists"):
         with pytest.raises(ValueError, match=f"column '{column}' must hold texts"):
             rows.map(Embed(Lengths(), column), batched=True)
         with pytest.raises(ValueError, match=f"column '{column}' must hold string"):

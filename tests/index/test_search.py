@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from datasets import Dataset
 
-from rir_hf import Search, attach_index, attach_lexical, fuse, search
+from rir_hf import Embed, Search, attach_index, attach_lexical, fuse, run, search
 from tests.index.vectors import corpus_of, exact_scores, queries_of, ranking, unit_vectors
 
 
@@ -123,3 +125,108 @@ def test_columns_are_named_by_index_and_what_does_not_fit_is_named() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             Search(corpus, **options)
+
+
+ANSWERS = [
+    [[0.0, 1.0]],
+    [[0.0, 1.0], [1.0, 0.0]],  # the mean is (0.5, 0.5)
+    [[0.0, 0.0], None, [0.0, 1.0], [float("nan"), 1.0]],  # one is left
+    [[0.0, 0.0]],
+    [],
+    None,
+]
+MEANS = [[0.0, 1.0], [0.5, 0.5], [0.0, 1.0], None, None, None]
+
+
+def axes(rows: int, **columns: Any) -> Dataset:
+    """Queries that all point along the first axis."""
+    return Dataset.from_dict({"embedding": [[1.0, 0.0]] * rows, **columns})
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.2, 0.75, 1.0])
+def test_answers_are_averaged_and_added_with_their_weight_and_bad_ones_do_not_count(
+    weight: float,
+) -> None:
+    passages = unit_vectors(30, 2, 0)
+    corpus = attach_index(corpus_of(passages))
+    step = Search(corpus, k=30, answer="answer_embedding", answer_weight=weight)
+    rows = axes(6, answer_embedding=ANSWERS)
+    found = rows.map(step, batched=True, batch_size=4)
+    query = np.array([1.0, 0.0])
+    for row, mean in zip(found, MEANS, strict=True):
+        mixed = query if mean is None else (1 - weight) * query + weight * np.array(mean)
+        scores = passages @ mixed
+        assert row["hit_ids"] == [f"p{place}" for place in np.argsort(-scores, kind="stable")]
+        assert row["hit_scores"] == pytest.approx(sorted(scores, reverse=True), abs=1e-6)
+    assert run(rows, step)["hit_ids"][:] == found["hit_ids"][:]
+    assert step({"embedding": [], "answer_embedding": []})["hit_ids"] == []
+    assert [step.one(row)["hit_ids"] for row in rows] == found["hit_ids"][:]
+
+
+def test_one_answer_may_be_a_vector_and_without_answers_all_is_as_before() -> None:
+    corpus = attach_index(corpus_of(unit_vectors(30, 2, 0)))
+    vectors = [[0.0, 1.0], [0.6, 0.8], None, [], [0.0, 0.0]]
+    lists = [[vector] if vector else [] for vector in vectors]
+    step = Search(corpus, k=5, answer="a", answer_weight=0.5)
+    found = axes(5, a=vectors).map(step, batched=True)["hit_ids"][:]
+    assert found == axes(5, a=lists).map(step, batched=True)["hit_ids"][:]
+    alone = axes(5).map(Search(corpus, k=5), batched=True)["hit_ids"][:]
+    assert found[0] != alone[0]
+    assert found[2:] == alone[2:]
+
+
+def test_a_query_that_cannot_be_searched_with_is_not_searched_with_its_answer() -> None:
+    corpus = attach_index(corpus_of(unit_vectors(5, 2, 0)))
+    rows = {"embedding": [[0.0, 0.0], None], "answer_embedding": [[[1.0, 0.0]]] * 2}
+    found = Dataset.from_dict(rows).map(Search(corpus, answer="answer_embedding"), batched=True)
+    assert found["hit_ids"][:] == [[], []]
+
+
+def test_of_several_indexes_that_of_words_does_not_read_the_answers() -> None:
+    rows = {"id": ["a", "b", "c"], "text": ["red fox", "blue car", "dog"]}
+    vectors = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]
+    corpus = attach_lexical(attach_index(Dataset.from_dict({**rows, "embedding": vectors})))
+    both, queries = ["embedding", "bm25"], axes(1, query=["dog"], answer_embedding=[[0.0, 1.0]])
+    step = Search(corpus, index=both, answer="answer_embedding", answer_weight=0.75)
+    found = queries.map(step, batched=True)
+    mixed = Dataset.from_dict({"query": ["dog"], "embedding": [[0.25, 0.75]]})
+    expected = mixed.map(Search(corpus, index=both), batched=True)
+    assert found["hit_ids"][:] == expected["hit_ids"][:]
+    assert found["hit_scores"][:] == expected["hit_scores"][:]
+    with pytest.raises(ValueError, match="answer='answer_embedding' mixes vectors, but index='bm2"):
+        Search(corpus, index="bm25", answer="answer_embedding")
+
+
+def test_answers_that_do_not_fit_are_named() -> None:
+    corpus = attach_index(corpus_of(unit_vectors(5, 2, 0)))
+    for weight in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="answer_weight must be between 0 and 1, got"):
+            Search(corpus, answer="a", answer_weight=weight)
+    step = Search(corpus, answer="a")
+    with pytest.raises(ValueError, match="Search needs the column 'a'"):
+        axes(1).map(step, batched=True)
+    values: Any
+    for values in (["a text"], [["a", "text"]], [3]):
+        with pytest.raises(ValueError, match="Search: the column 'a' must hold list<"):
+            step.check(axes(1, a=values).features)
+    for values in ([["a", "text"]], [[[1.0] * 3]], [[1.0] * 3]):
+        with pytest.raises(ValueError, match="column 'a' must hold vectors of 2 numbers"):
+            axes(1, a=values).map(step, batched=True)
+
+
+def test_generated_answers_are_embedded_and_searched_with_by_two_steps() -> None:
+    class Suns:
+        def encode_queries(self, texts: list[str]) -> np.ndarray:
+            return np.array([[text.count("sun"), text.count("moon")] for text in texts])
+
+        encode_corpus = encode_queries
+
+    rows = Dataset.from_dict({"id": ["day", "night"], "text": ["sun", "moon"]})
+    corpus = attach_index(rows.map(Embed(Suns()), batched=True))
+    asked = {"query": ["sun or moon"] * 2, "answers": [["the moon", "moon"], []]}
+    queries = Dataset.from_dict(asked).map(Embed(Suns(), "query", role="query"), batched=True)
+    embed = Embed(Suns(), "answers", role="query", output="answer_embedding")
+    found = queries.map(embed, batched=True).map(
+        Search(corpus, answer="answer_embedding"), batched=True
+    )
+    assert found["hit_ids"][:] == [["night", "day"], ["day", "night"]]

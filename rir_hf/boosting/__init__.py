@@ -1,0 +1,1 @@
+"""The loop in which a retriever and a language model improve each other."""

@@ -1,0 +1,139 @@
+"""The stages in which the generator learns: answers, preferences, DPO, answers once more."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from datasets import Dataset
+
+from rir_hf.boosting.judge import verdict_on
+from rir_hf.boosting.record import Stage
+from rir_hf.boosting.state import Counts, Round, is_pair, where
+from rir_hf.boosting.tuning import tunable, tuned, with_model
+from rir_hf.core.configured import key_of
+from rir_hf.generation.answers import GenerateAnswers
+from rir_hf.generation.preferences import PreferencePairs
+from rir_hf.models.llm import LLM
+from rir_hf.models.prompts import answer_prompt
+
+logger = logging.getLogger(__name__)
+
+_TOKENS_PER_WORD = 4
+
+
+def best_answers(state: Round, queries: Stage) -> Stage:
+    """One answer to each query, by a generator that has learnt what helps the retriever."""
+    tune(state, preferences(state, answers(state, queries)))
+    return tuned_answers(state, queries)
+
+
+def answers(state: Round, queries: Stage) -> Stage:
+    """Several answers to each query with a passage, for preferences."""
+    key = {
+        "from": queries.key,
+        "n": state.options.answers,
+        "words": state.options.answer_words,
+        "generator": key_of(state.generator),
+    }
+    return state.rows(
+        "answers",
+        key,
+        lambda: _answered(state, queries, state.options.answers, temperature=0.9),
+    )
+
+
+def _answered(state: Round, queries: Stage, n: int, temperature: float) -> tuple[Dataset, Counts]:
+    step = _answering(state, state.generator, n, temperature)
+    rows = state.setup.run(where(queries.rows(), is_pair), step, batch_size=16)
+    written = sum(map(len, rows["answers"]))
+    return rows, {"queries": len(rows), "answers": written, **step.counts(rows)}
+
+
+def _answering(state: Round, llm: LLM | None, n: int, temperature: float) -> GenerateAnswers:
+    options = state.options
+    assert llm is not None  # noqa: S101 - answers are asked for with a generator alone
+    prompt = None
+    if options.language:
+        asked = answer_prompt(options.task, words=options.answer_words)
+        prompt = asked.replace("{query}", f"{{query}}\n\nWrite in {options.language}.")
+    return GenerateAnswers(
+        llm,
+        task=options.task,
+        n=n,
+        words=options.answer_words,
+        max_tokens=_TOKENS_PER_WORD * options.answer_words,
+        prompt=prompt,
+        temperature=temperature,
+        seed=state.seed,
+    )
+
+
+def preferences(state: Round, answers: Stage) -> Stage:
+    """For each query the answer with which the retriever finds its passage best, and the worst."""
+    options = state.options
+    key = {"from": answers.key, "require_gain": options.require_gain}
+
+    def make() -> tuple[Dataset, Counts]:
+        step = PreferencePairs(
+            state.retriever, task=options.task, require_gain=options.require_gain
+        )
+        rows = state.setup.run(answers.rows(), step)
+        pairs = sum(text is not None for text in rows["chosen"])
+        return rows, {"pairs": pairs, **step.counts(rows)}
+
+    return state.rows("preferences", key, make)
+
+
+def tune(state: Round, preferences: Stage) -> None:
+    """The generator tuned on the preferences, in the other's place where that is no loss."""
+    weights = tunable(state.generator, state.setup.generator_weights)
+    if weights is None:
+        logger.warning(
+            "%s: %s holds no weights that can be tuned, so preferences are not used. "
+            "generator_weights=FOLDER names them.",
+            state.name("generator"),
+            type(state.generator).__name__,
+        )
+        return
+    if not preferences.counts["pairs"]:
+        logger.warning("%s: there is no preference pair.", state.name("generator"))
+        return
+    options = state.options
+    key = {
+        "from": preferences.key,
+        "generator": key_of(state.generator),
+        "tuning": dict(options.tuning),
+        "max_steps": options.max_steps,
+    }
+    made = state.model(
+        "generator",
+        key,
+        lambda part: tuned(preferences.rows(), weights, part, options),
+    )
+    candidate, dev = with_model(state.generator, made.path), state.setup.dev
+    key = {"model": made.key, "dev": dev.key, "words": options.answer_words}
+    found = state.value("generator.verdict", key, lambda: _compare(state, candidate, dev))
+    state.verdicts["generator"] = found
+    if found["kept"]:
+        state.generator = candidate
+
+
+def _compare(state: Round, candidate: LLM, held_out: Stage) -> dict[str, Any]:
+    """Searching with the answers of two generators beside the query."""
+    judge = state.setup.judge(held_out)
+    after, before = (
+        judge.values(
+            state.retriever, state.setup.run(judge.held_out, _answering(state, llm, 1, 0.0))
+        )
+        for llm in (candidate, state.generator)
+    )
+    return verdict_on(after, before, judge.held_out)
+
+
+def tuned_answers(state: Round, queries: Stage) -> Stage:
+    """One answer to each query by the generator that is now the best, without chance."""
+    words = state.options.answer_words
+    key = {"from": queries.key, "generator": key_of(state.generator), "words": words}
+
+    return state.rows("tuned_answers", key, lambda: _answered(state, queries, 1, temperature=0.0))

@@ -1,0 +1,125 @@
+"""A model and held-out queries in; whether it takes the place of the one before it out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from rir_hf.boosting.queries import Runner
+from rir_hf.evaluation.comparison import paired_test
+from rir_hf.evaluation.metrics import evaluate
+from rir_hf.index.attach import attach_index
+from rir_hf.index.embed import Embed
+from rir_hf.index.search import Search
+from rir_hf.models.retriever import Encoder
+
+MEASURE = "nDCG@10"
+SIGNIFICANT = 0.05
+ANSWER_WEIGHT = 0.2
+
+
+class Judge:
+    """Searches a corpus for held-out queries with one model after the other, and compares.
+
+    A held-out query that was taken from its passage would find it by its own words. So the passage
+    is searched without it: `passage` of such a row takes the place of the text in the corpus.
+
+    Args:
+        corpus: with `id` and `text`.
+        held_out: with `query_id`, `query`, `kind`, `pos_ids`, `grades`, `passage`.
+        run: maps a step.
+    """
+
+    def __init__(self, corpus: Dataset, held_out: Dataset, run: Runner) -> None:
+        self.corpus = corpus
+        self.held_out = held_out
+        self.run = run
+        self.qrels = qrels_of(held_out)
+
+    def values(self, retriever: Encoder, answers: Dataset | None = None) -> dict[str, float]:
+        """The measure of each held-out query.
+
+        Args:
+            retriever: what searches.
+            answers: the held-out queries with `answers`, to be searched with beside the query.
+        """
+        queries = self.held_out if answers is None else answers
+        queries = self.run(queries, Embed(retriever, "query", role="query"))
+        options: dict[str, Any] = {}
+        if answers is not None:
+            step = Embed(retriever, "answers", role="query", output="answer_embedding")
+            queries = self.run(queries, step)
+            options = {"answer": "answer_embedding", "answer_weight": ANSWER_WEIGHT}
+        found = self.run(queries, Search(self._searched_by(retriever), **options))
+        rows = evaluate(found, self.qrels, [MEASURE], per_query=True)
+        return dict(zip(rows["query_id"], rows[MEASURE], strict=True))
+
+    def _searched_by(self, retriever: Encoder) -> Dataset:
+        """The corpus with vectors, in which some passages lack the query that was taken of them."""
+        corpus = self.run(self.corpus, Embed(retriever))
+        lacking = self.held_out.filter(lambda text: text is not None, input_columns="passage")
+        if not len(lacking):
+            return attach_index(corpus)
+        ids = [names[0] for names in lacking["pos_ids"]]
+        texts = Dataset.from_dict({"id": ids, "text": lacking["passage"][:]})
+        others = set(ids)
+        kept = [row for row, name in enumerate(corpus["id"]) if name not in others]
+        whole = corpus.select(kept).select_columns(["id", "text", "embedding"])
+        parts = [whole, self.run(texts, Embed(retriever))]
+        return attach_index(concatenate_datasets(parts).flatten_indices())
+
+
+def qrels_of(held_out: Dataset) -> dict[str, dict[str, float]]:
+    """The judgements of held-out queries.
+
+    Example:
+        >>> rows = {"query_id": ["q"], "pos_ids": [["a", "b"]], "grades": [[2.0, 1.0]]}
+        >>> qrels_of(Dataset.from_dict(rows))
+        {'q': {'a': 2.0, 'b': 1.0}}
+    """
+    rows = zip(held_out["query_id"], held_out["pos_ids"], held_out["grades"], strict=True)
+    return {query: dict(zip(ids, grades, strict=True)) for query, ids, grades in rows}
+
+
+def verdict_on(
+    after: Mapping[str, float], before: Mapping[str, float], held_out: Dataset
+) -> dict[str, Any]:
+    """What comparing two models on the same queries says.
+
+    Returns:
+        `measure`, `queries`, `synthetic`, `before`, `after` (means), `difference`, `low`, `high`,
+        `p_value` (see `compare`); `kept`, whether the mean difference is not below 0; `gain`,
+        whether it is above and significant; `kinds`, the means by kind of query as JSON.
+
+    Example:
+        >>> rows = {"query_id": ["p", "q"], "kind": ["claim"] * 2, "synthetic": [True] * 2}
+        >>> after, before = {"p": 0.5, "q": 0.5}, {"p": 0.25, "q": 0.25}
+        >>> found = verdict_on(after, before, Dataset.from_dict(rows))
+        >>> found["difference"], found["kept"], found["gain"], found["kinds"]
+        (0.25, True, False, '{"claim": [0.25, 0.5]}')
+    """
+    names = held_out["query_id"][:]
+    new = np.array([after[name] for name in names])
+    old = np.array([before[name] for name in names])
+    tested = paired_test(new - old)
+    kinds = np.array([kind or "" for kind in held_out["kind"]])
+    by_kind = {
+        str(kind): [round(float(values[kinds == kind].mean()), 4) for values in (old, new)]
+        for kind in np.unique(kinds)
+        if kind
+    }
+    return {
+        "measure": MEASURE,
+        "queries": len(names),
+        "synthetic": bool(held_out["synthetic"][0]),
+        "before": float(old.mean()),
+        "after": float(new.mean()),
+        **tested,
+        "kept": tested["difference"] >= 0,
+        "gain": tested["difference"] > 0 and tested["p_value"] < SIGNIFICANT,
+        "kinds": json.dumps(by_kind) if by_kind else None,
+    }

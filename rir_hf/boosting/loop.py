@@ -1,0 +1,386 @@
+"""A corpus, a retriever and a generator in; both made better, round after round, and the proof of
+it out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, Value, concatenate_datasets
+
+from rir_hf.boosting.held_out import Judged, SetAside
+from rir_hf.boosting.inputs import Source, check, corpus_of, given_queries, sizes_of, trainable
+from rir_hf.boosting.judge import verdict_on
+from rir_hf.boosting.page import write_page
+from rir_hf.boosting.plan import as_lines, planned
+from rir_hf.boosting.record import RunFolder, Stage, digest_of_rows, rows_of, write_json
+from rir_hf.boosting.rounds import go
+from rir_hf.boosting.state import LABELLED, UNLABELLED, Options, Round, Setup
+from rir_hf.core.configured import key_of, record_of
+from rir_hf.core.provenance import without_secrets
+from rir_hf.core.step import Step
+from rir_hf.models.llm import LLM
+from rir_hf.models.local import as_llm
+from rir_hf.models.retriever import Retriever
+from rir_hf.running.retry import retry
+from rir_hf.running.run import run
+from rir_hf.teaching.teacher import Teacher
+
+logger = logging.getLogger(__name__)
+
+_TAKEN = ("sentence", "title")
+_WRITTEN_TOO = ("task", "sentence", "title")
+
+_FEATURES = Features(
+    {
+        "round": Value("int64"),
+        **dict.fromkeys(("stage", "path", "counts", "measure", "kinds"), Value("string")),
+        **dict.fromkeys(("rows", "queries"), Value("int64")),
+        **dict.fromkeys(("seconds", "before", "after", "difference"), Value("float64")),
+        **dict.fromkeys(("low", "high", "p_value"), Value("float64")),
+        **dict.fromkeys(("synthetic", "kept", "gain"), Value("bool")),
+    }
+)
+"""The columns of the table of rounds."""
+
+
+@dataclass(frozen=True)
+class Boosted:
+    """What a run made.
+
+    retriever: folder of the last model that was kept, or the one it began with.
+    generator: the same for the generator; None where there is none in this process.
+    rounds: a row for each round and stage, with the verdict on each model, see the guide; after a
+        dry run the stages that lie ahead.
+    report: the page that says all of it; None after a dry run.
+    """
+
+    retriever: str | None
+    generator: str | None
+    rounds: Dataset
+    report: Path | None
+
+
+def boost(
+    corpus: Dataset | Source,
+    retriever: Retriever | Source,
+    generator: LLM | Source | None = None,
+    *,
+    output: Source,
+    task: str | None = None,
+    rounds: int = 1,
+    queries: Dataset | Source | None = None,
+    pairs: Dataset | Source | None = None,
+    dev: Judged | None = None,
+    test: Judged | None = None,
+    teacher: Teacher | None = None,
+    passages: int = 1000,
+    queries_per_passage: int = 1,
+    kinds: Sequence[str] | None = None,
+    min_quality: float | None = None,
+    answers: int = 5,
+    answer_words: int = 60,
+    require_gain: bool = True,
+    candidates: int = 8,
+    max_steps: int | None = None,
+    patience: int = 1,
+    held_out: int = 200,
+    language: str | None = None,
+    keep: float = 0.0,
+    replay: Dataset | None = None,
+    training: Mapping[str, Any] | None = None,
+    tuning: Mapping[str, Any] | None = None,
+    generator_weights: Source | None = None,
+    checkpoint_steps: int = 25,
+    launch: str | None = None,
+    engine: str = "datasets",
+    seed: int = 0,
+    dry_run: bool = False,
+) -> Boosted:
+    """Make a retriever, and a generator, better on a corpus, and prove it.
+
+    After Reinforced-IR (Li et al. 2025, arXiv 2502.11562). A round writes queries for passages of
+    the corpus and answers to them, tunes the generator on the answers with which the retriever
+    finds the passages best (DPO), and trains the retriever on what a teacher says of the passages
+    that it confuses. A new model takes the old one's place where the mean paired difference on
+    held-out queries is not below 0. Held-out queries are the user's, or pairs set aside, or
+    generated from passages that nothing else is generated from; those are marked as synthetic.
+
+    Every stage is kept in `output`. The same call after a kill goes on where it was, within a
+    stage and within a training; a changed option makes anew what depends on it.
+
+    Args:
+        corpus: passages with `id` and `text`, or what `load_corpus` reads.
+        retriever: a sentence-transformers model: name, folder, or a `Retriever` with its prompts.
+        generator: a `ChatLLM`, `OpenAIChat`, `VLLM`, or a model's name or folder for a `ChatLLM`.
+            None: queries are taken from the passages, and there are no answers.
+        output: folder of the run.
+        task: the retrieval task, a name or a sentence; see `GenerateQueries`.
+        rounds: rounds at most.
+        queries: queries without labels, with `query`: candidates for the teacher.
+        pairs: labelled queries, with `query` and `pos` or `pos_ids`.
+        dev: judged queries to choose models by: rows with `query_id`, `query`, `pos_ids`, or a
+            tuple of queries and qrels. Default: a part of `pairs`, else generated.
+        test: judged queries to measure with once, at the end. Default: as for `dev`.
+        teacher: what scores passages. Default: words and the retriever's own similarities together
+            (`Blend` of `LexicalTeacher` and `RetrieverTeacher`), which ranks better than either.
+        passages: passages that queries are written for in each round, from all parts of the corpus.
+        queries_per_passage: queries for each.
+        kinds: kinds of query, in turn: `title`, `sentence` (taken from the passage), `task`,
+            `question`, `claim`, `keywords` (written). Default: `task`, `sentence`, `title`; without
+            a generator the last two.
+        min_quality: log-odds of Yes from which a written query is taken when its generator is asked
+            whether it fits the passage. Default: the best three quarters are, since small models
+            say Yes or No to everything.
+        answers: answers to each query that preferences are made of; 1 or 0: none.
+        answer_words: about how long an answer is to be; it is cut at four tokens a word.
+        require_gain: make preferences only of queries that the best answer helps. False gives more
+            pairs, of use where the answers of a weak generator help seldom.
+        candidates: passages per query that the retriever is trained on.
+        max_steps: of each training, in place of its epochs.
+        patience: rounds without a gain after which the loop ends. A gain has a p-value below 0.05.
+        held_out: queries in each of dev and test, where they are not given.
+        language: in which the generator is to write, "German" for example.
+        keep: share of the old retriever's weights in the new one's, from 0 to below 1.
+        replay: queries from elsewhere with `passages` (`CandidateLists`), on which the retriever is
+            to stay as it is. They are trained on together with all other rows.
+        training: options of `train_retriever` that differ from `boosting.tuning.TRAINING`.
+        tuning: options of `train_generator` that differ from the original's.
+        generator_weights: folder of the weights of a generator that is behind a server or in vLLM.
+            Without it such a generator is not tuned.
+        checkpoint_steps: steps between two checkpoints.
+        launch: starts trainers in processes of their own: `"accelerate launch --num_processes 8"`.
+        engine: `"datasets"` or `"ray"`; what maps the steps.
+        seed: of all draws; a round adds its number.
+        dry_run: do nothing but say what each stage will do, ask and cost.
+
+    Raises:
+        ImportError: an extra is missing: `pip install "rir-hf[boost]"`.
+        TypeError: a retriever that is no sentence-transformers model on disk or the Hub, a
+            generator that cannot generate.
+        ValueError: an option out of range, a missing column, written kinds without a generator, too
+            few held-out queries.
+        NotADirectoryError: `output` is a file.
+
+    Example:
+        >>> result = boost("corpus.jsonl", "BAAI/bge-base-en-v1.5", "Qwen/Qwen3-8B",
+        ...     task="Given a claim, find the abstract that supports or refutes it",
+        ...     rounds=2, output="runs/claims")                                   # doctest: +SKIP
+        >>> result.retriever                                                      # doctest: +SKIP
+        'runs/claims/round-1/retriever'
+    """
+    options = Options(
+        task=task,
+        language=language,
+        passages=passages,
+        queries_per_passage=queries_per_passage,
+        kinds=tuple(kinds or (_TAKEN if generator is None else _WRITTEN_TOO)),
+        min_quality=min_quality,
+        answers=answers,
+        answer_words=answer_words,
+        require_gain=require_gain,
+        candidates=candidates,
+        max_steps=max_steps,
+        keep=keep,
+        training=dict(training or {}),
+        tuning=dict(tuning or {}),
+        checkpoint_steps=checkpoint_steps,
+        launch=launch,
+        seed=seed,
+    )
+    check(options, generator, rounds, patience, held_out, engine)
+    first = trainable(retriever)
+    llm = None if generator is None else as_llm(generator, "generate", "boost")
+    folder = RunFolder(Path(output))
+    texts = corpus_of(corpus)
+    labelled, unlabelled = (
+        given_queries(pairs, LABELLED, texts),
+        given_queries(queries, UNLABELLED, texts),
+    )
+    sizes = sizes_of(held_out, dev, test, len(texts), len(labelled))
+    if dry_run:
+        stages = planned(
+            folder,
+            options,
+            rounds,
+            corpus=len(texts),
+            labelled=len(labelled),
+            unlabelled=len(unlabelled),
+            held_out=sizes,
+            with_generator=llm is not None,
+        )
+        logger.info("%s", as_lines(stages))
+        rows = Dataset.from_list([stage._asdict() for stage in stages])
+        return Boosted(_name_of(first), _name_of(llm), rows, None)
+    runner = partial(_mapped, engine=engine)
+    judged = SetAside(folder, texts, options, llm, runner, sizes)
+    dev_stage, test_stage, labelled = judged.stages(dev, test, labelled)
+    given = concatenate_datasets([labelled, unlabelled])
+    setup = Setup(
+        corpus=texts,
+        corpus_key=judged.corpus_key,
+        given=given,
+        given_key=digest_of_rows(given),
+        replay=replay,
+        replay_key=None if replay is None else digest_of_rows(replay),
+        dev=dev_stage,
+        test=test_stage,
+        set_aside=judged.set_aside,
+        options=options,
+        teacher=teacher,
+        generator_weights=None if generator_weights is None else Path(generator_weights),
+        folder=folder,
+        run=runner,
+    )
+    write_json(folder.root / "settings.json", _said(setup, first, llm, rounds, patience))
+    return _looped(setup, first, llm, rounds, patience)
+
+
+def _looped(setup: Setup, first: Retriever, llm: LLM | None, rounds: int, patience: int) -> Boosted:
+    """The rounds, then the one look at the test queries."""
+    retriever, generator = first, llm
+    rows = [_row_of(0, stage) for stage in (setup.dev, setup.test)]
+    used: frozenset[str] = frozenset()
+    without_gain = 0
+    for number in range(1, rounds + 1):
+        each = Round(setup, number, retriever, generator, used)
+        go(each)
+        rows += [_row_of(number, stage, each.verdicts) for stage in each.stages]
+        _write_rounds(setup.folder, rows)
+        used |= each.passages_used
+        retriever, generator = each.retriever, each.generator
+        gains = [verdict["gain"] for verdict in each.verdicts.values()]
+        without_gain = 0 if any(gains) else without_gain + 1
+        if without_gain >= patience and number < rounds:
+            logger.info("%d rounds without a gain: the loop ends.", without_gain)
+            break
+    found = _test(setup, first, retriever)
+    rows.append({"round": number, "stage": "test", **found})
+    table = _write_rounds(setup.folder, rows)
+    page = write_page(setup.folder.root)
+    _log_verdict(found, page)
+    return Boosted(_name_of(retriever), _name_of(generator), table, page)
+
+
+def _test(setup: Setup, first: Retriever, last: Retriever) -> dict[str, Any]:
+    """The last retriever against the first on the test queries."""
+    key = {"test": setup.test.key, "first": key_of(first), "last": key_of(last)}
+    earlier = setup.folder.record("test")
+    looks = 0 if earlier is None else earlier["value"]["looks"]
+
+    def look() -> dict[str, Any]:
+        if looks:
+            logger.warning(
+                "The test queries have been looked at %d times before: whoever chooses settings by "
+                "them fools himself.",
+                looks,
+            )
+        judge = setup.judge(setup.test)
+        before, after = judge.values(first), judge.values(last)
+        _write_changed(setup.folder.root / "held_out" / "changed.jsonl", setup.test, before, after)
+        return {**verdict_on(after, before, judge.held_out), "looks": looks + 1}
+
+    found = setup.folder.value("test", key, look)
+    return {name: value for name, value in found.items() if name != "looks"}
+
+
+def _write_changed(
+    file: Path, test: Stage, before: Mapping[str, float], after: Mapping[str, float]
+) -> None:
+    """The measure of each test query with the first and the last retriever, as JSON lines."""
+    lines = [
+        json.dumps(
+            {
+                "query_id": row["query_id"],
+                "query": row["query"],
+                "kind": row["kind"],
+                "before": before[row["query_id"]],
+                "after": after[row["query_id"]],
+            },
+            ensure_ascii=False,
+        )
+        for row in test.rows()
+    ]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _row_of(
+    number: int, stage: Stage, verdicts: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """The row of a stage in `rounds`."""
+    name = stage.name.rpartition("/")[2]
+    counts = {key: value for key, value in stage.counts.items() if key != "rows"}
+    return {
+        "round": number,
+        "stage": name if number else f"held_out {name}",
+        "path": stage.name,
+        "rows": stage.counts.get("rows"),
+        "seconds": stage.seconds,
+        "counts": json.dumps(counts),
+        **(verdicts or {}).get(name, {}),
+    }
+
+
+def _write_rounds(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> Dataset:
+    """The table of all rounds so far, as a dataset and as JSON lines."""
+    whole = [{name: row.get(name) for name in _FEATURES} for row in rows]
+    table = rows_of(whole, _FEATURES)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in whole)
+    (folder.root / "rounds.jsonl").write_text(lines, encoding="utf-8")
+    part = folder.root / ".rounds.part"
+    shutil.rmtree(part, ignore_errors=True)
+    table.save_to_disk(part)
+    shutil.rmtree(folder.root / "rounds", ignore_errors=True)
+    part.rename(folder.root / "rounds")
+    return table
+
+
+def _log_verdict(found: Mapping[str, Any], page: Path) -> None:
+    logger.info(
+        "%s on %d %stest queries: %.2f before, %.2f after (%+.2f, 95 %% interval %+.2f to %+.2f, "
+        "p = %.4f). %s",
+        found["measure"],
+        found["queries"],
+        "generated " if found["synthetic"] else "",
+        *(100 * found[name] for name in ("before", "after", "difference", "low", "high")),
+        found["p_value"],
+        page,
+    )
+
+
+def _mapped(ds: Dataset, step: Step, *, engine: str, batch_size: int = 512) -> Dataset:
+    """`run`, and once more for the rows that failed."""
+    rows = run(ds, step, batch_size=batch_size, engine=engine)
+    if step.failures and set(step.counts(rows)) & set(step.failures):
+        return retry(rows, step, batch_size=batch_size, engine=engine)
+    return rows
+
+
+def _name_of(model: Any) -> str | None:
+    """Folder or name of a model; None for one that is not in this process."""
+    name = getattr(model, "model", None)
+    return name if isinstance(name, str) else None
+
+
+def _said(
+    setup: Setup, retriever: Retriever, llm: LLM | None, rounds: int, patience: int
+) -> dict[str, Any]:
+    """What was asked for, without a secret."""
+    said = {
+        "retriever": record_of(retriever),
+        "generator": record_of(llm),
+        "teacher": record_of(setup.teacher),
+        "rounds": rounds,
+        "patience": patience,
+        "passages in the corpus": len(setup.corpus),
+        "queries given": len(setup.given),
+        **{name: record_of(value) for name, value in vars(setup.options).items()},
+    }
+    return dict(without_secrets(said))

@@ -1,0 +1,123 @@
+"""What a run would do, before it does it: its stages, with what each asks and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rir_hf.boosting.queries import TAKEN
+from rir_hf.boosting.record import RunFolder
+from rir_hf.boosting.state import Options
+
+QUERY_TOKENS = 30
+TOKENS_PER_WORD = 1.4
+
+
+class Planned(NamedTuple):
+    """A stage that lies ahead.
+
+    stage: its name.
+    does: what it does, for a person.
+    requests: texts asked of the generator.
+    tokens: about how many it writes for them.
+    encoded: texts that the retriever encodes.
+    steps: steps of a trainer.
+    is_made: whether the folder holds one already; it is made anew where options have changed.
+    """
+
+    stage: str
+    does: str
+    requests: int = 0
+    tokens: int = 0
+    encoded: int = 0
+    steps: int = 0
+    is_made: bool = False
+
+
+def planned(
+    folder: RunFolder,
+    options: Options,
+    rounds: int,
+    *,
+    corpus: int,
+    labelled: int,
+    unlabelled: int,
+    held_out: Sequence[int],
+    with_generator: bool,
+) -> list[Planned]:
+    """The stages of a run; numbers of queries are upper bounds, since no check has been made."""
+    share = sum(kind not in TAKEN for kind in options.kinds) / len(options.kinds)
+    asked = options.passages * options.queries_per_passage
+    written, taken = round(share * asked), asked - round(share * asked)
+    pairs, lists = written + labelled, taken + unlabelled
+    dev, test = held_out
+    stages = [_held_out(name, size, share) for name, size in (("dev", dev), ("test", test))]
+    for number in range(1, rounds + 1):
+        of_round = [_queries(written, taken, corpus)]
+        if with_generator and options.answers > 1 and pairs:
+            of_round += _generator(options, pairs, dev)
+        of_round += _retriever(options, pairs, lists, corpus, dev, with_generator)
+        stages += [stage._replace(stage=f"round-{number}/{stage.stage}") for stage in of_round]
+    stages.append(Planned("test", f"compare first and last on {test} queries", encoded=2 * corpus))
+    return [stage._replace(is_made=folder.record(stage.stage) is not None) for stage in stages]
+
+
+def as_lines(stages: Sequence[Planned]) -> str:
+    """The stages as a table.
+
+    Example:
+        >>> print(as_lines([Planned("test", "compare two models", encoded=200)]))
+        stage               requests    tokens   encoded     steps  what
+        test                       0         0       200         0  compare two models
+    """
+    head = f"{'stage':<18} {'requests':>9} {'tokens':>9} {'encoded':>9} {'steps':>9}  what"
+    lines = [head]
+    for each in stages:
+        numbers = " ".join(
+            f"{number:>9,}" for number in (each.requests, each.tokens, each.encoded, each.steps)
+        )
+        made = " (made)" if each.is_made else ""
+        lines.append(f"{each.stage:<18} {numbers}  {each.does}{made}")
+    return "\n".join(lines)
+
+
+def _held_out(name: str, size: int, share: float) -> Planned:
+    requests = round(2 * share * size)
+    return Planned(
+        f"held_out/{name}", f"set {size} queries aside", requests, requests // 2 * QUERY_TOKENS
+    )
+
+
+def _queries(written: int, taken: int, corpus: int) -> Planned:
+    does = f"write {written} queries and check them, take {taken} from passages"
+    return Planned("queries", does, 2 * written, written * QUERY_TOKENS, corpus + written)
+
+
+def _generator(options: Options, pairs: int, dev: int) -> list[Planned]:
+    number = options.answers * pairs
+    steps = options.max_steps or -(-pairs // 16)
+    length = round(TOKENS_PER_WORD * options.answer_words)
+    return [
+        Planned("answers", f"{options.answers} to each of {pairs} queries", number,
+                number * length),
+        Planned("preferences", "the best and the worst answer", encoded=number),
+        Planned("generator", "DPO on the preferences, compared on dev", 2 * dev,
+                2 * dev * length, 2 * dev, steps),
+        Planned("tuned_answers", "one to each query", pairs, pairs * length),
+    ]  # fmt: skip
+
+
+def _retriever(
+    options: Options, pairs: int, lists: int, corpus: int, dev: int, with_answers: bool
+) -> list[Planned]:
+    size = options.training.get("batch_size", 8)
+    epochs = options.training.get("epochs", 2)
+    rows = lists + pairs * (3 if with_answers and options.answers > 1 else 1)
+    steps = options.max_steps or round(epochs * rows / size)
+    return [
+        Planned("negatives", f"of {pairs} queries", encoded=2 * pairs),
+        Planned("scored", f"the teacher on {pairs} pairs"),
+        Planned("lists", f"{options.candidates} candidates of {lists} queries, scored",
+                encoded=lists),
+        Planned("retriever", "trained, compared on dev", encoded=corpus + dev, steps=steps),
+    ]  # fmt: skip

@@ -1,0 +1,129 @@
+"""The first stage of a round: queries for passages from all parts of the corpus, with what speaks
+against each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from rir_hf.boosting.queries import COPIED, FEATURES, TAKEN, first_of_equal, write_queries
+from rir_hf.boosting.record import Stage
+from rir_hf.boosting.split import cover
+from rir_hf.boosting.state import BOTH, LABELLED, UNLABELLED, Round, is_kept, is_pair
+from rir_hf.core.configured import key_of
+from rir_hf.data.audit import leaks
+from rir_hf.index.search import Search
+
+ROUND_TRIP = 20
+"""A generated query must find its passage among so many."""
+
+_PASSAGES_PER_CLUSTER = 20
+_MOST_CLUSTERS = 256
+
+
+def queries(state: Round) -> Stage:
+    """Generated queries and those of the user; `dropped` says why one is left out."""
+    options, setup = state.options, state.setup
+    key = {
+        "passages": options.passages,
+        "per_passage": options.queries_per_passage,
+        "kinds": options.kinds,
+        "min_quality": options.min_quality,
+        "given": setup.given_key,
+        "held_out": [setup.dev.key, setup.test.key],
+        "used": sorted(state.used),
+        "generator": None if set(options.kinds) <= set(TAKEN) else key_of(state.generator),
+    }
+    return state.rows("queries", key, lambda: _make(state))
+
+
+def _make(state: Round) -> tuple[Dataset, dict[str, Any]]:
+    options = state.options
+    made, counts = write_queries(
+        _sampled(state),
+        options.kinds,
+        options.queries_per_passage,
+        llm=state.generator,
+        task=options.task,
+        language=options.language,
+        min_quality=options.min_quality,
+        seed=options.seed + state.number,
+        run=state.setup.run,
+    )
+    rows = concatenate_datasets([made, state.setup.given])
+    reasons = _reasons(state, rows)
+    rows = rows.remove_columns("dropped").add_column("dropped", reasons)
+    rows = rows.cast(FEATURES).flatten_indices()
+    copies = sum(share >= COPIED for share in made["copied"])
+    counts |= {"copies": copies, "given": len(state.setup.given)}
+    counts |= Counter(reason for reason in reasons if reason is not None)
+    kinds = Counter("pairs" if is_pair(row) else "lists" for row in rows if is_kept(row))
+    return rows, {**counts, "pairs": kinds["pairs"], "lists": kinds["lists"]}
+
+
+def _sampled(state: Round) -> Dataset:
+    """Passages from all clusters of the corpus in turn, none of them set aside."""
+    corpus = state.searched
+    number = state.options.passages
+    taboo = state.setup.set_aside | state.used
+    names = corpus["id"]
+    if len(names) - len(taboo) < number:
+        taboo = state.setup.set_aside
+    vectors = np.array(corpus.with_format("numpy")["embedding"][:], np.float32)
+    clusters = clusters_of(vectors, number, state.seed)
+    clusters[[row for row, name in enumerate(names) if name in taboo]] = -1
+    drawn = cover(clusters, number, state.seed)
+    return state.setup.corpus.select(drawn).select_columns(["id", "text"]).flatten_indices()
+
+
+def _reasons(state: Round, rows: Dataset) -> list[str | None]:
+    """Why each query is left out; None where it is not."""
+    held_out = concatenate_datasets([state.setup.dev.rows(), state.setup.test.rows()])
+    are_first = first_of_equal(rows["query"])
+    near = leaks(rows.select_columns(["query"]), held_out.select_columns(["query"]))["leak"]
+    lost = _lost(state, rows)
+    reasons: list[str | None] = []
+    for said, is_first, leak, is_lost in zip(rows["dropped"], are_first, near, lost, strict=True):
+        if said is not None:
+            reasons.append(said)
+        elif not is_first:
+            reasons.append("repeated")
+        elif leak is not None:
+            reasons.append("near held-out")
+        else:
+            reasons.append("lost in round trip" if is_lost else None)
+    return reasons
+
+
+def _lost(state: Round, rows: Dataset) -> list[bool]:
+    """Whether a query that was written does not find its passage again."""
+    written = [
+        row
+        for row, (kind, share) in enumerate(zip(rows["kind"], rows["copied"], strict=True))
+        if kind not in (*TAKEN, LABELLED, UNLABELLED) and share < COPIED
+    ]
+    lost = [False] * len(rows)
+    if not written:
+        return lost
+    some = state.with_vectors(rows.select(written).flatten_indices())
+    found = state.setup.run(some, Search(state.searched, index=BOTH, k=ROUND_TRIP))
+    for row, own, hits in zip(written, found["pos_ids"], found["hit_ids"], strict=True):
+        lost[row] = own[0] not in hits
+    return lost
+
+
+def clusters_of(vectors: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """The cluster of each vector, `(n,)`, by k-means: about 20 of those drawn come from each."""
+    import faiss
+
+    count = int(np.clip(number // _PASSAGES_PER_CLUSTER, 1, _MOST_CLUSTERS))
+    count = min(count, len(vectors))
+    kmeans = faiss.Kmeans(
+        vectors.shape[1], count, niter=10, seed=seed, min_points_per_centroid=1, verbose=False
+    )
+    kmeans.train(vectors)
+    return np.asarray(kmeans.index.search(vectors, 1)[1][:, 0], np.int64)

@@ -1,0 +1,248 @@
+"""The stages in which the retriever learns: negatives and candidates, the teacher, the training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from rir_hf.boosting.judge import verdict_on
+from rir_hf.boosting.record import Stage
+from rir_hf.boosting.state import BOTH, LABELLED, Counts, Round, is_list, is_pair, where
+from rir_hf.boosting.tuning import trained, with_model
+from rir_hf.index.embed import Embed
+from rir_hf.mining.candidates import CandidateLists
+from rir_hf.mining.negatives import MineNegatives
+from rir_hf.teaching.passages import ScorePassages
+from rir_hf.teaching.relabel import RelabelNegatives
+from rir_hf.teaching.signals import RetrieverTeacher
+from rir_hf.teaching.temperature import fit_temperature
+
+logger = logging.getLogger(__name__)
+
+
+TEMPERATURE = 0.5
+"""Of the teacher, where there are too few held-out queries to fit it."""
+
+_FEWEST_TO_FIT = 30
+_SURELY_BETTER = 0.5
+_SCORED = ("pos", "neg", "pos_scores", "neg_scores")
+
+
+def negatives(state: Round, queries: Stage, answers: Stage | None) -> Stage:
+    """Hard negatives of each query with a passage, and of its answer."""
+    key = {
+        "from": (answers or queries).key,
+        "candidates": state.options.candidates,
+    }
+
+    def make() -> tuple[Dataset, Counts]:
+        rows = where(queries.rows(), is_pair) if answers is None else answers.rows()
+        rows = state.with_vectors(rows)
+        number = 2 * (state.options.candidates - 1)  # some are dropped by relabelling
+        settings: dict[str, Any] = {
+            "index": BOTH,
+            "num_negatives": number,
+            "relative_margin": None,
+            "sampling_strategy": "stratified",
+            "range_max": 50,
+        }
+        rows = state.setup.run(rows, MineNegatives(state.searched, **settings))
+        counts = {"pairs": len(rows), "negatives": sum(map(len, rows["neg"]))}
+        if answers is not None:
+            embed = Embed(state.retriever, "answer", role="query", output="answer_embedding")
+            rows = state.setup.run(rows, embed)
+            step = MineNegatives(state.searched, output="neg_answer", **settings)
+            rows = state.setup.run(rows, step)
+            counts["answers"] = sum(answer is not None for answer in rows["answer"])
+            counts["negatives of answers"] = sum(map(len, rows["neg_answer"]))
+        return _without(rows, "embedding", "answer_embedding"), counts
+
+    return state.rows("negatives", key, make)
+
+
+def scored(state: Round, negatives: Stage) -> dict[str, Stage]:
+    """The teacher's scores of positives and negatives, of the query and of the answer."""
+    key = {"from": negatives.key, "teacher": state.teacher_key}
+
+    def make() -> tuple[Dataset, Counts]:
+        rows = state.setup.run(negatives.rows(), ScorePassages(state.teacher))
+        return rows, {"pairs": len(rows)}
+
+    def make_of_answers() -> tuple[Dataset, Counts]:
+        rows = _of_answers(negatives.rows())
+        return state.setup.run(rows, ScorePassages(state.teacher)), {"pairs": len(rows)}
+
+    made = state.rows("scored", key, make)
+    parts = {"scored": made, "relabelled": relabelled(state, made)}
+    if negatives.counts.get("answers"):
+        parts["scored_answers"] = state.rows("scored_answers", key, make_of_answers)
+    return parts
+
+
+def relabelled(state: Round, scored: Stage) -> Stage:
+    """The same without the negatives that the teacher puts well above the positive."""
+
+    def make() -> tuple[Dataset, Counts]:
+        rows = state.setup.run(scored.rows(), RelabelNegatives(drop=_SURELY_BETTER))
+        return rows, {"pairs": len(rows), "dropped": sum(map(len, rows["relabelled"]))}
+
+    return state.rows("relabelled", {"from": scored.key}, make)
+
+
+def lists(state: Round, queries: Stage) -> Stage:
+    """Scored candidates of queries without a passage, and of copies without theirs."""
+    options = state.options
+    key = {
+        "from": queries.key,
+        "candidates": options.candidates,
+        "teacher": state.teacher_key,
+    }
+
+    def make() -> tuple[Dataset, Counts]:
+        rows = where(queries.rows(), is_list)
+        step = CandidateLists(
+            state.searched,
+            size=options.candidates,
+            top=max(1, round(0.6 * options.candidates)),
+            exclude="pos_ids",
+            seed=state.seed,
+        )
+        rows = state.setup.run(state.with_vectors(rows), step)
+        rows = state.setup.run(_without(rows, "embedding"), ScorePassages(state.teacher))
+        return rows, {"lists": len(rows), "passages": sum(map(len, rows["passages"]))}
+
+    return state.rows("lists", key, make)
+
+
+def train(state: Round, parts: Mapping[str, Stage]) -> None:
+    """The retriever trained on all of it, in the other's place where that is no loss."""
+    setup, options = state.setup, state.options
+    temperature = _temperature(state)
+    key = {
+        "from": {name: stage.key for name, stage in parts.items()},
+        "replay": setup.replay_key,
+        "training": dict(options.training),
+        "max_steps": options.max_steps,
+        "keep": options.keep,
+        "temperature": temperature,
+    }
+
+    def make(part: Path) -> Counts:
+        return trained(_training_rows(state, parts), state.retriever, part, temperature, options)
+
+    made = state.model("retriever", key, make)
+    candidate = with_model(state.retriever, made.path)
+
+    def compare() -> dict[str, Any]:
+        judge = setup.judge(setup.dev)
+        return verdict_on(judge.values(candidate), judge.values(state.retriever), judge.held_out)
+
+    found = state.value("retriever.verdict", {"model": made.key, "dev": setup.dev.key}, compare)
+    state.verdicts["retriever"] = found
+    if found["kept"]:
+        state.retriever = candidate
+
+
+def _training_rows(state: Round, stages: Mapping[str, Stage]) -> dict[str, Dataset]:
+    """The datasets that are trained on together; those without rows are left out."""
+    parts = {}
+    if "scored" in stages:
+        pairs = stages["scored"].rows()
+        parts["pairs"] = pairs.select_columns(["query", *_SCORED])
+        parts["labels"] = _labels(stages["relabelled"].rows())
+    if "scored_answers" in stages:
+        answers = stages["scored_answers"].rows()
+        parts["answers"] = _asked_with_answers(answers)
+        parts["query_answer"] = _query_and_answer(answers)
+    if "lists" in stages:
+        lists = stages["lists"].rows()
+        parts["lists"] = lists.select_columns(["query", "passages", "passage_scores"])
+    if state.setup.replay is not None:
+        parts["replay"] = _replayed(state)
+    return {name: rows for name, rows in parts.items() if len(rows)}
+
+
+def _labels(relabelled: Dataset) -> Dataset:
+    """What people have labelled, for a contrastive loss."""
+    rows = where(relabelled, lambda row: row["kind"] == LABELLED)
+    return rows.select_columns(["query", "pos", "neg"])
+
+
+def _replayed(state: Round) -> Dataset:
+    """Queries from elsewhere with what the retriever itself says of their passages, so that it
+    stays as it is there.
+    """
+    rows = state.setup.replay
+    assert rows is not None  # noqa: S101 - asked for with replay alone
+    scored = state.setup.run(rows, ScorePassages(RetrieverTeacher(state.retriever)))
+    scale = 20.0 * _temperature(state)
+    scored = scored.map(_times, fn_kwargs={"scale": scale})
+    return scored.select_columns(["query", "passages", "passage_scores"])
+
+
+def _temperature(state: Round) -> float:
+    """The teacher's temperature, fitted on the held-out queries of dev."""
+    key = {
+        "dev": state.setup.dev.key,
+        "teacher": state.teacher_key,
+        "candidates": state.options.candidates,
+    }
+    found = state.value("temperature", key, lambda: _fit_temperature(state))
+    return float(found["temperature"])
+
+
+def _fit_temperature(state: Round) -> dict[str, float]:
+    dev = state.setup.dev.rows()
+    if len(dev) < _FEWEST_TO_FIT:
+        return {"temperature": TEMPERATURE}
+    size = 2 * state.options.candidates
+    step = CandidateLists(state.searched, size=size, top=size, exclude="pos_ids")
+    rows = state.setup.run(state.with_vectors(dev), step)
+    texts = dict(zip(state.setup.corpus["id"], state.setup.corpus["text"], strict=True))
+    judged = [_as_judged(row, texts) for row in rows]
+    scored = state.setup.run(
+        Dataset.from_list([row for row in judged if row["pos"] and row["neg"]]),
+        ScorePassages(state.teacher),
+    )
+    temperature = fit_temperature(scored)
+    logger.info("%s: %.3f", state.name("temperature"), temperature)
+    return {"temperature": round(temperature, 4)}
+
+
+def _without(rows: Dataset, *columns: str) -> Dataset:
+    return rows.remove_columns([name for name in columns if name in rows.column_names])
+
+
+def _of_answers(rows: Dataset) -> Dataset:
+    """The rows that have an answer, its negatives in the place of the query's."""
+    rows = where(rows, lambda row: bool(row["answer"]))
+    rows = rows.select_columns(["query_id", "query", "answer", "pos", "pos_ids", "neg_answer"])
+    return rows.rename_column("neg_answer", "neg")
+
+
+def _asked_with_answers(rows: Dataset) -> Dataset:
+    """Scored rows in which the answer asks."""
+    rows = rows.remove_columns("query").rename_column("answer", "query")
+    return rows.select_columns(["query", *_SCORED])
+
+
+def _query_and_answer(rows: Dataset) -> Dataset:
+    """Pairs of a query and its answer."""
+    return rows.select_columns(["query"]).add_column("pos", [[text] for text in rows["answer"]])
+
+
+def _times(row: Mapping[str, Any], scale: float) -> dict[str, Any]:
+    scores = row["passage_scores"]
+    return {"passage_scores": None if scores is None else [scale * score for score in scores]}
+
+
+def _as_judged(row: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
+    """A held-out query with its relevant passages as positives and its candidates as negatives."""
+    grades = zip(row["pos_ids"], row["grades"], strict=True)
+    relevant = [texts[name] for name, grade in grades if grade > 0 and name in texts]
+    pos = relevant if row["passage"] is None else [row["passage"]]
+    return {"query": row["query"], "pos": pos, "neg": row["passages"]}

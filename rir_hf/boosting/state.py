@@ -1,0 +1,203 @@
+"""What a round of the loop knows: the options, what all rounds share, the models it has so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from datasets import Dataset
+
+from rir_hf.boosting.judge import Judge
+from rir_hf.boosting.queries import COPIED, Runner
+from rir_hf.boosting.record import RunFolder, Stage
+from rir_hf.core.configured import key_of
+from rir_hf.index.attach import attach_index
+from rir_hf.index.embed import Embed
+from rir_hf.index.lexical import attach_lexical
+from rir_hf.models.llm import LLM
+from rir_hf.models.retriever import Retriever
+from rir_hf.teaching.blend import Blend
+from rir_hf.teaching.signals import LexicalTeacher, RetrieverTeacher
+from rir_hf.teaching.teacher import Teacher
+
+Counts: TypeAlias = Mapping[str, Any]
+
+BOTH = ("embedding", "bm25")
+"""The indexes of the corpus."""
+
+VERSION = 1
+"""Raised whenever a stage makes something else of the same input."""
+
+LABELLED, UNLABELLED = "labelled", "given"
+"""Kinds of the queries that the user gave."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the stages of a round; see `boost`."""
+
+    task: str | None
+    language: str | None
+    passages: int
+    queries_per_passage: int
+    kinds: tuple[str, ...]
+    min_quality: float | None
+    answers: int
+    answer_words: int
+    require_gain: bool
+    candidates: int
+    max_steps: int | None
+    keep: float
+    training: Mapping[str, Any]
+    tuning: Mapping[str, Any]
+    checkpoint_steps: int
+    launch: str | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all rounds share.
+
+    corpus: with `id` and `text`; `corpus_key` is the digest of its content.
+    given: labelled and unlabelled queries of the user, as `queries.FEATURES` says; `given_key`.
+    dev: the held-out queries that decide which model is kept; `test` is looked at once.
+    set_aside: ids of passages that no query is written for.
+    """
+
+    corpus: Dataset
+    corpus_key: str
+    given: Dataset
+    given_key: str
+    replay: Dataset | None
+    replay_key: str | None
+    dev: Stage
+    test: Stage
+    set_aside: frozenset[str]
+    options: Options
+    teacher: Teacher | None
+    generator_weights: Path | None
+    folder: RunFolder
+    run: Runner
+
+    def judge(self, held_out: Stage) -> Judge:
+        """What compares models on held-out queries."""
+        return Judge(self.corpus, held_out.rows(), self.run)
+
+
+@dataclass
+class Round:
+    """A round: the models that it has, at first those that it begins with, and what it has made.
+
+    `stages` and `verdicts` are filled on the way, for the report.
+    """
+
+    setup: Setup
+    number: int
+    retriever: Retriever
+    generator: LLM | None
+    used: frozenset[str] = frozenset()
+    stages: list[Stage] = field(default_factory=list)
+    verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def options(self) -> Options:
+        """The options of all rounds."""
+        return self.setup.options
+
+    @property
+    def seed(self) -> int:
+        """The seed of the round's draws."""
+        return self.options.seed + self.number
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether the generator is to answer queries."""
+        return self.generator is not None and self.options.answers > 1
+
+    @property
+    def passages_used(self) -> frozenset[str]:
+        """Ids of the passages that queries were written for, in this round and before."""
+        rows = self.stages[0].rows()
+        kinds = zip(rows["kind"], rows["pos_ids"], strict=True)
+        own = {ids[0] for kind, ids in kinds if kind not in (LABELLED, UNLABELLED)}
+        return self.used | own
+
+    @property
+    def shared_key(self) -> dict[str, Any]:
+        """What every stage depends on."""
+        return {
+            "version": VERSION,
+            "corpus": self.setup.corpus_key,
+            "retriever": key_of(self.retriever),
+            "task": self.options.task,
+            "language": self.options.language,
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def searched(self) -> Dataset:
+        """The corpus as the retriever that the round begins with sees it, and its words."""
+        corpus = self.setup.run(self.setup.corpus, Embed(self.retriever))
+        return attach_lexical(attach_index(corpus))
+
+    @property
+    def teacher_key(self) -> Any:
+        """What tells the teacher from another; the usual one follows from retriever and corpus."""
+        return None if self.setup.teacher is None else key_of(self.setup.teacher)
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The given teacher, or words and vectors together."""
+        if self.setup.teacher is not None:
+            return self.setup.teacher
+        words = LexicalTeacher(self.searched)
+        return Blend([words, RetrieverTeacher(self.retriever, self.searched)])
+
+    def with_vectors(self, rows: Dataset) -> Dataset:
+        """Queries with the retriever's vectors."""
+        return self.setup.run(rows, Embed(self.retriever, "query", role="query"))
+
+    def name(self, stage: str) -> str:
+        """The path of a stage below the run."""
+        return f"round-{self.number}/{stage}"
+
+    def rows(self, stage: str, key: Any, make: Callable[[], tuple[Dataset, Counts]]) -> Stage:
+        """A stage whose result is a dataset."""
+        made = self.setup.folder.rows(self.name(stage), {**self.shared_key, **key}, make)
+        self.stages.append(made)
+        return made
+
+    def model(self, stage: str, key: Any, make: Callable[[Path], Counts]) -> Stage:
+        """A stage whose result is a model."""
+        made = self.setup.folder.model(self.name(stage), {**self.shared_key, **key}, make)
+        self.stages.append(made)
+        return made
+
+    def value(self, stage: str, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A stage whose result is a few plain values."""
+        return self.setup.folder.value(self.name(stage), {**self.shared_key, **key}, make)
+
+
+def is_kept(row: Mapping[str, Any]) -> bool:
+    """Whether nothing speaks against a query."""
+    return row["dropped"] is None
+
+
+def is_pair(row: Mapping[str, Any]) -> bool:
+    """Whether a query has a passage that it may be trained with."""
+    return is_kept(row) and bool(row["pos"]) and row["copied"] < COPIED
+
+
+def is_list(row: Mapping[str, Any]) -> bool:
+    """Whether a query goes without a passage: it has none, or copies it."""
+    return is_kept(row) and not is_pair(row)
+
+
+def where(rows: Dataset, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Dataset:
+    """The rows of which something is true."""
+    kept = [place for place, row in enumerate(rows) if is_wanted(row)]
+    return rows.select(kept).flatten_indices()

@@ -1,0 +1,150 @@
+"""Calls of the trainers for a round, in this process or by `accelerate launch`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from datasets import Dataset
+
+from rir_hf.boosting.state import Options
+from rir_hf.models.local import ChatLLM, CompletionLLM
+from rir_hf.models.retriever import Retriever
+from rir_hf.training.generator import train_generator
+from rir_hf.training.retriever import train_retriever
+
+logger = logging.getLogger(__name__)
+
+Model = TypeVar("Model")
+
+TRAINING: dict[str, Any] = {
+    "epochs": 2,
+    "batch_size": 8,
+    "learning_rate": 3e-5,
+    "warmup_steps": 20,
+    "train_length": 160,
+}
+"""How a retriever is trained in a round, unless `training` says otherwise."""
+
+TUNING: dict[str, Any] = {
+    "lora_r": 32,
+    "lora_alpha": 64,
+    "learning_rate": 1e-5,
+    "beta": 0.1,
+}
+"""How a generator is tuned, as in the original's scripts, unless `tuning` says otherwise."""
+
+
+def trained(
+    rows: Mapping[str, Dataset],
+    retriever: Retriever,
+    folder: Path,
+    temperature: float,
+    options: Options,
+) -> dict[str, Any]:
+    """Train a retriever into a folder, going on from a checkpoint that lies there."""
+    settings = {
+        **TRAINING,
+        "loss": dict.fromkeys(
+            {"labels", "query_answer"} & set(rows), "MultipleNegativesRankingLoss"
+        ),
+        "num_negatives": options.candidates - 1,
+        "rescale": "none",
+        "teacher_temperature": temperature,
+        "max_steps": options.max_steps,
+        "keep": options.keep,
+        "checkpoint_steps": options.checkpoint_steps,
+        "revision": retriever.revision,
+        "query_prompt": retriever.query_prompt,
+        "passage_prompt": retriever.passage_prompt,
+        "max_length": retriever.max_length,
+        "seed": options.seed,
+        **options.training,
+        "model": retriever.model,
+    }
+    _call("train_retriever", dict(rows), folder, settings, options.launch)
+    return {name: len(part) for name, part in rows.items()}
+
+
+def tuned(
+    preferences: Dataset, weights: Mapping[str, Any], folder: Path, options: Options
+) -> dict[str, Any]:
+    """Tune a generator into a folder, as a whole model with its tokenizer."""
+    adapter = folder / "adapter"
+    settings = {
+        **TUNING,
+        "max_steps": options.max_steps,
+        "checkpoint_steps": options.checkpoint_steps,
+        "seed": options.seed,
+        **options.tuning,
+        **weights,
+        "merged_output": str(folder),
+    }
+    _call("train_generator", preferences, adapter, settings, options.launch)
+    shutil.rmtree(adapter)
+    return {"pairs": sum(text is not None for text in preferences["chosen"])}
+
+
+def tunable(generator: Any, weights: Path | None) -> dict[str, Any] | None:
+    """What `train_generator` is to start from; None where the generator's weights are elsewhere."""
+    if weights is not None:
+        files = sorted(weights.glob("*.gguf"))
+        is_packed = files and not (weights / "config.json").exists()
+        return {"model": str(weights), "gguf_file": files[0].name if is_packed else None}
+    if isinstance(generator, (ChatLLM, CompletionLLM)) and isinstance(generator.model, str):
+        revision, file = generator.revision, generator.gguf_file
+        return {"model": generator.model, "revision": revision, "gguf_file": file}
+    return None
+
+
+def with_model(model: Any, folder: Path) -> Any:
+    """The same retriever or generator with the weights of another folder.
+
+    What was behind a server or in vLLM is then a `ChatLLM` in this process.
+    """
+    if not isinstance(model, (Retriever, ChatLLM, CompletionLLM)):
+        return ChatLLM(folder)
+    settings = {**model.settings(), "model": str(folder), "revision": None}
+    if not isinstance(model, Retriever):
+        settings |= {"gguf_file": None, "tokenizer": None}
+    return type(model)(**settings)
+
+
+def _call(
+    function: str,
+    rows: Dataset | dict[str, Dataset],
+    folder: Path,
+    options: dict[str, Any],
+    launch: str | None,
+) -> None:
+    """Call a trainer here, or in processes that a launcher starts."""
+    if launch is None:
+        trainer: Any = train_retriever if function == "train_retriever" else train_generator
+        trainer(rows, output=folder, **options)
+        return
+    work = folder.with_name(f"{folder.name}.job")
+    shutil.rmtree(work, ignore_errors=True)
+    places: Any = {}
+    for name, part in (rows if isinstance(rows, dict) else {"": rows}).items():
+        part.save_to_disk(work / (name or "rows"))
+        places[name] = str(work / (name or "rows"))
+    job = {
+        "function": function,
+        "rows": places if isinstance(rows, dict) else places[""],
+        "options": {**options, "output": str(folder)},
+    }
+    file = work / "job.json"
+    file.write_text(json.dumps(job), encoding="utf-8")
+    command = [*shlex.split(launch), "-m", "rir_hf.training", str(file)]
+    if command[0] in ("accelerate", "torchrun"):
+        command[0] = str(Path(sys.executable).with_name(command[0]))
+    logger.info("%s", shlex.join(command))
+    subprocess.run(command, check=True)  # noqa: S603 - the user's own launcher
+    shutil.rmtree(work)

@@ -1,0 +1,272 @@
+"""`rir-hf boost`: a corpus, a retriever and a language model in, better ones and the proof out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rir_hf.cli.options import IndexOptions, LLMOptions, Model, RetrieverOptions, Rows, RunOptions
+
+
+@dataclass
+class Retrieving:
+    """Retriever.
+
+    Args:
+        revision: branch, tag or commit of a Hub model.
+        query_prompt: text before each query; none: the one stored with the model.
+        passage_prompt: text before each passage; none: the one stored with the model.
+        max_length: tokens after which a text is cut.
+        texts_per_pass: texts per forward pass.
+    """
+
+    revision: str | None = None
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
+    max_length: int = 512
+    texts_per_pass: int = 64
+
+    def load(self, model: str) -> Model:
+        """The retriever that the options describe."""
+        return RetrieverOptions(model, **vars(self)).load()
+
+
+@dataclass
+class Generating:
+    """Generator.
+
+    Args:
+        generator: Hub name, folder, or the model's name at the server; none: queries are taken from
+            the passages.
+        model_type: llm: a model without chat template; llm_instruct: with one; gpt: behind an
+            OpenAI-compatible server; vllm: in vLLM, in this process.
+        gguf_file: name of a GGUF file in the model's folder, which is unpacked once.
+        dtype: bfloat16, float16 or float32; none: the model's own, float32 on the CPU.
+        no_thinking: call the chat template with enable_thinking=False, as Qwen3 needs it.
+        base_url: address of an OpenAI-compatible server; none: OpenAI.
+        api_key: key of the server; better in the environment as OPENAI_API_KEY.
+        concurrency: requests in flight at the server.
+        generator_length: tokens of prompt and answer; none: what the model says.
+        generator_weights: folder of the weights of a generator behind a server or in vLLM; without
+            it such a one is not tuned.
+    """
+
+    generator: str | None = None
+    model_type: Literal["llm", "llm_instruct", "gpt", "vllm"] = "llm_instruct"
+    gguf_file: str | None = None
+    dtype: str | None = None
+    no_thinking: bool = False
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    concurrency: int = 16
+    generator_length: int | None = None
+    generator_weights: str | None = None
+
+    def load(self) -> Model:
+        """The language model that the options describe; None where there is none."""
+        if self.generator is None:
+            return None
+        same = ("model_type", "gguf_file", "dtype", "no_thinking", "base_url", "api_key")
+        options = {name: getattr(self, name) for name in (*same, "concurrency")}
+        return LLMOptions(self.generator, max_length=self.generator_length, **options).load()
+
+
+@dataclass
+class Asking:
+    """Queries.
+
+    Args:
+        task: the retrieval task, a name (scifact, nq, ...) or a sentence that describes it.
+        queries: queries without labels: a file, a folder, a Hub name, or a folder in BEIR layout.
+        pairs: labelled queries, from the same.
+        queries_split: split of --queries and --pairs, where there are several.
+        passages: passages that queries are written for in each round.
+        queries_per_passage: queries for each.
+        kinds: kinds of query in turn: title, sentence, task, question, claim, keywords; none: task,
+            sentence, title, without a generator the last two.
+        min_quality: log-odds of Yes from which a written query is taken; none: the best three
+            quarters.
+        answers: answers to each query that preferences are made of; 1 or 0: none.
+        answer_words: about how long an answer is to be.
+        require_gain: make preferences only of queries that the best answer helps.
+        language: in which the generator is to write.
+    """
+
+    task: str | None = None
+    queries: str | None = None
+    pairs: str | None = None
+    queries_split: str = "train"
+    passages: int = 1000
+    queries_per_passage: int = 1
+    kinds: list[str] | None = None
+    min_quality: float | None = None
+    answers: int = 5
+    answer_words: int = 60
+    require_gain: bool = True
+    language: str | None = None
+
+    def given(self) -> dict[str, Rows]:
+        """The queries that are there already."""
+        from rir_hf import load_pairs, load_queries
+
+        found: dict[str, Rows] = {}
+        if self.queries is not None:
+            found["queries"] = load_queries(self.queries, self.queries_split)
+        if self.pairs is not None:
+            found["pairs"] = load_pairs(self.pairs, self.queries_split)
+        return found
+
+
+@dataclass
+class Judging:
+    """Judging.
+
+    Args:
+        dev: judged queries to choose models by: a folder in BEIR layout, or rows with query_id,
+            query and pos_ids; none: a part of --pairs, else generated.
+        dev_split: its split.
+        test: judged queries to measure with once, at the end; none: as for --dev.
+        test_split: its split.
+        held_out: queries in each of dev and test, where they are not given.
+        patience: rounds without a gain after which the loop ends.
+    """
+
+    dev: str | None = None
+    dev_split: str = "dev"
+    test: str | None = None
+    test_split: str = "test"
+    held_out: int = 200
+    patience: int = 1
+
+    def judged(self) -> dict[str, Any]:
+        """The judged queries that are there already."""
+        found = {}
+        for name in ("dev", "test"):
+            source, split = getattr(self, name), getattr(self, f"{name}_split")
+            if source is not None:
+                found[name] = judged_in(source, split)
+        return found
+
+
+@dataclass
+class Learning:
+    """Training.
+
+    Args:
+        teacher: what scores passages, a YAML file or text as in `rir-hf score`; none: words and the
+            retriever's own similarities together.
+        candidates: passages per query that the retriever is trained on.
+        max_steps: steps of each training, in place of its epochs.
+        keep: share of the old retriever's weights in the new one's, from 0 to below 1.
+        replay: rows with query and passages from elsewhere on which the retriever stays as it is.
+        training: options of train-retriever that differ, as YAML: '{epochs: 1, batch_size: 16}'.
+        tuning: options of train-generator that differ, as YAML.
+        checkpoint_steps: steps between two checkpoints.
+        launch: starts trainers in processes of their own: 'accelerate launch --num_processes 8'.
+        seed: of all draws.
+    """
+
+    teacher: str | None = None
+    candidates: int = 8
+    max_steps: int | None = None
+    keep: float = 0.0
+    replay: str | None = None
+    training: dict[str, Any] | None = None
+    tuning: dict[str, Any] | None = None
+    checkpoint_steps: int = 25
+    launch: str | None = None
+    seed: int = 0
+
+    def options(self, corpus: str) -> dict[str, Any]:
+        """The options of `boost`, with teacher and rows read."""
+        from rir_hf import load_rows
+        from rir_hf.cli.teachers import TeachersCorpus, read_teacher
+
+        found = dict(vars(self))
+        if self.teacher is not None:
+            place = TeachersCorpus(corpus, "train", IndexOptions(), RunOptions())
+            found["teacher"] = read_teacher(self.teacher, place)
+        if self.replay is not None:
+            found["replay"] = load_rows(self.replay)
+        return found
+
+
+def command(
+    retrieving: Retrieving,
+    generating: Generating,
+    asking: Asking,
+    judging: Judging,
+    learning: Learning,
+    corpus: str,
+    retriever: str,
+    output: str,
+    rounds: int = 1,
+    engine: Literal["datasets", "ray"] = "datasets",
+    dry_run: bool = False,
+) -> None:
+    """Make a retriever and a generator better on a corpus, round after round, and prove it.
+
+    rir-hf boost --corpus corpus.jsonl --retriever BAAI/bge-base-en-v1.5 --generator Qwen/Qwen3-8B
+        --task "Given a claim, find the abstract that supports or refutes it" --rounds 2
+        --output runs/claims
+    rir-hf boost --corpus corpus.jsonl --retriever BAAI/bge-base-en-v1.5 --output runs/words
+    rir-hf boost --config recipes/boost-cpu.yaml --corpus corpus.jsonl --output runs/cpu
+
+    The same command after a kill goes on where it was. A changed option makes anew what depends on
+    it. The report is report.html in the output folder; `rir-hf push` sends a run to the Hub.
+
+    Args:
+        corpus: passages, with the columns id and text: a file, a folder, a Hub name, or a folder in
+            BEIR layout.
+        retriever: Hub name or folder of the sentence-transformers model to begin with.
+        output: folder of the run.
+        rounds: rounds at most.
+        engine: what maps the steps: this machine, or a Ray cluster.
+        dry_run: do nothing but say what each stage will do, ask and cost.
+    """
+    from rir_hf import boost, load_corpus
+
+    same = {
+        name: getattr(asking, name)
+        for name in (
+            "task",
+            "passages",
+            "queries_per_passage",
+            "kinds",
+            "min_quality",
+            "answers",
+            "answer_words",
+            "require_gain",
+            "language",
+        )
+    }
+    made = boost(
+        load_corpus(corpus),
+        retrieving.load(retriever),
+        generating.load(),
+        output=output,
+        rounds=rounds,
+        held_out=judging.held_out,
+        patience=judging.patience,
+        generator_weights=generating.generator_weights,
+        engine=engine,
+        dry_run=dry_run,
+        **same,
+        **asking.given(),
+        **judging.judged(),
+        **learning.options(corpus),
+    )
+    if not dry_run:
+        generator = f"generator: {made.generator}\n" if made.generator else ""
+        sys.stdout.write(f"retriever: {made.retriever}\n{generator}report: {made.report}\n")
+
+
+def judged_in(source: str, split: str) -> Any:
+    """Judged queries of a folder in BEIR layout, with their grades, or of rows."""
+    from rir_hf import load_pairs, load_qrels, load_queries
+
+    if (Path(source) / "queries.jsonl").exists():
+        return load_queries(source, split), load_qrels(source, split)
+    return load_pairs(source, split)

@@ -1,0 +1,70 @@
+"""`rir-hf cache`: what shards, indexes and the stages of a boost run occupy, listed or deleted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from rir_hf.cli.output import check_file, write_json
+
+
+def command(
+    run: str | None = None,
+    delete: list[str] | None = None,
+    json: str | None = None,
+) -> None:
+    """List what the `datasets` cache holds of this package, or delete some of it.
+
+    rir-hf cache
+    rir-hf cache --delete 'MineNegatives-*'
+    rir-hf cache --run runs/scifact --delete 'round-1:*'
+
+    What is deleted is made anew where it is needed again. Delete nothing that a running command
+    uses.
+
+    Args:
+        run: folder of a boost run, whose stages are listed too.
+        delete: names as the list has them, or patterns of names; nothing else is deleted.
+        json: also write what is listed, or was deleted, to this file.
+    """
+    from rir_hf.running import cache
+
+    check_file(json, "--json")
+    entries = cache.cached(run) if delete is None else cache.delete(delete, run)
+    rows = [as_row(entry) for entry in entries]
+    said = table(rows) if delete is None else deleted(rows)
+    sys.stdout.write("\n".join(said) + "\n")
+    write_json(rows, json)
+
+
+def as_row(entry: Any) -> dict[str, Any]:
+    """What is said of an entry, in plain values."""
+    written = datetime.fromtimestamp(entry.written).isoformat(" ", "minutes")
+    path = str(entry.path)
+    return {**entry._asdict(), "written": written, "path": path}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The entries as lines of a table, with their sum."""
+    width = max([len(row["name"]) for row in rows] + [4])
+    lines = [f"{'kind':<8}  {'name':<{width}}  {'files':>6}  {'MB':>9}  last written"]
+    for row in [*rows, total(rows)]:
+        kind_and_name = f"{row['kind']:<8}  {row['name']:<{width}}"
+        lines.append(
+            f"{kind_and_name}  {row['files']:>6}  {row['size'] / 1e6:>9.1f}  {row['written']}"
+        )
+    return [line.rstrip() for line in lines]
+
+
+def deleted(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each entry that was deleted, and their sum."""
+    lines = [f"deleted {row['kind']} {row['name']}: {row['size'] / 1e6:.1f} MB" for row in rows]
+    return [*lines, f"total: {total(rows)['size'] / 1e6:.1f} MB"]
+
+
+def total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The sum of the entries as a row of the table."""
+    files, size = (sum(row[name] for row in rows) for name in ("files", "size"))
+    return {"kind": "total", "name": "", "files": files, "size": size, "written": ""}

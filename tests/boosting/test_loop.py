@@ -1,0 +1,229 @@
+"""The whole loop, with real small models: what it leaves, what it repeats, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, load_from_disk
+
+import rir_hf
+from rir_hf import boost
+
+SMALL: dict[str, Any] = {
+    "task": "nq",
+    "passages": 12,
+    "held_out": 10,
+    "answers": 2,
+    "answer_words": 8,
+    "require_gain": False,
+    "candidates": 4,
+    "max_steps": 2,
+    "checkpoint_steps": 1,
+    "training": {"batch_size": 2, "train_length": 24, "warmup_steps": 0, "learning_rate": 1e-3},
+    "tuning": {"batch_size": 1, "accumulate": 1, "max_length": 256},
+}
+STAGES = {
+    "queries",
+    "answers",
+    "preferences",
+    "generator",
+    "tuned_answers",
+    "negatives",
+    "scored",
+    "relabelled",
+    "scored_answers",
+    "lists",
+    "retriever",
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(faq_file: Path) -> Dataset:
+    """Sixty short answers to questions on construction."""
+    rows = Dataset.from_json(str(faq_file)).select(range(60))
+    return rows.rename_column("a", "text").select_columns(["id", "text"])
+
+
+@pytest.fixture(scope="module")
+def pairs(faq_file: Path) -> Dataset:
+    """The questions that belong to them."""
+    rows = Dataset.from_json(str(faq_file)).select(range(60))
+    rows = rows.map(lambda row: {"query_id": row["id"], "query": row["q"], "pos_ids": [row["id"]]})
+    return rows.select_columns(["query_id", "query", "pos_ids"])
+
+
+@pytest.fixture(scope="module")
+def models(minilm: str, tiny_lm: str) -> dict[str, Any]:
+    """A real retriever, and a generator of two layers that writes nonsense."""
+    return {"retriever": minilm, "generator": rir_hf.ChatLLM(tiny_lm)}
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the one run that most tests look at."""
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def boosted(
+    corpus: Dataset, pairs: Dataset, models: dict[str, Any], output: Path
+) -> rir_hf.Boosted:
+    """A round over labelled pairs with all stages."""
+    return boost(corpus, **models, pairs=pairs, output=output, **SMALL)
+
+
+class Elsewhere:
+    """A retriever whose weights nobody here can train."""
+
+    def encode_queries(self, texts: list[str]) -> Any:
+        raise AssertionError
+
+    encode_corpus = encode_queries
+
+
+def times_of(output: Path) -> dict[str, int]:
+    """When each stage was finished, by its name."""
+    records = sorted(output.glob("round-1/*.json"))
+    return {record.stem: record.stat().st_mtime_ns for record in records}
+
+
+def test_every_stage_lies_under_its_round_and_has_a_row(
+    boosted: rir_hf.Boosted, output: Path
+) -> None:
+    rows = boosted.rounds.to_list()
+    assert {row["stage"] for row in rows if row["round"] == 1} == STAGES | {"test"}
+    for row in rows:
+        assert row["path"] is None or (output / row["path"]).is_dir()
+    assert load_from_disk(output / "rounds").to_list() == rows
+    assert [json.loads(line) for line in (output / "rounds.jsonl").open()] == rows
+    assert boosted.report == output / "report.html"
+    assert "nDCG@10" in boosted.report.read_text()
+
+
+def test_a_model_is_kept_where_the_held_out_queries_show_no_loss(boosted: rir_hf.Boosted) -> None:
+    measured = {row["stage"]: row for row in boosted.rounds if row["measure"] is not None}
+    assert measured.keys() == {"generator", "retriever", "test"}
+    for row in measured.values():
+        assert row["kept"] == (row["difference"] >= 0)
+        assert row["after"] - row["before"] == pytest.approx(row["difference"])
+        assert not row["synthetic"]
+    kept = measured["retriever"]["kept"]
+    assert ("round-1/retriever" in str(boosted.retriever)) == kept
+
+
+def test_held_out_queries_and_their_near_copies_are_not_trained_on(
+    boosted: rir_hf.Boosted, output: Path
+) -> None:
+    queries = load_from_disk(output / "round-1/queries")
+    held_out = {
+        row["query"]
+        for part in ("dev", "test")
+        for row in load_from_disk(output / "held_out" / part)
+    }
+    trained = {row["query"] for row in queries if row["dropped"] is None}
+    assert held_out
+    assert trained
+    assert not held_out & trained
+
+
+def test_datasets_feed_trainers_as_they_are(boosted: rir_hf.Boosted, output: Path) -> None:
+    preferences = load_from_disk(output / "round-1/preferences")
+    assert {"prompt", "chosen", "rejected"} <= set(rir_hf.to_trl(preferences).column_names)
+    scored = load_from_disk(output / "round-1/scored")
+    made = rir_hf.to_sentence_transformers(scored, loss="DistillKLDivLoss", num_negatives=3)
+    assert len(made) == len(scored)
+    assert rir_hf.Retriever(str(output / "round-1/retriever")).encode_queries(["a"]).shape[1] == 384
+    generator = rir_hf.ChatLLM(str(output / "round-1/generator"))
+    assert len(generator.generate(["Say a word."], max_tokens=2)) == 1
+
+
+def test_the_same_call_makes_nothing_anew(
+    boosted: rir_hf.Boosted,
+    corpus: Dataset,
+    pairs: Dataset,
+    models: dict[str, Any],
+    output: Path,
+) -> None:
+    before = times_of(output)
+    again = boost(corpus, **models, pairs=pairs, output=output, **SMALL)
+    assert times_of(output) == before
+    assert again.rounds.to_list() == boosted.rounds.to_list()
+
+
+def test_a_changed_option_makes_anew_what_depends_on_it_and_nothing_else(
+    boosted: rir_hf.Boosted,
+    corpus: Dataset,
+    pairs: Dataset,
+    models: dict[str, Any],
+    output: Path,
+) -> None:
+    before = times_of(output)
+    options = {**SMALL, "candidates": 3}
+    boost(corpus, **models, pairs=pairs, output=output, **options)
+    after = times_of(output)
+    anew = {name for name in after if after[name] != before.get(name)}
+    assert anew == {
+        "negatives",
+        "scored",
+        "relabelled",
+        "scored_answers",
+        "lists",
+        "temperature",
+        "retriever",
+        "retriever.verdict",
+    }
+
+
+def test_a_corpus_alone_is_enough(corpus: Dataset, minilm: str, tmp_path: Path) -> None:
+    found = boost(corpus, minilm, output=tmp_path / "run", **SMALL)
+    rows = {row["stage"]: row for row in found.rounds}
+    assert rows["retriever"]["synthetic"]
+    assert found.generator is None
+    queries = load_from_disk(tmp_path / "run/round-1/queries")
+    set_aside = set(load_from_disk(tmp_path / "run/held_out/passages")["id"])
+    assert {row["kind"] for row in queries} == {"title", "sentence"}
+    assert not {row["pos_ids"][0] for row in queries} & set_aside
+    lists = load_from_disk(tmp_path / "run/round-1/lists")
+    assert all(row["pos_ids"][0] not in row["passage_ids"] for row in lists)
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(
+    corpus: Dataset, models: dict[str, Any], tmp_path: Path
+) -> None:
+    found = boost(corpus, **models, output=tmp_path / "run", dry_run=True, **SMALL)
+    stages = {row["stage"]: row for row in found.rounds}
+    assert stages["round-1/queries"]["requests"] == 2 * 4  # a third of twelve, written and checked
+    assert stages["round-1/answers"]["requests"] == 2 * 4
+    assert stages["round-1/retriever"]["steps"] == 2
+    assert not any(row["is_made"] for row in stages.values())
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_what_does_not_fit_is_said_before_anything_is_made(
+    corpus: Dataset, minilm: str, tmp_path: Path
+) -> None:
+    cases = [
+        ({"kinds": ["claim"]}, "'claim' is written by a generator, and none is given"),
+        ({"kinds": ["poem"]}, "kinds must be one of"),
+        ({"keep": 1.0}, "keep must be at least 0 and below 1, got 1.0"),
+        ({"passages": 0}, "passages must be at least 1, got 0"),
+        ({"training": {"lr": 1}}, "train_retriever has no option 'lr'"),
+        ({"task": "nosuchtask"}, "task must be one of"),
+        ({"engine": "spark"}, "engine must be one of"),
+        ({"dev": Dataset.from_dict({"query": ["a"]})}, "dev needs the column 'query_id'"),
+    ]
+    for options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            boost(corpus, minilm, output=tmp_path / "run", **{**SMALL, **options})
+    twice = Dataset.from_dict({"id": ["a", "a"], "text": ["one", "two"]})
+    with pytest.raises(ValueError, match="1 ids stand for several passages"):
+        boost(twice, minilm, output=tmp_path / "run")
+    with pytest.raises(TypeError, match="boost trains a sentence-transformers model"):
+        boost(corpus, Elsewhere(), output=tmp_path / "run")  # type: ignore[arg-type]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file: name a folder for the run"):
+        boost(corpus, minilm, output=tmp_path / "file")
+    assert not list(tmp_path.glob("run/*/*"))

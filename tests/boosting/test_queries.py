@@ -1,0 +1,185 @@
+"""Queries of a round: the kinds in turn, texts of the passage as they stand, and what is marked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from rir_hf import run
+from rir_hf.boosting.queries import (
+    COPIED,
+    FEATURES,
+    copied,
+    first_of_equal,
+    sentences_of,
+    without,
+    write_queries,
+)
+from rir_hf.models.llm import LLM
+from tests.generation.stand_ins import Writer
+
+FIRST = "How cats spend their days."
+REST = ["They sleep for sixteen hours.", "They hunt at dusk and dawn.", "They purr when content."]
+
+
+class Grading(Writer):
+    """A writer whose log-odds of Yes are the number with which a query ends."""
+
+    def choice_logprobs(self, prompts: list[Any], choices: list[str]) -> list[Any]:
+        numbers = [prompt.split("Question: ")[1].split("\n")[0].split()[-1] for prompt in prompts]
+        return [np.array([float(number), 0.0]) for number in numbers]
+
+
+def passages_of(*texts: str) -> Dataset:
+    """Passages with ids p0, p1, ..."""
+    ids = [f"p{number}" for number in range(len(texts))]
+    return Dataset.from_dict({"id": ids, "text": list(texts)})
+
+
+def queries_of(
+    passages: Dataset, *kinds: str, llm: LLM | None = None, **options: Any
+) -> list[dict[str, Any]]:
+    """The queries that are written, without the counts."""
+    settings: dict[str, Any] = {
+        "per_passage": 1,
+        "task": None,
+        "language": None,
+        "min_quality": None,
+        "seed": 0,
+        **options,
+    }
+    made, _ = write_queries(passages, kinds, llm=llm, run=run, **settings)
+    assert made.features == FEATURES
+    return made.to_list()
+
+
+def test_passages_get_the_kinds_in_turn_and_another_one_in_the_next_turn() -> None:
+    texts = [f"say query {number}. {FIRST} {' '.join(REST)}" for number in range(4)]
+    rows = queries_of(passages_of(*texts), "title", "claim", llm=Writer(), per_passage=2)
+    turns = {row["query_id"] for row in rows}
+    assert turns == {
+        "p0-title-0", "p1-claim-0", "p2-title-0", "p3-claim-0",
+        "p0-claim-1", "p1-title-1", "p2-claim-1", "p3-title-1",
+    }  # fmt: skip
+    assert len(rows) == len(turns)
+
+
+def test_a_title_is_the_first_sentence_and_a_sentence_one_of_the_others() -> None:
+    passages = passages_of(*[f"{FIRST} {' '.join(REST)} No. {number}" for number in range(30)])
+    titles = [row["query"] for row in queries_of(passages, "title")]
+    sentences = [row["query"] for row in queries_of(passages, "sentence")]
+    assert titles == [FIRST] * 30
+    assert set(sentences) == set(REST)
+
+
+def test_a_single_sentence_is_taken_and_a_passage_without_one_gives_none() -> None:
+    passages = passages_of(FIRST, "Too short.", "x" * 301)
+    for kind in ("title", "sentence"):
+        assert [row["query"] for row in queries_of(passages, kind)] == [FIRST]
+
+
+def test_a_taken_query_knows_its_passage_and_is_a_copy_of_it() -> None:
+    text = f"{FIRST} {REST[0]}"
+    (row,) = queries_of(passages_of(text), "sentence")
+    assert row == {
+        "query_id": "p0-sentence-0",
+        "query": REST[0],
+        "kind": "sentence",
+        "pos_ids": ["p0"],
+        "pos": [text],
+        "passage": text,
+        "copied": 1.0,
+        "quality": None,
+        "dropped": None,
+    }
+
+
+def test_the_worst_quarter_of_written_queries_is_turned_down() -> None:
+    passages = passages_of(*[f"say query {number}" for number in (5, -1, 7, 3, 1, 9, -3, 6)])
+    rows = queries_of(passages, "question", llm=Grading())
+    assert len(rows) == 8
+    turned_down = {row["query"]: row["dropped"] for row in rows if row["dropped"] is not None}
+    assert turned_down == {"query -1": "turned down", "query -3": "turned down"}
+
+
+def test_equally_good_queries_are_all_taken() -> None:
+    rows = queries_of(passages_of(*["say query 2"] * 4), "question", llm=Grading())
+    assert [row["dropped"] for row in rows] == [None] * 4
+
+
+def test_with_a_least_quality_those_below_it_are_turned_down() -> None:
+    passages = passages_of(*[f"say query {number}" for number in (5, 2, 7, 3)])
+    rows = queries_of(passages, "question", llm=Grading(), min_quality=5.0)
+    assert {row["query"]: row["quality"] for row in rows if row["dropped"] is None} == {
+        "query 5": 5.0,
+        "query 7": 7.0,
+    }
+
+
+def test_what_was_not_written_is_missing_and_counted() -> None:
+    passages = passages_of("say good one", "say fail", "say nothing", "say good two")
+    made, counts = write_queries(
+        passages,
+        ["question"],
+        1,
+        llm=Writer(),
+        task=None,
+        language=None,
+        min_quality=0.0,
+        seed=0,
+        run=run,
+    )
+    assert made["query"][:] == ["good one", "good two"]
+    assert counts == {"passages": 4, "asked": 4, "written": 2}
+
+
+def test_each_kind_is_asked_for_in_its_own_words_and_in_the_language() -> None:
+    wanted = {
+        "claim": "Write a claim about one fact",
+        "keywords": "Write the few keywords",
+        "question": "Write a question that the passage answers",
+        "task": "Write the question about money or finance",
+    }
+    for kind, words in wanted.items():
+        writer = Writer()
+        task = "fiqa" if kind == "task" else None
+        queries_of(passages_of("say good"), kind, llm=writer, task=task, language="German")
+        assert words in writer.asked[0]
+        assert "Write in German." in writer.asked[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "is_copy"),
+    [
+        ("they sleep for SIXTEEN hours", True),
+        ("Cats sleep for sixteen hours.", False),  # 0.72: the beginning is another
+        ("For how long does a cat sleep?", False),
+    ],
+)
+def test_a_copy_is_a_query_that_stands_in_the_passage(query: str, is_copy: bool) -> None:
+    assert (copied(query, f"{FIRST} {REST[0]}") >= COPIED) == is_copy
+
+
+def test_the_share_of_a_copy_counts_runs_of_five_characters() -> None:
+    # abcde, bcdef, cdefg, defgh: the first two stand in the passage.
+    assert copied("abcdefgh", "xx abcdef yy") == 0.5
+
+
+def test_sentences_end_with_a_mark_of_any_script() -> None:
+    chinese = "\u732b" * 20
+    assert sentences_of(f"{chinese}\u3002{chinese}\u3002") == [f"{chinese}\u3002"] * 2
+    assert sentences_of(f"{REST[0]}\n{REST[1]}") == [REST[0], REST[1]]
+
+
+def test_a_passage_without_a_sentence_keeps_the_others() -> None:
+    assert without(REST[0], f"{FIRST}  {REST[0]}\n{REST[1]}") == f"{FIRST} {REST[1]}"
+    assert without(FIRST, FIRST) == ""
+
+
+def test_of_equal_queries_the_first_counts_and_an_empty_one_never() -> None:
+    assert first_of_equal(["", "a cat", "A  CAT", " ", "a dog"]) == [
+        False, True, False, False, True,
+    ]  # fmt: skip
