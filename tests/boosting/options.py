@@ -1,0 +1,31 @@
+"""Options of a small run, for tests of single stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rir_hf.boosting.state import Options
+
+
+def options_of(**changes: Any) -> Options:
+    """Options of a run without a generator, but for what is changed."""
+    settings: dict[str, Any] = {
+        "task": None,
+        "language": None,
+        "passages": 1000,
+        "queries_per_passage": 1,
+        "kinds": ("sentence", "title"),
+        "min_quality": None,
+        "answers": 0,
+        "answer_words": 60,
+        "require_gain": True,
+        "candidates": 4,
+        "max_steps": None,
+        "keep": 0.0,
+        "training": {},
+        "tuning": {},
+        "checkpoint_steps": 25,
+        "launch": None,
+        "seed": 0,
+    }
+    return Options(**{**settings, **changes})

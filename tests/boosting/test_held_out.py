@@ -1,0 +1,222 @@
+"""What a run is judged with: nothing that it is trained on, and no query that copies its passage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, concatenate_datasets
+
+from rir_hf import run
+from rir_hf.boosting.held_out import (
+    FEATURES,
+    SetAside,
+    held_out_from,
+    held_out_of,
+    split_pairs,
+)
+from rir_hf.boosting.inputs import given_queries
+from rir_hf.boosting.queries import FEATURES as QUERIES
+from rir_hf.boosting.queries import write_queries
+from rir_hf.boosting.querying import queries
+from rir_hf.boosting.record import RunFolder, digest_of_rows, rows_of
+from rir_hf.boosting.state import LABELLED, Round, Setup
+from rir_hf.models.retriever import EncoderAdapter
+from tests.boosting.options import options_of
+
+BODY = ["They sleep for sixteen hours.", "They hunt at dusk and dawn.", "They purr when content."]
+
+
+class Lengths:
+    """An encoder of how long a text is."""
+
+    def identity(self) -> str:
+        return "lengths"
+
+    def encode_queries(self, texts: list[str], **_: Any) -> list[list[float]]:
+        return [[len(text) / 1000, 1.0] for text in texts]
+
+    encode_corpus = encode_queries
+
+
+@pytest.fixture(scope="module")
+def corpus(faq_file: Path) -> Dataset:
+    """Sixty answers, and four of them once more with a word added."""
+    rows = Dataset.from_json(str(faq_file)).select(range(60))
+    rows = rows.rename_column("a", "text").select_columns(["id", "text"])
+    longest = sorted(range(60), key=lambda place: -len(rows[place]["text"]))[:4]
+    near = [{"id": f"near-{rows[at]['id']}", "text": f"Hm. {rows[at]['text']}"} for at in longest]
+    return concatenate_datasets([rows, Dataset.from_list(near)])
+
+
+def set_aside(folder: Path, corpus: Dataset, sizes: tuple[int, int] = (12, 12)) -> SetAside:
+    return SetAside(RunFolder(folder), corpus, options_of(), None, run, sizes)
+
+
+def pairs_of(*pairs: tuple[str, list[str]]) -> Dataset:
+    """Pairs t0, t1, ... as `boost` has them, over passages whose text is their id."""
+    names = sorted({name for _, ids in pairs for name in ids})
+    rows = [
+        {"query_id": f"t{number}", "query": query, "pos_ids": ids}
+        for number, (query, ids) in enumerate(pairs)
+    ]
+    return given_queries(
+        Dataset.from_list(rows), LABELLED, Dataset.from_dict({"id": names, "text": names})
+    )
+
+
+def judged(rows: Dataset) -> dict[str, dict[str, float]]:
+    """Grades by query."""
+    return {row["query_id"]: dict(zip(row["pos_ids"], row["grades"], strict=True)) for row in rows}
+
+
+def test_a_taken_query_is_judged_on_its_passage_without_it() -> None:
+    text = f"How cats spend their days. {' '.join(BODY)}"
+    passages = Dataset.from_dict({"id": ["a", "b"], "text": [text, text]})
+    settings: dict[str, Any] = {"llm": None, "task": None, "language": None, "min_quality": None}
+    made, _ = write_queries(passages, ["title", "sentence"], 1, seed=0, run=run, **settings)
+    title, sentence = held_out_from(made)
+    assert title["passage"] == " ".join(BODY)
+    assert sentence["query"] in BODY
+    assert sentence["query"] not in sentence["passage"]
+    assert sentence["passage"] == " ".join(text.replace(sentence["query"], "").split())
+    assert (title["pos_ids"], title["grades"], title["synthetic"]) == (["a"], [1.0], True)
+
+
+def test_a_query_that_is_its_whole_passage_is_left_out() -> None:
+    passages = Dataset.from_dict({"id": ["a"], "text": [BODY[0]]})
+    settings: dict[str, Any] = {"llm": None, "task": None, "language": None, "min_quality": None}
+    made, _ = write_queries(passages, ["title"], 1, seed=0, run=run, **settings)
+    assert (len(made), len(held_out_from(made))) == (1, 0)
+
+
+def test_written_copies_and_what_was_turned_down_are_left_out() -> None:
+    cases = [("taken", 0.79, None), ("copy", 0.8, None), ("bad", 0.1, "turned down")]
+    rows = [
+        {
+            "query_id": name,
+            "query": name,
+            "kind": "question",
+            "pos_ids": ["a"],
+            "pos": ["a passage"],
+            "passage": "a passage",
+            "copied": copied,
+            "quality": 1.0,
+            "dropped": dropped,
+        }
+        for name, copied, dropped in cases
+    ]
+    found = held_out_from(rows_of(rows, QUERIES))
+    assert found.features == FEATURES
+    assert found["query_id"][:] == ["taken"]
+    assert found["passage"][:] == [None]  # of the corpus as it is
+
+
+def test_pairs_with_a_common_positive_or_a_near_query_stay_together() -> None:
+    pairs = []
+    for number in range(20):
+        topic = chr(ord("a") + number) * 8
+        pairs += [
+            (f"what is known about {topic}", [f"p{number}"]),
+            (f"What is known about {topic}?", [f"q{number}"]),  # nearly the same
+            (f"{topic * 3} or something else", [f"q{number}", f"r{number}"]),
+        ]
+    parts, left = split_pairs(pairs_of(*pairs), [9, 9], seed=0)
+    numbers = [{int(name[1:]) // 3 for name in rows["query_id"]} for rows in (*parts, left)]
+    assert [len(part) for part in parts] == [9, 9]
+    assert [len(topics) for topics in numbers] == [3, 3, 14]
+    assert len(set.union(*numbers)) == 20
+    assert parts[0].features == FEATURES
+    assert not any(parts[0]["synthetic"])
+
+
+def test_a_part_takes_a_fifth_of_the_pairs_at_most() -> None:
+    pairs = pairs_of(*[(chr(ord("a") + number) * 9, [f"p{number}"]) for number in range(25)])
+    parts, left = split_pairs(pairs, [200, 200], seed=0)
+    assert ([len(part) for part in parts], len(left)) == ([5, 5], 15)
+
+
+def test_given_judgements_keep_their_grades_and_need_ids_of_the_corpus(corpus: Dataset) -> None:
+    known = corpus["id"][:11]
+    ids = [f"q{number}" for number in range(12)]
+    queries = Dataset.from_dict({"query_id": ids, "query": ids})
+    grades: Mapping[str, Mapping[str, float]] = {
+        name: {passage: 2, "elsewhere": 1} for name, passage in zip(ids, known, strict=False)
+    }
+    rows = held_out_of((queries, grades), corpus, "test")
+    assert judged(rows) == {
+        name: {passage: 2.0, "elsewhere": 1.0} for name, passage in zip(ids, known, strict=False)
+    }
+    assert not any(rows["synthetic"])
+    wrong = queries.add_column("pos_ids", [["elsewhere"]] * 12)
+    with pytest.raises(
+        ValueError, match=r"test: 0 of 12 queries have a relevant .* ids belong to this corpus\?"
+    ):
+        held_out_of(wrong, corpus, "test")
+    irrelevant = {name: {passage: 0} for name, passage in zip(ids, known, strict=False)}
+    with pytest.raises(ValueError, match="dev: 0 of 12 queries"):
+        held_out_of((queries, irrelevant), corpus, "dev")
+    with pytest.raises(ValueError, match="dev needs the column 'pos_ids'"):
+        held_out_of(queries, corpus, "dev")
+
+
+def test_dev_and_test_are_of_other_passages_none_of_them_nearly_the_same(
+    corpus: Dataset, tmp_path: Path
+) -> None:
+    aside = set_aside(tmp_path, corpus)
+    dev, test, _ = aside.stages(None, None, given_queries(None, LABELLED, corpus))
+    passages = [{ids[0] for ids in stage.rows()["pos_ids"]} for stage in (dev, test)]
+    originals = [{name.removeprefix("near-") for name in part} for part in passages]
+    assert not originals[0] & originals[1]
+    assert passages[0] | passages[1] <= aside.set_aside
+    for name in corpus["id"]:
+        twin = name.removeprefix("near-")
+        assert (name in aside.set_aside) == (twin in aside.set_aside)
+    assert all(stage.rows()["synthetic"][:] for stage in (dev, test))
+
+
+def test_nothing_is_generated_from_passages_that_are_set_aside(
+    corpus: Dataset, tmp_path: Path
+) -> None:
+    aside = set_aside(tmp_path, corpus)
+    given = given_queries(None, LABELLED, corpus)
+    dev, test, _ = aside.stages(None, None, given)
+    setup = Setup(
+        corpus=corpus,
+        corpus_key=aside.corpus_key,
+        given=given,
+        given_key=digest_of_rows(given),
+        replay=None,
+        replay_key=None,
+        dev=dev,
+        test=test,
+        set_aside=aside.set_aside,
+        options=aside.options,
+        teacher=None,
+        generator_weights=None,
+        folder=aside.folder,
+        run=run,
+    )
+    retriever: Any = EncoderAdapter(Lengths())
+    rows = queries(Round(setup, 1, retriever, None)).rows()
+    sources = {ids[0] for ids in rows["pos_ids"]}
+    assert not sources & aside.set_aside
+    assert len(sources | aside.set_aside) > 50
+
+
+def test_what_is_set_aside_is_the_same_when_a_run_goes_on(corpus: Dataset, tmp_path: Path) -> None:
+    none = given_queries(None, LABELLED, corpus)
+    first, again = set_aside(tmp_path / "a", corpus), set_aside(tmp_path / "a", corpus)
+    other = set_aside(tmp_path / "b", corpus)
+    stages = [aside.stages(None, None, none)[:2] for aside in (first, again, other)]
+    assert [stage.key for stage in stages[0]] == [stage.key for stage in stages[1]]
+    assert first.set_aside == again.set_aside == other.set_aside
+    assert stages[0][0].rows().to_list() == stages[2][0].rows().to_list()
+
+
+def test_where_too_few_can_be_generated_that_is_said(corpus: Dataset, tmp_path: Path) -> None:
+    few = set_aside(tmp_path, corpus.select(range(8)))
+    with pytest.raises(ValueError, match=r"queries could be generated .* at least 10"):
+        few.stages(None, None, given_queries(None, LABELLED, corpus))

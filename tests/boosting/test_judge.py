@@ -1,0 +1,131 @@
+"""Values of a model on held-out queries, against plain arithmetic; and what a comparison says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from rir_hf import run
+from rir_hf.boosting.held_out import FEATURES
+from rir_hf.boosting.judge import ANSWER_WEIGHT, MEASURE, Judge, qrels_of, verdict_on
+from rir_hf.boosting.record import rows_of
+from tests.evaluation.plain import plain
+from tests.generation.stand_ins import Numbers
+
+
+def corpus_of(*vectors: tuple[float, float]) -> Dataset:
+    """Passages p0, p1, ... whose texts end in the numbers of their vectors."""
+    texts = [f"passage {x} {y}" for x, y in vectors]
+    return Dataset.from_dict({"id": [f"p{n}" for n in range(len(texts))], "text": texts})
+
+
+def held_out_of(*queries: tuple[str, dict[str, float], str | None]) -> Dataset:
+    """Held-out queries q0, q1, ...: text, grades, and what stands in place of their passage."""
+    rows = [
+        {
+            "query_id": f"q{number}",
+            "query": text,
+            "kind": None,
+            "pos_ids": [*grades],
+            "grades": [*grades.values()],
+            "passage": passage,
+            "synthetic": passage is not None,
+        }
+        for number, (text, grades, passage) in enumerate(queries)
+    ]
+    return rows_of(rows, FEATURES)
+
+
+def vector_of(text: str) -> np.ndarray:
+    """The numbers at the end of a text."""
+    return np.array(text.split()[-2:], np.float64)
+
+
+def test_values_are_those_of_a_plain_search() -> None:
+    draws = np.random.default_rng(0)
+    corpus = corpus_of(*draws.normal(size=(30, 2)).round(3).tolist())
+    queries = [
+        (f"query {x} {y}", {f"p{number}": 2.0, f"p{number + 7}": 1.0}, None)
+        for number, (x, y) in enumerate(draws.normal(size=(6, 2)).round(3).tolist())
+    ]
+    found = Judge(corpus, held_out_of(*queries), run).values(Numbers())
+    expected = {}
+    for number, (text, grades, _) in enumerate(queries):
+        hits = {row["id"]: float(vector_of(row["text"]) @ vector_of(text)) for row in corpus}
+        expected[f"q{number}"] = plain(grades, hits, MEASURE)
+    assert found == pytest.approx(expected)
+    assert 0 < sum(found.values()) < 6
+
+
+def test_answers_are_searched_with_beside_the_query() -> None:
+    corpus = corpus_of((1.0, 0.0), (0.9, 0.3), (0.0, 1.0))
+    held_out = held_out_of(("query 1.0 0.0", {"p1": 1.0}, None))
+    judge = Judge(corpus, held_out, run)
+    answered = held_out.add_column("answers", [["answer 0.0 1.0", "answer 0.0 0.6"]])
+    asked = (1 - ANSWER_WEIGHT) * np.array([1.0, 0.0]) + ANSWER_WEIGHT * np.array([0.0, 0.8])
+    hits = {row["id"]: float(vector_of(row["text"]) @ asked) for row in corpus}
+    assert judge.values(Numbers(), answered) == pytest.approx(
+        {"q0": plain({"p1": 1.0}, hits, MEASURE)}
+    )
+
+
+def test_a_passage_is_searched_without_the_query_that_was_taken_from_it() -> None:
+    corpus = corpus_of((9.0, 0.0), (1.0, 0.0), (0.0, 1.0))
+    query = ("query 1.0 0.0", {"p0": 1.0})
+    whole = Judge(corpus, held_out_of((*query, None)), run)
+    lacking = Judge(corpus, held_out_of((*query, "the rest 0.5 0.0")), run)
+    assert whole.values(Numbers()) == {"q0": 1.0}
+    assert lacking.values(Numbers())["q0"] == pytest.approx(1 / np.log2(3))  # second
+
+
+def test_only_that_passage_changes_and_each_is_encoded_once() -> None:
+    corpus = corpus_of((1.0, 0.0), (0.0, 1.0), (0.5, 0.5))
+    held_out = held_out_of(
+        ("query 1.0 0.1", {"p0": 1.0}, "the rest 0.1 0.0"),
+        ("query 0.1 1.0", {"p1": 1.0}, None),
+    )
+    assert Judge(corpus, held_out, run).values(Numbers()) == pytest.approx(
+        {"q0": 1 / np.log2(4), "q1": 1.0}  # behind the two others; first
+    )
+
+
+def test_grades_are_gains() -> None:
+    held_out = held_out_of(("query", {"a": 2.0, "b": 0.0}, None), ("other", {"b": 1.0}, None))
+    assert qrels_of(held_out) == {"q0": {"a": 2.0, "b": 0.0}, "q1": {"b": 1.0}}
+
+
+def verdict_of(*differences: float, kinds: list[str | None] | None = None) -> dict[str, Any]:
+    """The verdict where each query changes by so much from 0.5."""
+    names = [f"q{number}" for number in range(len(differences))]
+    rows = {
+        "query_id": names,
+        "kind": kinds or [None] * len(names),
+        "synthetic": [True] * len(names),
+    }
+    after = {name: 0.5 + change for name, change in zip(names, differences, strict=True)}
+    return verdict_on(after, dict.fromkeys(names, 0.5), Dataset.from_dict(rows))
+
+
+def test_a_model_is_kept_where_nothing_is_lost_and_gains_where_that_is_no_chance() -> None:
+    same, lost = verdict_of(*[0.0] * 8), verdict_of(*[0.25] * 3, *[-0.25] * 4)
+    maybe, sure = verdict_of(0.25, 0.0, 0.0, 0.0), verdict_of(*[0.25] * 8)
+    assert (same["difference"], same["kept"], same["gain"]) == (0.0, True, False)
+    assert (lost["kept"], lost["gain"]) == (False, False)
+    assert (maybe["p_value"], maybe["kept"], maybe["gain"]) == (1.0, True, False)
+    assert (sure["p_value"], sure["kept"], sure["gain"]) == (2 / 2**8, True, True)
+
+
+def test_a_significant_loss_is_no_gain() -> None:
+    found = verdict_of(*[-0.25] * 8)
+    assert (found["p_value"], found["kept"], found["gain"]) == (2 / 2**8, False, False)
+
+
+def test_a_verdict_says_before_and_after_in_all_and_by_kind() -> None:
+    found = verdict_of(0.5, 0.0, 0.25, kinds=["claim", "claim", "title"])
+    assert (found["before"], found["after"], found["difference"]) == (0.5, 0.75, 0.25)
+    assert found["kinds"] == '{"claim": [0.5, 0.75], "title": [0.5, 0.75]}'
+    assert (found["measure"], found["queries"], found["synthetic"]) == ("nDCG@10", 3, True)
+    assert verdict_of(0.25, 0.25)["kinds"] is None

@@ -1,0 +1,96 @@
+"""What a run will do, in numbers that can be added up by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from rir_hf.boosting.plan import Planned, as_lines, planned
+from rir_hf.boosting.record import RunFolder
+from tests.boosting.options import options_of
+
+
+def plan_of(folder: Path, rounds: int = 1, **changes: Any) -> dict[str, Planned]:
+    """The stages by name, of a corpus of 100 passages."""
+    numbers: dict[str, Any] = {
+        "corpus": 100,
+        "labelled": 0,
+        "unlabelled": 0,
+        "held_out": (10, 20),
+        "with_generator": True,
+    }
+    numbers |= {name: changes.pop(name) for name in [*changes] if name in numbers}
+    stages = planned(RunFolder(folder), options_of(**changes), rounds, **numbers)
+    assert len({stage.stage for stage in stages}) == len(stages)
+    return {stage.stage: stage for stage in stages}
+
+
+def test_half_of_the_queries_are_written_and_each_is_asked_for_and_checked(tmp_path: Path) -> None:
+    stages = plan_of(tmp_path, passages=30, queries_per_passage=2, kinds=("claim", "title"))
+    queries = stages["round-1/queries"]
+    assert queries.requests == 2 * 30
+    assert queries.does == "write 30 queries and check them, take 30 from passages"
+    assert stages["held_out/dev"].requests == 2 * 5
+    assert stages["held_out/test"].requests == 2 * 10
+
+
+def test_answers_are_asked_for_each_query_with_a_passage(tmp_path: Path) -> None:
+    stages = plan_of(tmp_path, passages=30, kinds=("claim", "title"), labelled=5, answers=4)
+    assert stages["round-1/answers"].requests == 4 * (15 + 5)
+    assert stages["round-1/tuned_answers"].requests == 15 + 5
+    assert stages["round-1/generator"].requests == 2 * 10  # dev, with both generators
+    assert stages["round-1/negatives"].does == "of 20 queries"
+    assert stages["round-1/lists"].does.startswith("4 candidates of 15 queries")
+
+
+def test_the_largest_numbers_come_from_what_the_user_asked(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"passages": 40, "kinds": ("claim", "title"), "answers": 5}
+    epochs = plan_of(tmp_path, **options, training={"batch_size": 4, "epochs": 3})
+    assert epochs["round-1/retriever"].steps == 3 * (20 + 3 * 20) / 4
+    fixed = plan_of(tmp_path, **options, max_steps=7)
+    assert {stage.steps for stage in fixed.values()} == {0, 7}
+    assert fixed["test"].encoded == 2 * 100
+
+
+@pytest.mark.parametrize(
+    "changes", [{"with_generator": False}, {"answers": 1}, {"answers": 0}, {"kinds": ("title",)}]
+)
+def test_without_answers_there_is_no_generator_to_tune(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    stages = plan_of(tmp_path, **{"kinds": ("claim",), "answers": 5, **changes})
+    of_generators = {"answers", "preferences", "generator", "tuned_answers"}
+    assert not of_generators & {name.rpartition("/")[2] for name in stages}
+
+
+def test_each_round_has_its_stages_and_one_test_ends_the_run(tmp_path: Path) -> None:
+    names = [*plan_of(tmp_path, rounds=3)]
+    assert names[:2] == ["held_out/dev", "held_out/test"]
+    assert names[-1] == "test"
+    rounds = [[name for name in names if name.startswith(f"round-{n}/")] for n in (1, 2, 3)]
+    assert sum(map(len, rounds)) == len(names) - 3
+    assert len(set(map(len, rounds))) == 1
+
+
+def test_what_the_folder_holds_is_marked_as_made(tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"text": ["a"]})
+    RunFolder(tmp_path).rows("round-1/queries", 1, lambda: (rows, {}))
+    stages = plan_of(tmp_path, rounds=2)
+    assert [name for name, stage in stages.items() if stage.is_made] == ["round-1/queries"]
+
+
+def test_a_person_reads_the_plan_as_a_table() -> None:
+    lines = as_lines(
+        [
+            Planned("round-1/answers", "5 to each", 12500, 1000000),
+            Planned("test", "x", is_made=True),
+        ]
+    )
+    assert [line.split() for line in lines.splitlines()] == [
+        ["stage", "requests", "tokens", "encoded", "steps", "what"],
+        ["round-1/answers", "12,500", "1,000,000", "0", "0", "5", "to", "each"],
+        ["test", "0", "0", "0", "0", "x", "(made)"],
+    ]
