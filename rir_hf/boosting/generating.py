@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from datasets import Dataset
@@ -11,7 +12,7 @@ from rir_hf.boosting.judge import verdict_on
 from rir_hf.boosting.record import Stage
 from rir_hf.boosting.state import Counts, Round, is_pair, where
 from rir_hf.boosting.tuning import tunable, tuned, with_model
-from rir_hf.core.configured import key_of
+from rir_hf.core.configured import identity_of_model, key_of
 from rir_hf.generation.answers import GenerateAnswers
 from rir_hf.generation.preferences import PreferencePairs
 from rir_hf.models.llm import LLM
@@ -24,7 +25,15 @@ _TOKENS_PER_WORD = 4
 
 def best_answers(state: Round, queries: Stage) -> Stage:
     """One answer to each query, by a generator that has learnt what helps the retriever."""
-    tune(state, preferences(state, answers(state, queries)))
+    weights = tunable(state.generator, state.setup.generator_weights)
+    if weights is None:
+        state.left_out["generator"] = (
+            f"{type(state.generator).__name__} holds no weights that can be tuned; "
+            "generator_weights names them"
+        )
+        logger.warning("%s: %s.", state.name("generator"), state.left_out["generator"])
+    else:
+        tune(state, preferences(state, answers(state, queries)), weights)
     return tuned_answers(state, queries)
 
 
@@ -85,31 +94,25 @@ def preferences(state: Round, answers: Stage) -> Stage:
     return state.rows("preferences", key, make)
 
 
-def tune(state: Round, preferences: Stage) -> None:
+def tune(state: Round, preferences: Stage, weights: Mapping[str, Any]) -> None:
     """The generator tuned on the preferences, in the other's place where that is no loss."""
-    weights = tunable(state.generator, state.setup.generator_weights)
-    if weights is None:
-        logger.warning(
-            "%s: %s holds no weights that can be tuned, so preferences are not used. "
-            "generator_weights=FOLDER names them.",
-            state.name("generator"),
-            type(state.generator).__name__,
-        )
-        return
     if not preferences.counts["pairs"]:
-        logger.warning("%s: there is no preference pair.", state.name("generator"))
+        state.left_out["generator"] = "there is no preference pair"
+        logger.warning("%s: %s.", state.name("generator"), state.left_out["generator"])
         return
     options = state.options
     key = {
         "from": preferences.key,
         "generator": key_of(state.generator),
+        "weights": identity_of_model(weights["model"]),
+        "launch": options.launch,
         "tuning": dict(options.tuning),
         "max_steps": options.max_steps,
     }
     made = state.model(
         "generator",
         key,
-        lambda part: tuned(preferences.rows(), weights, part, options),
+        lambda part: tuned(preferences.rows(), weights, part, options, state.seed),
     )
     candidate, dev = with_model(state.generator, made.path), state.setup.dev
     key = {"model": made.key, "dev": dev.key, "words": options.answer_words}

@@ -4,6 +4,7 @@ aside, or from passages that nothing is trained on.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +16,14 @@ from datasets import Dataset, Features, List, Value
 from rir_hf.boosting.queries import COPIED, TAKEN, Runner, without, write_queries
 from rir_hf.boosting.record import RunFolder, Stage, digest_of_rows, rows_of
 from rir_hf.boosting.split import draw_groups, groups_of_pairs, groups_of_passages
-from rir_hf.boosting.state import VERSION, Options
+from rir_hf.boosting.state import Options
 from rir_hf.core.columns import require_columns
 from rir_hf.core.configured import key_of
+from rir_hf.core.draws import generator_of
 from rir_hf.evaluation.runs import Qrels, as_qrels
 from rir_hf.models.llm import LLM
+
+logger = logging.getLogger(__name__)
 
 Judged: TypeAlias = Dataset | tuple[Dataset, Qrels]
 """Queries with `query_id`, `query`, `pos_ids`, or queries and their judgements apart."""
@@ -39,15 +43,13 @@ FEATURES = Features(
 the query was taken from.
 """
 
-_SET_ASIDE = Features({"id": Value("string"), "part": Value("string"), "is_first": Value("bool")})
-
 FEWEST = 10
 """Held-out queries that are needed to compare two models."""
 
 
 @dataclass
 class SetAside:
-    """What is set aside to judge with."""
+    """What is set aside to judge with; `passages` are the ids that no query is trained on."""
 
     folder: RunFolder
     corpus: Dataset
@@ -55,64 +57,80 @@ class SetAside:
     llm: LLM | None
     run: Runner
     sizes: tuple[int, int]
-    set_aside: frozenset[str] = frozenset()
+    passages: frozenset[str] = frozenset()
 
     @cached_property
     def corpus_key(self) -> str:
         """The digest of the corpus."""
         return digest_of_rows(self.corpus)
 
+    @cached_property
+    def twins(self) -> dict[str, list[str]]:
+        """For each passage that is nearly the same as another the ids of all of them."""
+
+        def find() -> dict[str, Any]:
+            groups = groups_of_passages(self.corpus)
+            members: dict[int, list[str]] = {}
+            for name, group in zip(self.corpus["id"], groups.tolist(), strict=True):
+                members.setdefault(group, []).append(name)
+            return {"groups": [names for names in members.values() if len(names) > 1]}
+
+        found = self.folder.value("held_out/twins", {"corpus": self.corpus_key}, find)
+        return {name: names for names in found["groups"] for name in names}
+
     def stages(
         self, dev: Judged | None, test: Judged | None, pairs: Dataset
     ) -> tuple[Stage, Stage, Dataset]:
         """Held-out queries for dev and test, and the pairs that are left to train on."""
         given = {"dev": dev, "test": test}
-        missing = [name for name, judged in given.items() if judged is None]
         sizes = dict(zip(given, self.sizes, strict=True))
-        parts: dict[str, Dataset] = {}
+        rows = {
+            name: held_out_of(judged, self.corpus, name)
+            for name, judged in given.items()
+            if judged is not None
+        }
+        missing = {name: sizes[name] for name in given if name not in rows}
         if missing and len(pairs):
-            found, pairs = split_pairs(pairs, [sizes[name] for name in missing], self.options.seed)
-            parts = dict(zip(missing, found, strict=True))
-        stages = []
-        for name, judged in given.items():
-            if judged is not None:
-                rows = held_out_of(judged, self.corpus, name)
-            elif name in parts:
-                rows = parts[name]
+            parts, left = split_pairs(pairs, [*missing.values()], self.options.seed)
+            if min(map(len, parts)) >= FEWEST:
+                rows |= dict(zip(missing, parts, strict=True))
+                missing, pairs = {}, left
             else:
-                stages.append(self._generated(name, sizes))
-                continue
-            stages.append(self._kept(name, rows))
+                logger.warning("Too few pairs to set some aside: queries are generated to judge.")
+        drawn = self._drawn(missing) if missing else {}
+        self.passages = frozenset(
+            twin for ids in drawn.values() for name in ids for twin in self.twins.get(name, [name])
+        )
+        stages = [
+            self._kept(name, rows[name]) if name in rows else self._generated(name, drawn[name])
+            for name in given
+        ]
         return stages[0], stages[1], pairs
 
     def _kept(self, name: str, rows: Dataset) -> Stage:
         key = {"rows": digest_of_rows(rows), "corpus": self.corpus_key}
         return self.folder.rows(f"held_out/{name}", key, lambda: (rows, {"queries": len(rows)}))
 
-    def _generated(self, name: str, sizes: Mapping[str, int]) -> Stage:
+    def _generated(self, name: str, ids: Sequence[str]) -> Stage:
         """Queries generated for passages that nothing else is generated from."""
         options = self.options
-        drawn = self._drawn(sizes)
-        rows = drawn.rows()
-        self.set_aside |= set(rows["id"])
         needs_llm = not set(options.kinds) <= set(TAKEN)
         key = {
-            "from": drawn.key,
+            "corpus": self.corpus_key,
+            "passages": [*ids],
             "kinds": options.kinds,
             "task": options.task,
             "language": options.language,
             "min_quality": options.min_quality,
             "generator": key_of(self.llm) if needs_llm else None,
             "seed": options.seed,
-            "version": VERSION,
         }
 
         def make() -> tuple[Dataset, Mapping[str, Any]]:
-            first = {row["id"] for row in rows if row["part"] == name and row["is_first"]}
-            chosen = [place for place, id in enumerate(self.corpus["id"]) if id in first]
-            texts = self.corpus.select(chosen).select_columns(["id", "text"]).flatten_indices()
+            wanted = set(ids)
+            chosen = [place for place, id in enumerate(self.corpus["id"]) if id in wanted]
             made, counts = write_queries(
-                texts,
+                self.corpus.select(chosen),
                 options.kinds,
                 1,
                 llm=self.llm,
@@ -122,35 +140,35 @@ class SetAside:
                 seed=options.seed,
                 run=self.run,
             )
-            kept = held_out_from(made)
-            _check_enough(kept, name)
+            kept = held_out_from(made, self.twins)
+            if len(kept) < FEWEST:
+                raise ValueError(
+                    f"{name}: only {len(kept)} queries could be generated to judge by, at least "
+                    f"{FEWEST} are needed. Give {name}, or a larger corpus."
+                )
             return kept, {**counts, "kept": len(kept)}
 
         return self.folder.rows(f"held_out/{name}", key, make)
 
-    def _drawn(self, sizes: Mapping[str, int]) -> Stage:
-        """Passages of dev and of test, with all that are nearly the same."""
-        key = {
-            "corpus": self.corpus_key,
-            "sizes": dict(sizes),
-            "seed": self.options.seed,
-            "version": VERSION,
-        }
+    def _drawn(self, sizes: Mapping[str, int]) -> dict[str, list[str]]:
+        """Ids of a passage for each query of a part; those without a twin are drawn first."""
+        key = {"corpus": self.corpus_key, "sizes": dict(sizes), "seed": self.options.seed}
 
-        def make() -> tuple[Dataset, Mapping[str, Any]]:
-            groups = groups_of_passages(self.corpus)
-            names = self.corpus["id"]
-            parts = draw_groups(groups, [*sizes.values()], self.options.seed)
-            rows = [
-                {"id": names[place], "part": name, "is_first": bool(groups[place] == place)}
-                for name, places in zip(sizes, parts, strict=True)
-                for place in places
+        def draw() -> dict[str, Any]:
+            names = [
+                name
+                for name, text in zip(self.corpus["id"], self.corpus["text"], strict=True)
+                if text and self.twins.get(name, [name])[0] == name
             ]
-            return rows_of(rows, _SET_ASIDE), {
-                name: len(part) for name, part in zip(sizes, parts, strict=True)
-            }
+            order = generator_of(self.options.seed, "held out").permutation(len(names))
+            shuffled = sorted((names[at] for at in order), key=lambda name: name in self.twins)
+            parts, start = {}, 0
+            for part, size in sizes.items():
+                parts[part] = shuffled[start : start + size]
+                start += size
+            return parts
 
-        return self.folder.rows("held_out/passages", key, make)
+        return self.folder.value("held_out/passages", key, draw)
 
 
 def held_out_of(judged: Judged, corpus: Dataset, who: str) -> Dataset:
@@ -167,25 +185,25 @@ def held_out_of(judged: Judged, corpus: Dataset, who: str) -> Dataset:
         queries, qrels = judged, as_qrels(judged)
     require_columns(queries, ["query_id", "query"], who)
     known = set(corpus["id"])
-    rows = []
+    rows = {}
     for name, query in zip(queries["query_id"], queries["query"], strict=True):
         grades = qrels.get(str(name), {})
         if any(grade > 0 and passage in known for passage, grade in grades.items()):
-            rows.append(_row(str(name), query, None, grades))
+            rows[str(name)] = _row(str(name), query, None, grades)
     if len(rows) < FEWEST:
         raise ValueError(
             f"{who}: {len(rows)} of {len(queries)} queries have a relevant passage in the corpus, "
             f"which is too few to judge by; at least {FEWEST} are needed. Do the ids belong to "
             "this corpus?"
         )
-    return rows_of(rows, FEATURES)
+    return rows_of([*rows.values()], FEATURES)
 
 
 def split_pairs(pairs: Dataset, sizes: Sequence[int], seed: int) -> tuple[list[Dataset], Dataset]:
     """Parts of labelled pairs as held-out queries, and the pairs that are left to train on.
 
     A part takes at most a fifth of the pairs. Pairs with the same or nearly the same query, or with
-    a positive in common, stay together.
+    a positive in common, stay together; a group that is too large is trained on.
     """
     groups = groups_of_pairs(pairs)
     sizes = [min(size, len(pairs) // 5) for size in sizes]
@@ -195,12 +213,12 @@ def split_pairs(pairs: Dataset, sizes: Sequence[int], seed: int) -> tuple[list[D
         rows = [_row(*_of_pair(pair)) for pair in pairs.select(positions)]
         parts.append(rows_of(rows, FEATURES))
     left = np.setdiff1d(np.arange(len(pairs)), np.concatenate(drawn))
-    return parts, pairs.select(left).flatten_indices()
+    return parts, pairs.select(left)
 
 
-def held_out_from(queries: Dataset) -> Dataset:
+def held_out_from(queries: Dataset, twins: Mapping[str, list[str]]) -> Dataset:
     """Generated queries as held-out ones: those that are no copies, and those taken from their
-    passage with the passage without them.
+    passage with the passage without them. A passage that is nearly the same is relevant too.
     """
     rows = []
     for query in queries:
@@ -211,7 +229,8 @@ def held_out_from(queries: Dataset) -> Dataset:
         passage = without(query["query"], query["passage"]) if is_taken else None
         if passage == "":
             continue
-        grades = dict.fromkeys(query["pos_ids"], 1.0)
+        relevant = [twin for name in query["pos_ids"] for twin in twins.get(name, [name])]
+        grades = dict.fromkeys(relevant, 1.0)
         rows.append(
             _row(query["query_id"], query["query"], query["kind"], grades, passage, synthetic=True)
         )
@@ -240,11 +259,3 @@ def _row(
         "passage": passage,
         "synthetic": synthetic,
     }
-
-
-def _check_enough(rows: Dataset, name: str) -> None:
-    if len(rows) < FEWEST:
-        raise ValueError(
-            f"{name}: only {len(rows)} queries could be generated to judge by, at least {FEWEST} "
-            f"are needed. Give {name}, or a larger corpus."
-        )

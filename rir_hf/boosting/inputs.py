@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeAlias
 
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 
 from rir_hf.boosting.held_out import FEWEST, Judged
 from rir_hf.boosting.queries import FEATURES, KINDS, TAKEN
 from rir_hf.boosting.record import rows_of
-from rir_hf.boosting.split import NEAR
 from rir_hf.boosting.state import LABELLED, Options
 from rir_hf.core.columns import (
     check_at_least,
@@ -23,16 +25,28 @@ from rir_hf.core.columns import (
     require_dataset,
     without_indexes,
 )
-from rir_hf.data.load import load_corpus, load_pairs, load_queries
-from rir_hf.data.near import check_threshold
+from rir_hf.data.load import load_corpus, load_pairs, load_qrels, load_queries
 from rir_hf.models.prompts import find_task
 from rir_hf.models.retriever import Retriever, as_encoder
 from rir_hf.training.generator import train_generator
-from rir_hf.training.retriever import require_extra, train_retriever
+from rir_hf.training.retriever import train_retriever
 
 logger = logging.getLogger(__name__)
 
 Source: TypeAlias = "str | os.PathLike[str]"
+
+_OWN_OPTIONS = {
+    "rows",
+    "pairs",
+    "model",
+    "output",
+    "revision",
+    "gguf_file",
+    "merged_output",
+    "full",
+    "checkpoint_steps",
+}
+"""What `boost` itself says to the trainers."""
 
 
 def corpus_of(corpus: Dataset | Source) -> Dataset:
@@ -41,17 +55,28 @@ def corpus_of(corpus: Dataset | Source) -> Dataset:
     require_dataset(rows, "boost")
     require_columns(rows, ["id", "text"], "boost")
     rows = without_indexes(rows).with_format(None).select_columns(["id", "text"])
+    rows = rows.cast(Features({"id": Value("string"), "text": Value("string")}))
+    if None in set(rows["id"]):
+        raise ValueError("boost: some passages of the corpus have no id: give each one of its own.")
     repeated = [name for name, count in Counter(rows["id"]).items() if count > 1]
     if repeated:
         raise ValueError(
             f"boost: {len(repeated)} ids stand for several passages of the corpus, "
             f"{repeated[0]!r} for example: give each an id of its own."
         )
+    if None in set(rows["text"]):
+        rows = rows.map(lambda row: {"text": row["text"] or ""})
     return rows.flatten_indices()
 
 
 def given_queries(source: Dataset | Source | None, kind: str, corpus: Dataset) -> Dataset:
-    """The user's queries as those of a round, with texts and ids of their passages."""
+    """The user's queries as those of a round, with texts and ids of their passages.
+
+    Several rows of one query, by id or else by text, become one with all their positives.
+
+    Raises:
+        ValueError: a column is missing, or no positive of labelled pairs is in the corpus.
+    """
     if source is None:
         return rows_of([], FEATURES)
     rows: Any = source
@@ -61,27 +86,44 @@ def given_queries(source: Dataset | Source | None, kind: str, corpus: Dataset) -
     require_columns(rows, ["query"], "boost")
     texts = dict(zip(corpus["id"], corpus["text"], strict=True))
     ids = {text: name for name, text in texts.items()}
-    made = []
-    for number, row in enumerate(rows):
+    made: dict[str, dict[str, Any]] = {}
+    for row in rows.with_format(None):
         known = _known_passages(row, texts, ids) if kind == LABELLED else {}
         query_id = row.get("query_id")
-        made.append(
-            {
-                "query_id": str(number if query_id is None else query_id),
-                "query": row["query"],
-                "kind": kind,
-                "pos_ids": [*known],
-                "pos": [*known.values()],
-                "passage": next(iter(known.values()), None),
-                "copied": 0.0,
-                "quality": None,
-                "dropped": None,
-            }
+        named = f"text {row['query']}" if query_id is None else f"id {query_id}"
+        number = f"{kind}-{len(made)}"
+        first = made.setdefault(
+            named, _row(number if query_id is None else query_id, row["query"], kind)
         )
-    lost = sum(not row["pos"] for row in made) if kind == LABELLED else 0
-    if lost:
-        logger.warning("%d of %d pairs have no positive in the corpus.", lost, len(made))
-    return rows_of([row for row in made if row["pos"] or kind != LABELLED], FEATURES)
+        for name, text in known.items():
+            if name not in first["pos_ids"]:
+                first["pos_ids"].append(name)
+                first["pos"].append(text)
+        first["passage"] = first["pos"][0] if first["pos"] else None
+    usable = [row for row in made.values() if row["query"] and (row["pos"] or kind != LABELLED)]
+    if len(usable) < len(made):
+        logger.warning("%d of %d queries have no text or no positive in the corpus.",
+                       len(made) - len(usable), len(made))  # fmt: skip
+    if not usable:
+        raise ValueError(
+            f"boost: none of the {len(rows)} {kind} rows can be used: a query must have a text, "
+            "and a pair a passage of the corpus in pos_ids, pos or passage."
+        )
+    return rows_of(usable, FEATURES)
+
+
+def _row(query_id: Any, query: str, kind: str) -> dict[str, Any]:
+    return {
+        "query_id": str(query_id),
+        "query": query,
+        "kind": kind,
+        "pos_ids": [],
+        "pos": [],
+        "passage": None,
+        "copied": 0.0,
+        "quality": None,
+        "dropped": None,
+    }
 
 
 def _known_passages(
@@ -96,13 +138,25 @@ def _known_passages(
 
 
 def trainable(retriever: Retriever | Source) -> Retriever:
-    """The retriever, whose weights must lie in a folder or on the Hub."""
+    """The retriever, whose weights must lie in a folder or on the Hub, and be trained as they are.
+
+    Raises:
+        TypeError: another kind of retriever.
+        ValueError: one with settings that training knows nothing of.
+    """
     found = as_encoder(retriever)
     if not isinstance(found, Retriever) or not isinstance(found.model, str):
         raise TypeError(
             "boost trains a sentence-transformers model: give its name, its folder, or a "
             f"Retriever of one, got {type(retriever).__name__}."
         )
+    usual = {"pooling": None, "normalize": True, "backend": "torch", "trust_remote_code": False}
+    for name, value in usual.items():
+        if getattr(found, name) != value:
+            raise ValueError(
+                f"boost cannot train a Retriever with {name}={getattr(found, name)!r}: save the "
+                "model as it is to be used, and give that folder."
+            )
     return found
 
 
@@ -131,19 +185,55 @@ def check(
         if generator is None and kind not in TAKEN:
             raise ValueError(f"kinds: {kind!r} is written by a generator, and none is given.")
     find_task(options.task)
-    require_extra("accelerate", "peft", "trl")
-    check_threshold(NEAR, "boost")
+    _check_extras(with_generator=generator is not None)
     for function, given in ((train_retriever, options.training), (train_generator, options.tuning)):
-        unknown = set(given) - set(inspect.signature(function).parameters)
+        known = set(inspect.signature(function).parameters) - _OWN_OPTIONS
+        unknown = set(given) - known
         if unknown:
-            raise ValueError(f"{function.__name__} has no option {sorted(unknown)[0]!r}.")
+            raise ValueError(
+                f"{function.__name__} has no option {sorted(unknown)[0]!r} for boost, only "
+                f"{sorted(known)}."
+            )
+        try:
+            json.dumps(given)
+        except TypeError as error:
+            raise ValueError(f"Options of {function.__name__} must be plain: {error}.") from None
+
+
+def check_replay(replay: Dataset | None) -> None:
+    """Raise where the rows to be replayed are none."""
+    if replay is not None:
+        require_dataset(replay, "boost: replay")
+        require_columns(replay, ["query", "passages"], "boost: replay")
+
+
+def _check_extras(with_generator: bool) -> None:
+    """Raise `ImportError`, naming the extra, where a package is missing."""
+    needed = ["accelerate", "bm25s", "datasketch", "faiss"]
+    for name in [*needed, "peft", "trl"] if with_generator else needed:
+        if find_spec(name) is None:
+            raise ImportError(f'boost needs {name}: pip install "rir-hf[cpu,boost]"')
+
+
+def judged_of(judged: Judged | Source | None, split: str) -> Judged | None:
+    """Judged queries, read where they are a folder or a file: of a folder in BEIR layout with their
+    grades.
+    """
+    if not isinstance(judged, (str, os.PathLike)):
+        return judged
+    if (Path(judged) / "queries.jsonl").exists():
+        return load_queries(judged, split), load_qrels(judged, split)
+    return load_pairs(judged, split)
 
 
 def sizes_of(
     held_out: int, dev: Judged | None, test: Judged | None, passages: int, pairs: int
 ) -> tuple[int, int]:
-    """How many queries are set aside for dev and test; of a small corpus a tenth each."""
-    own = min(held_out, pairs // 5 if pairs else max(FEWEST, passages // 10))
+    """How many queries are set aside for dev and test: of pairs a fifth each at most, of passages a
+    tenth.
+    """
+    share = pairs // 5 if pairs // 5 >= FEWEST else max(2 * FEWEST, passages // 10)
+    own = min(held_out, share)
     dev_size, test_size = (own if judged is None else _number_of(judged) for judged in (dev, test))
     return dev_size, test_size
 

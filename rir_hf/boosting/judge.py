@@ -20,6 +20,7 @@ from rir_hf.models.retriever import Encoder
 MEASURE = "nDCG@10"
 SIGNIFICANT = 0.05
 ANSWER_WEIGHT = 0.2
+_ROUNDING = 1e-12
 
 
 class Judge:
@@ -61,7 +62,8 @@ class Judge:
     def _searched_by(self, retriever: Encoder) -> Dataset:
         """The corpus with vectors, in which some passages lack the query that was taken of them."""
         corpus = self.run(self.corpus, Embed(retriever))
-        lacking = self.held_out.filter(lambda text: text is not None, input_columns="passage")
+        masked = [row for row, text in enumerate(self.held_out["passage"]) if text is not None]
+        lacking = self.held_out.select(masked)
         if not len(lacking):
             return attach_index(corpus)
         ids = [names[0] for names in lacking["pos_ids"]]
@@ -119,7 +121,7 @@ def verdict_on(
         "before": float(old.mean()),
         "after": float(new.mean()),
         **tested,
-        "kept": tested["difference"] >= 0,
+        "kept": tested["difference"] >= -_ROUNDING,
         "gain": tested["difference"] > 0 and tested["p_value"] < SIGNIFICANT,
         "kinds": json.dumps(by_kind) if by_kind else None,
     }

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +17,28 @@ from typing import Any
 from datasets import Dataset, Features, Value, concatenate_datasets
 
 from rir_hf.boosting.held_out import Judged, SetAside
-from rir_hf.boosting.inputs import Source, check, corpus_of, given_queries, sizes_of, trainable
+from rir_hf.boosting.inputs import (
+    Source,
+    check,
+    check_replay,
+    corpus_of,
+    given_queries,
+    judged_of,
+    sizes_of,
+    trainable,
+)
 from rir_hf.boosting.judge import verdict_on
 from rir_hf.boosting.page import write_page
 from rir_hf.boosting.plan import as_lines, planned
 from rir_hf.boosting.record import RunFolder, Stage, digest_of_rows, rows_of, write_json
 from rir_hf.boosting.rounds import go
 from rir_hf.boosting.state import LABELLED, UNLABELLED, Options, Round, Setup
+from rir_hf.boosting.tuning import tunable
 from rir_hf.core.configured import key_of, record_of
 from rir_hf.core.provenance import without_secrets
 from rir_hf.core.step import Step
 from rir_hf.models.llm import LLM
-from rir_hf.models.local import as_llm
+from rir_hf.models.local import ChatLLM, CompletionLLM, as_llm
 from rir_hf.models.retriever import Retriever
 from rir_hf.running.retry import retry
 from rir_hf.running.run import run
@@ -37,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 _TAKEN = ("sentence", "title")
 _WRITTEN_TOO = ("task", "sentence", "title")
+
+_SECRET = re.compile(r"(\w*(?:TOKEN|KEY|SECRET|PASSWORD)\w*)=\S+", re.IGNORECASE)
 
 _FEATURES = Features(
     {
@@ -78,8 +91,8 @@ def boost(
     rounds: int = 1,
     queries: Dataset | Source | None = None,
     pairs: Dataset | Source | None = None,
-    dev: Judged | None = None,
-    test: Judged | None = None,
+    dev: Judged | Source | None = None,
+    test: Judged | Source | None = None,
     teacher: Teacher | None = None,
     passages: int = 1000,
     queries_per_passage: int = 1,
@@ -127,7 +140,8 @@ def boost(
         queries: queries without labels, with `query`: candidates for the teacher.
         pairs: labelled queries, with `query` and `pos` or `pos_ids`.
         dev: judged queries to choose models by: rows with `query_id`, `query`, `pos_ids`, or a
-            tuple of queries and qrels. Default: a part of `pairs`, else generated.
+            tuple of queries and qrels, or a folder in BEIR layout (its split `dev`). Default: a
+            part of `pairs`, else generated.
         test: judged queries to measure with once, at the end. Default: as for `dev`.
         teacher: what scores passages. Default: words and the retriever's own similarities together
             (`Blend` of `LexicalTeacher` and `RetrieverTeacher`), which ranks better than either.
@@ -196,14 +210,15 @@ def boost(
         seed=seed,
     )
     check(options, generator, rounds, patience, held_out, engine)
+    check_replay(replay)
     first = trainable(retriever)
     llm = None if generator is None else as_llm(generator, "generate", "boost")
+    weights = None if generator_weights is None else Path(generator_weights)
     folder = RunFolder(Path(output))
     texts = corpus_of(corpus)
-    labelled, unlabelled = (
-        given_queries(pairs, LABELLED, texts),
-        given_queries(queries, UNLABELLED, texts),
-    )
+    labelled = given_queries(pairs, LABELLED, texts)
+    unlabelled = given_queries(queries, UNLABELLED, texts)
+    dev, test = judged_of(dev, "dev"), judged_of(test, "test")
     sizes = sizes_of(held_out, dev, test, len(texts), len(labelled))
     if dry_run:
         stages = planned(
@@ -215,6 +230,7 @@ def boost(
             unlabelled=len(unlabelled),
             held_out=sizes,
             with_generator=llm is not None,
+            is_tuned=tunable(llm, weights) is not None,
         )
         logger.info("%s", as_lines(stages))
         rows = Dataset.from_list([stage._asdict() for stage in stages])
@@ -232,10 +248,11 @@ def boost(
         replay_key=None if replay is None else digest_of_rows(replay),
         dev=dev_stage,
         test=test_stage,
-        set_aside=judged.set_aside,
+        set_aside=judged.passages,
+        twins=judged.twins,
         options=options,
         teacher=teacher,
-        generator_weights=None if generator_weights is None else Path(generator_weights),
+        generator_weights=weights,
         folder=folder,
         run=runner,
     )
@@ -253,6 +270,8 @@ def _looped(setup: Setup, first: Retriever, llm: LLM | None, rounds: int, patien
         each = Round(setup, number, retriever, generator, used)
         go(each)
         rows += [_row_of(number, stage, each.verdicts) for stage in each.stages]
+        for stage, why in each.left_out.items():
+            rows.append({"round": number, "stage": stage, "counts": json.dumps({"left out": why})})
         _write_rounds(setup.folder, rows)
         used |= each.passages_used
         retriever, generator = each.retriever, each.generator
@@ -365,8 +384,8 @@ def _mapped(ds: Dataset, step: Step, *, engine: str, batch_size: int = 512) -> D
 
 def _name_of(model: Any) -> str | None:
     """Folder or name of a model; None for one that is not in this process."""
-    name = getattr(model, "model", None)
-    return name if isinstance(name, str) else None
+    is_here = isinstance(model, (Retriever, ChatLLM, CompletionLLM))
+    return model.model if is_here and isinstance(model.model, str) else None
 
 
 def _said(
@@ -383,4 +402,6 @@ def _said(
         "queries given": len(setup.given),
         **{name: record_of(value) for name, value in vars(setup.options).items()},
     }
+    if setup.options.launch:
+        said["launch"] = _SECRET.sub(r"\1=(not shown)", setup.options.launch)
     return dict(without_secrets(said))

@@ -44,6 +44,7 @@ def planned(
     unlabelled: int,
     held_out: Sequence[int],
     with_generator: bool,
+    is_tuned: bool,
 ) -> list[Planned]:
     """The stages of a run; numbers of queries are upper bounds, since no check has been made."""
     share = sum(kind not in TAKEN for kind in options.kinds) / len(options.kinds)
@@ -55,7 +56,7 @@ def planned(
     for number in range(1, rounds + 1):
         of_round = [_queries(written, taken, corpus)]
         if with_generator and options.answers > 1 and pairs:
-            of_round += _generator(options, pairs, dev)
+            of_round += _generator(options, pairs, dev, is_tuned)
         of_round += _retriever(options, pairs, lists, corpus, dev, with_generator)
         stages += [stage._replace(stage=f"round-{number}/{stage.stage}") for stage in of_round]
     stages.append(Planned("test", f"compare first and last on {test} queries", encoded=2 * corpus))
@@ -93,17 +94,21 @@ def _queries(written: int, taken: int, corpus: int) -> Planned:
     return Planned("queries", does, 2 * written, written * QUERY_TOKENS, corpus + written)
 
 
-def _generator(options: Options, pairs: int, dev: int) -> list[Planned]:
+def _generator(options: Options, pairs: int, dev: int, is_tuned: bool) -> list[Planned]:
     number = options.answers * pairs
-    steps = options.max_steps or -(-pairs // 16)
+    size = options.tuning.get("batch_size", 4) * options.tuning.get("accumulate", 4)
+    steps = options.max_steps or round(options.tuning.get("epochs", 1) * pairs / size)
     length = round(TOKENS_PER_WORD * options.answer_words)
+    last = Planned("tuned_answers", "one to each query", pairs, pairs * length)
+    if not is_tuned:
+        return [last]
     return [
         Planned("answers", f"{options.answers} to each of {pairs} queries", number,
                 number * length),
         Planned("preferences", "the best and the worst answer", encoded=number),
         Planned("generator", "DPO on the preferences, compared on dev", 2 * dev,
                 2 * dev * length, 2 * dev, steps),
-        Planned("tuned_answers", "one to each query", pairs, pairs * length),
+        last,
     ]  # fmt: skip
 
 
@@ -114,9 +119,12 @@ def _retriever(
     epochs = options.training.get("epochs", 2)
     rows = lists + pairs * (3 if with_answers and options.answers > 1 else 1)
     steps = options.max_steps or round(epochs * rows / size)
-    return [
+    of_pairs = [
         Planned("negatives", f"of {pairs} queries", encoded=2 * pairs),
         Planned("scored", f"the teacher on {pairs} pairs"),
+    ]
+    return [
+        *(of_pairs if pairs else []),
         Planned("lists", f"{options.candidates} candidates of {lists} queries, scored",
                 encoded=lists),
         Planned("retriever", "trained, compared on dev", encoded=corpus + dev, steps=steps),

@@ -142,7 +142,7 @@ def sentences_of(text: str) -> list[str]:
 
 def without(sentence: str, text: str) -> str:
     """A passage without one of its sentences (the inverse cloze task, Lee et al. 2019)."""
-    return " ".join(text.replace(sentence, " ", 1).split())
+    return " ".join(text.replace(sentence, " ").split())
 
 
 def first_of_equal(queries: Sequence[str]) -> list[bool]:
@@ -209,7 +209,8 @@ def _row(id: str, query: str, kind: str, number: int, passage: str) -> dict[str,
 def _writer(llm: LLM | None, kind: str, task: str | None, language: str | None, seed: int) -> Step:
     """The step that writes queries of a kind."""
     known = find_task(task)
-    instruction = (WRITTEN[kind] or known.write_query).format(passage=known.passage)
+    own = WRITTEN[kind]
+    instruction = known.write_query if own is None else own.format(passage=known.passage)
     if language:
         instruction += f" Write in {language}."
     prompt = fill_prompt("query", known, instruction)

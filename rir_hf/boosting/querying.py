@@ -54,10 +54,11 @@ def _make(state: Round) -> tuple[Dataset, dict[str, Any]]:
         seed=options.seed + state.number,
         run=state.setup.run,
     )
-    rows = concatenate_datasets([made, state.setup.given])
+    made = made.map(_with_twins, fn_kwargs={"twins": dict(state.setup.twins)})
+    rows = concatenate_datasets([made.cast(FEATURES), state.setup.given])
     reasons = _reasons(state, rows)
     rows = rows.remove_columns("dropped").add_column("dropped", reasons)
-    rows = rows.cast(FEATURES).flatten_indices()
+    rows = rows.cast(FEATURES)
     copies = sum(share >= COPIED for share in made["copied"])
     counts |= {"copies": copies, "given": len(state.setup.given)}
     counts |= Counter(reason for reason in reasons if reason is not None)
@@ -65,19 +66,26 @@ def _make(state: Round) -> tuple[Dataset, dict[str, Any]]:
     return rows, {**counts, "pairs": kinds["pairs"], "lists": kinds["lists"]}
 
 
+def _with_twins(row: dict[str, Any], twins: dict[str, list[str]]) -> dict[str, Any]:
+    """A query with the ids of all passages that are nearly its own."""
+    return {"pos_ids": [twin for name in row["pos_ids"] for twin in twins.get(name, [name])]}
+
+
 def _sampled(state: Round) -> Dataset:
     """Passages from all clusters of the corpus in turn, none of them set aside."""
-    corpus = state.searched
-    number = state.options.passages
-    taboo = state.setup.set_aside | state.used
-    names = corpus["id"]
-    if len(names) - len(taboo) < number:
-        taboo = state.setup.set_aside
+    corpus, number = state.searched, state.options.passages
     vectors = np.array(corpus.with_format("numpy")["embedding"][:], np.float32)
     clusters = clusters_of(vectors, number, state.seed)
-    clusters[[row for row, name in enumerate(names) if name in taboo]] = -1
-    drawn = cover(clusters, number, state.seed)
-    return state.setup.corpus.select(drawn).select_columns(["id", "text"]).flatten_indices()
+    texts = zip(corpus["id"], corpus["text"], strict=True)
+    free = np.array([bool(text) and name not in state.setup.set_aside for name, text in texts])
+    fresh = np.array([name not in state.used for name in corpus["id"]])
+    drawn = cover(np.where(free & fresh, clusters, -1), number, state.seed)
+    if len(drawn) < number:  # what earlier rounds have used comes last
+        again = cover(np.where(free & ~fresh, clusters, -1), number - len(drawn), state.seed)
+        drawn = np.concatenate([drawn, again])
+    if not len(drawn):
+        raise ValueError("No passage is left to write queries for: all are empty or set aside.")
+    return state.setup.corpus.select(drawn)
 
 
 def _reasons(state: Round, rows: Dataset) -> list[str | None]:
@@ -109,10 +117,10 @@ def _lost(state: Round, rows: Dataset) -> list[bool]:
     lost = [False] * len(rows)
     if not written:
         return lost
-    some = state.with_vectors(rows.select(written).flatten_indices())
+    some = state.with_vectors(rows.select(written))
     found = state.setup.run(some, Search(state.searched, index=BOTH, k=ROUND_TRIP))
     for row, own, hits in zip(written, found["pos_ids"], found["hit_ids"], strict=True):
-        lost[row] = own[0] not in hits
+        lost[row] = not set(own) & set(hits)
     return lost
 
 

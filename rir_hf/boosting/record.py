@@ -18,6 +18,9 @@ from datasets import Dataset, Features, load_from_disk
 
 logger = logging.getLogger(__name__)
 
+VERSION = 1
+"""Raised whenever a stage makes something else of the same input."""
+
 _ROWS_AT_ONCE = 1000
 
 
@@ -62,7 +65,7 @@ class RunFolder:
         if root.exists() and not root.is_dir():
             raise NotADirectoryError(f"output={root} is a file: name a folder for the run.")
         root.mkdir(parents=True, exist_ok=True)
-        self.root = root
+        self.root = root.resolve()  # checkpoints know a model by its path
 
     def rows(
         self, name: str, key: Any, make: Callable[[], tuple[Dataset, Mapping[str, Any]]]
@@ -98,7 +101,7 @@ class RunFolder:
 
     def value(self, name: str, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A stage whose result is a few plain values, kept in its record."""
-        path, digest = self.root / name, digest_of_key(key)
+        path, digest = self.root / name, digest_of_key([VERSION, key])
         record = self._record_of(path)
         if record is None or record["key"] != digest:
             with _timed() as seconds:
@@ -112,7 +115,7 @@ class RunFolder:
         return self._record_of(self.root / name)
 
     def _stage(self, name: str, key: Any, write: Callable[[Path], Mapping[str, Any]]) -> Stage:
-        path, digest = self.root / name, digest_of_key(key)
+        path, digest = self.root / name, digest_of_key([VERSION, key])
         record = self._record_of(path)
         if record is None or record["key"] != digest or not path.is_dir():
             logger.info("%s: begins.", name)
@@ -120,6 +123,7 @@ class RunFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _timed() as seconds:
                 counts = write(part)
+            self._file_of(path).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
             part.rename(path)
             self._remove_other_parts(path)
@@ -129,18 +133,20 @@ class RunFolder:
         return Stage(name, digest, path, record["seconds"], record["counts"])
 
     def _record_of(self, path: Path) -> dict[str, Any] | None:
-        file = path.with_name(f"{path.name}.json")
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
+            return dict(json.loads(self._file_of(path).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return None
 
     def _write(self, path: Path, record: Mapping[str, Any]) -> None:
-        write_json(path.with_name(f"{path.name}.json"), record)
+        write_json(self._file_of(path), record)
+
+    def _file_of(self, path: Path) -> Path:
+        return path.with_name(f"{path.name}.json")
 
     def _remove_other_parts(self, path: Path) -> None:
         """Delete what calls with other settings had begun."""
-        for part in path.parent.glob(f"{path.name}-*.part"):
+        for part in path.parent.glob(f"{path.name}-*.part*"):
             shutil.rmtree(part, ignore_errors=True)
 
 

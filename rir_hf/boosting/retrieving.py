@@ -121,7 +121,7 @@ def lists(state: Round, queries: Stage) -> Stage:
 def train(state: Round, parts: Mapping[str, Stage]) -> None:
     """The retriever trained on all of it, in the other's place where that is no loss."""
     setup, options = state.setup, state.options
-    temperature = _temperature(state)
+    temperature = options.training.get("teacher_temperature") or _temperature(state)
     key = {
         "from": {name: stage.key for name, stage in parts.items()},
         "replay": setup.replay_key,
@@ -129,10 +129,12 @@ def train(state: Round, parts: Mapping[str, Stage]) -> None:
         "max_steps": options.max_steps,
         "keep": options.keep,
         "temperature": temperature,
+        "launch": options.launch,
     }
 
     def make(part: Path) -> Counts:
-        return trained(_training_rows(state, parts), state.retriever, part, temperature, options)
+        rows = _training_rows(state, parts, temperature)
+        return trained(rows, state.retriever, part, temperature, options, state.seed)
 
     made = state.model("retriever", key, make)
     candidate = with_model(state.retriever, made.path)
@@ -147,7 +149,9 @@ def train(state: Round, parts: Mapping[str, Stage]) -> None:
         state.retriever = candidate
 
 
-def _training_rows(state: Round, stages: Mapping[str, Stage]) -> dict[str, Dataset]:
+def _training_rows(
+    state: Round, stages: Mapping[str, Stage], temperature: float
+) -> dict[str, Dataset]:
     """The datasets that are trained on together; those without rows are left out."""
     parts = {}
     if "scored" in stages:
@@ -162,7 +166,7 @@ def _training_rows(state: Round, stages: Mapping[str, Stage]) -> dict[str, Datas
         lists = stages["lists"].rows()
         parts["lists"] = lists.select_columns(["query", "passages", "passage_scores"])
     if state.setup.replay is not None:
-        parts["replay"] = _replayed(state)
+        parts["replay"] = _replayed(state, temperature)
     return {name: rows for name, rows in parts.items() if len(rows)}
 
 
@@ -172,15 +176,15 @@ def _labels(relabelled: Dataset) -> Dataset:
     return rows.select_columns(["query", "pos", "neg"])
 
 
-def _replayed(state: Round) -> Dataset:
+def _replayed(state: Round, temperature: float) -> Dataset:
     """Queries from elsewhere with what the retriever itself says of their passages, so that it
     stays as it is there.
     """
     rows = state.setup.replay
     assert rows is not None  # noqa: S101 - asked for with replay alone
     scored = state.setup.run(rows, ScorePassages(RetrieverTeacher(state.retriever)))
-    scale = 20.0 * _temperature(state)
-    scored = scored.map(_times, fn_kwargs={"scale": scale})
+    # The student learns 20 times its cosines, and scores are divided by the temperature.
+    scored = scored.map(_times, fn_kwargs={"scale": 20.0 * temperature})
     return scored.select_columns(["query", "passages", "passage_scores"])
 
 

@@ -16,4 +16,6 @@ def go(state: Round) -> None:
         parts |= retrieving.scored(state, retrieving.negatives(state, queries, answers))
     if queries.counts["lists"]:
         parts["lists"] = retrieving.lists(state, queries)
+    if not parts:
+        raise ValueError(f"{queries.name}: no query is left to train on: {dict(queries.counts)}.")
     retrieving.train(state, parts)

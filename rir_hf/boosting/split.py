@@ -19,28 +19,29 @@ def draw_groups(groups: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.
 
     Args:
         groups: number of each row's group, `(rows,)`.
-        sizes: rows that each part should have; the last group may make it a few more.
+        sizes: rows that each part has at most; a group that does not fit stays in the rest.
         seed: of the draw.
 
     Returns:
         For each part the positions of its rows, in order.
 
     Example:
-        >>> dev, test = draw_groups(np.array([0, 0, 1, 2, 3]), [1, 1], seed=0)
+        >>> dev, test = draw_groups(np.array([0, 0, 1, 2, 3]), [1, 2], seed=0)
         >>> dev.tolist(), test.tolist()
         ([3], [0, 1])
     """
-    names = np.unique(groups)
-    shuffled = generator_of(seed, "groups").permutation(names)
+    names, counts = np.unique(groups, return_counts=True)
+    order = generator_of(seed, "groups").permutation(len(names))
     parts: list[np.ndarray] = []
-    at = 0
+    taken: set[int] = set()
     for size in sizes:
         chosen: list[int] = []
-        rows = 0
-        while rows < size and at < len(shuffled):
-            chosen.append(shuffled[at])
-            rows += int((groups == shuffled[at]).sum())
-            at += 1
+        room = size
+        for group in order:
+            if group not in taken and counts[group] <= room:
+                chosen.append(names[group])
+                taken.add(group)
+                room -= counts[group]
         parts.append(np.flatnonzero(np.isin(groups, chosen)))
     return parts
 

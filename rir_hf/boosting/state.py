@@ -28,9 +28,6 @@ Counts: TypeAlias = Mapping[str, Any]
 BOTH = ("embedding", "bm25")
 """The indexes of the corpus."""
 
-VERSION = 1
-"""Raised whenever a stage makes something else of the same input."""
-
 LABELLED, UNLABELLED = "labelled", "given"
 """Kinds of the queries that the user gave."""
 
@@ -66,6 +63,7 @@ class Setup:
     given: labelled and unlabelled queries of the user, as `queries.FEATURES` says; `given_key`.
     dev: the held-out queries that decide which model is kept; `test` is looked at once.
     set_aside: ids of passages that no query is written for.
+    twins: for each passage that is nearly the same as another the ids of all of them.
     """
 
     corpus: Dataset
@@ -77,6 +75,7 @@ class Setup:
     dev: Stage
     test: Stage
     set_aside: frozenset[str]
+    twins: Mapping[str, list[str]]
     options: Options
     teacher: Teacher | None
     generator_weights: Path | None
@@ -92,7 +91,8 @@ class Setup:
 class Round:
     """A round: the models that it has, at first those that it begins with, and what it has made.
 
-    `stages` and `verdicts` are filled on the way, for the report.
+    `stages`, `verdicts` and `left_out` (why there is no such stage) are filled on the way, for the
+    report.
     """
 
     setup: Setup
@@ -102,6 +102,7 @@ class Round:
     used: frozenset[str] = frozenset()
     stages: list[Stage] = field(default_factory=list)
     verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def options(self) -> Options:
@@ -130,7 +131,6 @@ class Round:
     def shared_key(self) -> dict[str, Any]:
         """What every stage depends on."""
         return {
-            "version": VERSION,
             "corpus": self.setup.corpus_key,
             "retriever": key_of(self.retriever),
             "task": self.options.task,
@@ -200,4 +200,4 @@ def is_list(row: Mapping[str, Any]) -> bool:
 def where(rows: Dataset, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Dataset:
     """The rows of which something is true."""
     kept = [place for place, row in enumerate(rows) if is_wanted(row)]
-    return rows.select(kept).flatten_indices()
+    return rows.select(kept)

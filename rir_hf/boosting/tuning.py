@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 import shutil
 import subprocess
@@ -19,8 +18,6 @@ from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.retriever import Retriever
 from rir_hf.training.generator import train_generator
 from rir_hf.training.retriever import train_retriever
-
-logger = logging.getLogger(__name__)
 
 Model = TypeVar("Model")
 
@@ -48,6 +45,7 @@ def trained(
     folder: Path,
     temperature: float,
     options: Options,
+    seed: int,
 ) -> dict[str, Any]:
     """Train a retriever into a folder, going on from a checkpoint that lies there."""
     settings = {
@@ -65,16 +63,16 @@ def trained(
         "query_prompt": retriever.query_prompt,
         "passage_prompt": retriever.passage_prompt,
         "max_length": retriever.max_length,
-        "seed": options.seed,
+        "seed": seed,
         **options.training,
-        "model": retriever.model,
+        "model": _place_of(retriever.model),
     }
     _call("train_retriever", dict(rows), folder, settings, options.launch)
     return {name: len(part) for name, part in rows.items()}
 
 
 def tuned(
-    preferences: Dataset, weights: Mapping[str, Any], folder: Path, options: Options
+    preferences: Dataset, weights: Mapping[str, Any], folder: Path, options: Options, seed: int
 ) -> dict[str, Any]:
     """Tune a generator into a folder, as a whole model with its tokenizer."""
     adapter = folder / "adapter"
@@ -82,9 +80,10 @@ def tuned(
         **TUNING,
         "max_steps": options.max_steps,
         "checkpoint_steps": options.checkpoint_steps,
-        "seed": options.seed,
+        "seed": seed,
         **options.tuning,
         **weights,
+        "model": _place_of(weights["model"]),
         "merged_output": str(folder),
     }
     _call("train_generator", preferences, adapter, settings, options.launch)
@@ -93,15 +92,19 @@ def tuned(
 
 
 def tunable(generator: Any, weights: Path | None) -> dict[str, Any] | None:
-    """What `train_generator` is to start from; None where the generator's weights are elsewhere."""
-    if weights is not None:
-        files = sorted(weights.glob("*.gguf"))
-        is_packed = files and not (weights / "config.json").exists()
-        return {"model": str(weights), "gguf_file": files[0].name if is_packed else None}
-    if isinstance(generator, (ChatLLM, CompletionLLM)) and isinstance(generator.model, str):
+    """What `train_generator` is to start from; None where the generator's weights are elsewhere.
+
+    A model of this process is its own; the given weights are for one that is not, or is packed.
+    """
+    is_here = isinstance(generator, (ChatLLM, CompletionLLM)) and isinstance(generator.model, str)
+    if is_here and (weights is None or generator.gguf_file is None):
         revision, file = generator.revision, generator.gguf_file
         return {"model": generator.model, "revision": revision, "gguf_file": file}
-    return None
+    if weights is None:
+        return None
+    files = sorted(weights.glob("*.gguf"))
+    is_packed = files and not (weights / "config.json").exists()
+    return {"model": str(weights), "gguf_file": files[0].name if is_packed else None}
 
 
 def with_model(model: Any, folder: Path) -> Any:
@@ -109,12 +112,20 @@ def with_model(model: Any, folder: Path) -> Any:
 
     What was behind a server or in vLLM is then a `ChatLLM` in this process.
     """
-    if not isinstance(model, (Retriever, ChatLLM, CompletionLLM)):
-        return ChatLLM(folder)
-    settings = {**model.settings(), "model": str(folder), "revision": None}
-    if not isinstance(model, Retriever):
-        settings |= {"gguf_file": None, "tokenizer": None}
-    return type(model)(**settings)
+    if isinstance(model, Retriever):
+        return Retriever(**{**model.settings(), "model": str(folder), "revision": None})
+    if isinstance(model, (ChatLLM, CompletionLLM)):
+        own = {"model": str(folder), "revision": None, "gguf_file": None, "tokenizer": None}
+        return type(model)(**{**model.settings(), **own})
+    length, arguments = (
+        getattr(model, name, None) for name in ("max_length", "template_arguments")
+    )
+    return ChatLLM(folder, max_length=length, template_arguments=arguments)
+
+
+def _place_of(model: str) -> str:
+    """A folder by its whole path, by which checkpoints know it; a Hub name as it is."""
+    return str(Path(model).resolve()) if Path(model).exists() else model
 
 
 def _call(
@@ -145,6 +156,5 @@ def _call(
     command = [*shlex.split(launch), "-m", "rir_hf.training", str(file)]
     if command[0] in ("accelerate", "torchrun"):
         command[0] = str(Path(sys.executable).with_name(command[0]))
-    logger.info("%s", shlex.join(command))
     subprocess.run(command, check=True)  # noqa: S603 - the user's own launcher
     shutil.rmtree(work)

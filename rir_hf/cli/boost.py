@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from rir_hf.cli.options import IndexOptions, LLMOptions, Model, RetrieverOptions, Rows, RunOptions
@@ -142,12 +141,10 @@ class Judging:
 
     def judged(self) -> dict[str, Any]:
         """The judged queries that are there already."""
-        found = {}
-        for name in ("dev", "test"):
-            source, split = getattr(self, name), getattr(self, f"{name}_split")
-            if source is not None:
-                found[name] = judged_in(source, split)
-        return found
+        from rir_hf.boosting.inputs import judged_of
+
+        dev, test = judged_of(self.dev, self.dev_split), judged_of(self.test, self.test_split)
+        return {"dev": dev, "test": test}
 
 
 @dataclass
@@ -261,12 +258,3 @@ def command(
     if not dry_run:
         generator = f"generator: {made.generator}\n" if made.generator else ""
         sys.stdout.write(f"retriever: {made.retriever}\n{generator}report: {made.report}\n")
-
-
-def judged_in(source: str, split: str) -> Any:
-    """Judged queries of a folder in BEIR layout, with their grades, or of rows."""
-    from rir_hf import load_pairs, load_qrels, load_queries
-
-    if (Path(source) / "queries.jsonl").exists():
-        return load_queries(source, split), load_qrels(source, split)
-    return load_pairs(source, split)

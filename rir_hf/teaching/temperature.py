@@ -22,8 +22,8 @@ def fit_temperature(rows: Dataset) -> float:
     several positives their probabilities are added.
 
     Args:
-        rows: with `pos_scores` and `neg_scores`, as `ScorePassages` adds them. Rows without scores
-            are not looked at.
+        rows: with `pos_scores` and `neg_scores`, as `ScorePassages` adds them. Rows without scores,
+            or with one that is not a number, are not looked at.
 
     Returns:
         The temperature, from 0.05 to 20: pass it to `train_retriever(..., rescale="none",
@@ -48,6 +48,7 @@ def fit_temperature(rows: Dataset) -> float:
         for positives, negatives in zip(rows["pos_scores"], rows["neg_scores"], strict=True)
         if positives and negatives
     ]
+    scored = [(scores, first) for scores, first in scored if np.isfinite(scores).all()]
     if not scored:
         raise ValueError("fit_temperature: no row has scores of a positive and of a negative.")
 

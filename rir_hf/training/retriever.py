@@ -69,7 +69,7 @@ def train_retriever(
     and the larger one has more batches. Reinforced-IR (FlagEmbedding) adds up `MSE(|a|, 1) + L(q,
     p) + InfoNCE(q, a)` in each step, with L the distillation of query q over passages p and a the
     answer; here the batches of the datasets take turns, cosine similarity needs no term for the
-    length of vectors, and the answers can be distilled like queries (first example).
+    length of vectors, and the answers can be distilled like queries (second example).
 
     Similarities are 20 times the cosine at temperature 1, and not the cosine at temperature 0.05,
     whose softmax is the same, since `DistillKLDivLoss` multiplies itself by the square of the

@@ -1,4 +1,4 @@
-"""What a run is judged with: nothing that it is trained on, and no query that copies its passage."""
+"""What a run is judged with: nothing that it is trained on, and no query that is a copy."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_taken_query_is_judged_on_its_passage_without_it() -> None:
     passages = Dataset.from_dict({"id": ["a", "b"], "text": [text, text]})
     settings: dict[str, Any] = {"llm": None, "task": None, "language": None, "min_quality": None}
     made, _ = write_queries(passages, ["title", "sentence"], 1, seed=0, run=run, **settings)
-    title, sentence = held_out_from(made)
+    title, sentence = held_out_from(made, {})
     assert title["passage"] == " ".join(BODY)
     assert sentence["query"] in BODY
     assert sentence["query"] not in sentence["passage"]
@@ -89,7 +89,7 @@ def test_a_query_that_is_its_whole_passage_is_left_out() -> None:
     passages = Dataset.from_dict({"id": ["a"], "text": [BODY[0]]})
     settings: dict[str, Any] = {"llm": None, "task": None, "language": None, "min_quality": None}
     made, _ = write_queries(passages, ["title"], 1, seed=0, run=run, **settings)
-    assert (len(made), len(held_out_from(made))) == (1, 0)
+    assert (len(made), len(held_out_from(made, {}))) == (1, 0)
 
 
 def test_written_copies_and_what_was_turned_down_are_left_out() -> None:
@@ -108,7 +108,7 @@ def test_written_copies_and_what_was_turned_down_are_left_out() -> None:
         }
         for name, copied, dropped in cases
     ]
-    found = held_out_from(rows_of(rows, QUERIES))
+    found = held_out_from(rows_of(rows, QUERIES), {})
     assert found.features == FEATURES
     assert found["query_id"][:] == ["taken"]
     assert found["passage"][:] == [None]  # of the corpus as it is
@@ -170,10 +170,10 @@ def test_dev_and_test_are_of_other_passages_none_of_them_nearly_the_same(
     passages = [{ids[0] for ids in stage.rows()["pos_ids"]} for stage in (dev, test)]
     originals = [{name.removeprefix("near-") for name in part} for part in passages]
     assert not originals[0] & originals[1]
-    assert passages[0] | passages[1] <= aside.set_aside
+    assert passages[0] | passages[1] <= aside.passages
     for name in corpus["id"]:
         twin = name.removeprefix("near-")
-        assert (name in aside.set_aside) == (twin in aside.set_aside)
+        assert (name in aside.passages) == (twin in aside.passages)
     assert all(stage.rows()["synthetic"][:] for stage in (dev, test))
 
 
@@ -192,7 +192,8 @@ def test_nothing_is_generated_from_passages_that_are_set_aside(
         replay_key=None,
         dev=dev,
         test=test,
-        set_aside=aside.set_aside,
+        set_aside=aside.passages,
+        twins=aside.twins,
         options=aside.options,
         teacher=None,
         generator_weights=None,
@@ -202,8 +203,8 @@ def test_nothing_is_generated_from_passages_that_are_set_aside(
     retriever: Any = EncoderAdapter(Lengths())
     rows = queries(Round(setup, 1, retriever, None)).rows()
     sources = {ids[0] for ids in rows["pos_ids"]}
-    assert not sources & aside.set_aside
-    assert len(sources | aside.set_aside) > 50
+    assert not sources & aside.passages
+    assert len(sources | aside.passages) > 50
 
 
 def test_what_is_set_aside_is_the_same_when_a_run_goes_on(corpus: Dataset, tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_what_is_set_aside_is_the_same_when_a_run_goes_on(corpus: Dataset, tmp_p
     other = set_aside(tmp_path / "b", corpus)
     stages = [aside.stages(None, None, none)[:2] for aside in (first, again, other)]
     assert [stage.key for stage in stages[0]] == [stage.key for stage in stages[1]]
-    assert first.set_aside == again.set_aside == other.set_aside
+    assert first.passages == again.passages == other.passages
     assert stages[0][0].rows().to_list() == stages[2][0].rows().to_list()
 
 

@@ -183,7 +183,8 @@ def test_a_corpus_alone_is_enough(corpus: Dataset, minilm: str, tmp_path: Path) 
     assert rows["retriever"]["synthetic"]
     assert found.generator is None
     queries = load_from_disk(tmp_path / "run/round-1/queries")
-    set_aside = set(load_from_disk(tmp_path / "run/held_out/passages")["id"])
+    aside = json.loads((tmp_path / "run/held_out/passages.json").read_text())["value"]
+    set_aside = {*aside["dev"], *aside["test"]}
     assert {row["kind"] for row in queries} == {"title", "sentence"}
     assert not {row["pos_ids"][0] for row in queries} & set_aside
     lists = load_from_disk(tmp_path / "run/round-1/lists")
@@ -210,7 +211,9 @@ def test_what_does_not_fit_is_said_before_anything_is_made(
         ({"kinds": ["poem"]}, "kinds must be one of"),
         ({"keep": 1.0}, "keep must be at least 0 and below 1, got 1.0"),
         ({"passages": 0}, "passages must be at least 1, got 0"),
-        ({"training": {"lr": 1}}, "train_retriever has no option 'lr'"),
+        ({"training": {"lr": 1}}, "train_retriever has no option 'lr' for boost"),
+        ({"training": {"output": "a"}}, "train_retriever has no option 'output' for boost"),
+        ({"pairs": Dataset.from_dict({"query": ["a"]})}, "none of the 1 labelled rows can be used"),
         ({"task": "nosuchtask"}, "task must be one of"),
         ({"engine": "spark"}, "engine must be one of"),
         ({"dev": Dataset.from_dict({"query": ["a"]})}, "dev needs the column 'query_id'"),

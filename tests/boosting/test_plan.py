@@ -21,6 +21,7 @@ def plan_of(folder: Path, rounds: int = 1, **changes: Any) -> dict[str, Planned]
         "unlabelled": 0,
         "held_out": (10, 20),
         "with_generator": True,
+        "is_tuned": True,
     }
     numbers |= {name: changes.pop(name) for name in [*changes] if name in numbers}
     stages = planned(RunFolder(folder), options_of(**changes), rounds, **numbers)
@@ -46,7 +47,7 @@ def test_answers_are_asked_for_each_query_with_a_passage(tmp_path: Path) -> None
     assert stages["round-1/lists"].does.startswith("4 candidates of 15 queries")
 
 
-def test_the_largest_numbers_come_from_what_the_user_asked(tmp_path: Path) -> None:
+def test_steps_are_those_of_the_epochs_unless_their_number_is_given(tmp_path: Path) -> None:
     options: dict[str, Any] = {"passages": 40, "kinds": ("claim", "title"), "answers": 5}
     epochs = plan_of(tmp_path, **options, training={"batch_size": 4, "epochs": 3})
     assert epochs["round-1/retriever"].steps == 3 * (20 + 3 * 20) / 4

@@ -18,7 +18,6 @@ from rir_hf.boosting.queries import (
     without,
     write_queries,
 )
-from rir_hf.models.llm import LLM
 from tests.generation.stand_ins import Writer
 
 FIRST = "How cats spend their days."
@@ -40,7 +39,7 @@ def passages_of(*texts: str) -> Dataset:
 
 
 def queries_of(
-    passages: Dataset, *kinds: str, llm: LLM | None = None, **options: Any
+    passages: Dataset, *kinds: str, llm: Any = None, **options: Any
 ) -> list[dict[str, Any]]:
     """The queries that are written, without the counts."""
     settings: dict[str, Any] = {
@@ -121,11 +120,12 @@ def test_with_a_least_quality_those_below_it_are_turned_down() -> None:
 
 def test_what_was_not_written_is_missing_and_counted() -> None:
     passages = passages_of("say good one", "say fail", "say nothing", "say good two")
+    writer: Any = Writer()
     made, counts = write_queries(
         passages,
         ["question"],
         1,
-        llm=Writer(),
+        llm=writer,
         task=None,
         language=None,
         min_quality=0.0,

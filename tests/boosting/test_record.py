@@ -88,7 +88,7 @@ def test_a_kill_leaves_no_record_and_the_next_call_makes_the_stage(tmp_path: Pat
     folder, kitchen = RunFolder(tmp_path), Kitchen()
     for make in (folder.rows, folder.model, folder.value):
         with pytest.raises(KeyboardInterrupt):
-            make("stage", 1, fail)  # type: ignore[operator]
+            make("stage", 1, fail)
         assert folder.record("stage") is None
     stage = folder.rows("stage", 1, kitchen.rows("a"))
     assert stage.rows()["text"][:] == ["a"]
@@ -167,7 +167,10 @@ def test_the_digest_of_a_key_is_that_of_its_values_not_of_their_order() -> None:
 
 
 def test_the_digest_of_rows_is_that_of_their_content(tmp_path: Path) -> None:
-    columns = {"text": [f"text {n}" for n in range(2500)], "ids": [["a"], []] * 1250}
+    columns: dict[str, list[Any]] = {
+        "text": [f"text {n}" for n in range(2500)],
+        "ids": [["a"], []] * 1250,
+    }
     rows = Dataset.from_dict(columns)
     digest = digest_of_rows(rows)
     rows.save_to_disk(tmp_path / "rows", num_shards=3)

@@ -30,18 +30,25 @@ def test_no_group_is_in_two_parts_or_in_the_rest(
     sizes=st.lists(st.integers(0, 10), min_size=1, max_size=3),
     seed=st.integers(0, 1000),
 )
-def test_a_part_reaches_its_size_and_would_not_without_one_of_its_groups(
+def test_a_part_is_never_larger_than_asked_and_takes_every_group_that_fits(
     groups: np.ndarray, sizes: list[int], seed: int
 ) -> None:
     parts = draw_groups(groups, sizes, seed)
-    rest = len(groups) - sum(map(len, parts))
+    taken = np.concatenate(parts)
+    rest = np.setdiff1d(np.arange(len(groups)), taken)
     for part, size in zip(parts, sizes, strict=True):
-        assert len(part) >= size or not rest
-        if len(part) > size:
-            largest = np.bincount(groups[part]).max()
-            assert size > 0
-            assert len(part) - largest < size
+        assert len(part) <= size
         assert part.tolist() == sorted(part.tolist())
+    if len(rest):
+        smallest = min(np.unique(groups[rest], return_counts=True)[1])
+        assert smallest > sizes[-1] - len(parts[-1])
+
+
+def test_a_group_that_is_too_large_stays_in_the_rest() -> None:
+    groups = np.array([0] * 50 + list(range(1, 11)))
+    for seed in range(4):
+        dev, test = draw_groups(groups, [5, 5], seed)
+        assert sorted([*dev, *test]) == list(range(50, 60))
 
 
 def test_another_seed_draws_other_groups_and_the_same_one_the_same() -> None:

