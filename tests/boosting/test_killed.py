@@ -115,7 +115,7 @@ def test_trainers_run_in_processes_of_a_launcher(
         minilm,
         output=tmp_path / "run",
         passages=16,
-        held_out=10,
+        held_out=12,
         candidates=4,
         max_steps=2,
         training={"batch_size": 2, "train_length": 24},

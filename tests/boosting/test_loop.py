@@ -15,7 +15,7 @@ from rir_hf import boost
 SMALL: dict[str, Any] = {
     "task": "nq",
     "passages": 12,
-    "held_out": 10,
+    "held_out": 12,
     "answers": 2,
     "answer_words": 8,
     "require_gain": False,
