@@ -28,7 +28,8 @@ def command_for(folder: Path, minilm: str, smollm: tuple[Path, str]) -> list[str
         "gguf_file": smollm[1],
         "kinds": "[question, sentence]",
         "passages": 4,
-        "held_out": 12,
+        "dev": folder / "dev.jsonl",
+        "test": folder / "test.jsonl",
         "answers": 2,
         "answer_words": 6,
         "require_gain": "false",
@@ -68,7 +69,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_datasets(
     corpus = [{"id": row["id"], "text": row["a"]} for row in rows]
     pairs = [{"query_id": row["id"], "query": row["q"], "pos_ids": [row["id"]]} for row in rows]
     Dataset.from_list(corpus).to_json(tmp_path / "corpus.jsonl")
-    Dataset.from_list(pairs).to_json(tmp_path / "pairs.jsonl")
+    for name, start_at in (("pairs", 0), ("dev", 20), ("test", 40)):
+        some = pairs[start_at : start_at + 12]
+        Dataset.from_list(some).to_json(tmp_path / f"{name}.jsonl")
     command = command_for(tmp_path, minilm, smollm)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     log, home = killed.with_suffix(".log"), tmp_path / "home"
@@ -124,3 +127,26 @@ def test_trainers_run_in_processes_of_a_launcher(
     retriever = next(row for row in found.rounds if row["stage"] == "retriever")
     assert json.loads(retriever["counts"]) == {"lists": 16}
     assert (tmp_path / "run/round-1/retriever/model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_steps_run_on_ray(minilm: str, faq_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason='ray is not here: pip install "rir-hf[ray]"')
+    rows = Dataset.from_json(str(faq_file)).select(range(60))
+    corpus = rows.rename_column("a", "text").select_columns(["id", "text"])
+    options = {"passages": 8, "held_out": 12, "candidates": 4, "max_steps": 1}
+    training = {"batch_size": 2, "train_length": 24}
+    made = [
+        boost(
+            corpus,
+            minilm,
+            output=tmp_path / engine,
+            engine=engine,
+            training=training,
+            **options,
+        )
+        for engine in ("ray", "datasets")
+    ]
+    tables = [load_from_disk(tmp_path / name / "round-1/lists") for name in ("ray", "datasets")]
+    assert tables[0]["passage_ids"][:] == tables[1]["passage_ids"][:]
+    assert {row["stage"] for row in made[0].rounds} == {row["stage"] for row in made[1].rounds}

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import Dataset, load_from_disk
 
@@ -82,6 +83,26 @@ class Elsewhere:
         raise AssertionError
 
     encode_corpus = encode_queries
+
+
+class Served:
+    """A language model whose weights are elsewhere; it writes the words of a passage backwards."""
+
+    def identity(self) -> str:
+        return "served"
+
+    def cut(self, texts: list[str], max_tokens: int) -> list[str]:
+        return texts
+
+    def count_tokens(self, prompts: list[Any]) -> list[int]:
+        return [len(str(prompt).split()) for prompt in prompts]
+
+    def generate(self, prompts: list[Any], *, n: int = 1, **_: Any) -> list[list[str]]:
+        words = [str(prompt).partition("\n")[2].split()[:9][::-1] for prompt in prompts]
+        return [[" ".join(said)] * n for said in words]
+
+    def choice_logprobs(self, prompts: list[Any], choices: list[str]) -> list[Any]:
+        return [np.array([-0.1, -float(len(str(prompt)))]) for prompt in prompts]
 
 
 def times_of(output: Path) -> dict[str, int]:
@@ -189,6 +210,21 @@ def test_a_corpus_alone_is_enough(corpus: Dataset, minilm: str, tmp_path: Path) 
     assert not {row["pos_ids"][0] for row in queries} & set_aside
     lists = load_from_disk(tmp_path / "run/round-1/lists")
     assert all(row["pos_ids"][0] not in row["passage_ids"] for row in lists)
+
+
+def test_a_generator_whose_weights_are_elsewhere_writes_and_is_not_tuned(
+    corpus: Dataset, minilm: str, tmp_path: Path
+) -> None:
+    options = {**SMALL, "kinds": ["question", "claim"], "min_quality": 0.0}
+    found = boost(corpus, minilm, Served(), output=tmp_path / "run", **options)
+    rows = {row["stage"]: row for row in found.rounds if row["round"] == 1}
+    why = json.loads(rows["generator"]["counts"])["left out"]
+    assert why.startswith("Served holds no weights that can be tuned")
+    assert rows.keys() >= {"tuned_answers", "scored_answers", "retriever"}
+    assert not {"answers", "preferences"} & rows.keys()
+    assert found.generator is None
+    queries = load_from_disk(tmp_path / "run/round-1/queries")
+    assert {row["kind"] for row in queries if row["dropped"] is None} == {"question", "claim"}
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(
