@@ -7,14 +7,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 
 from rir_hf.boosting.held_out import Judged, SetAside
 from rir_hf.boosting.inputs import (
@@ -30,9 +29,10 @@ from rir_hf.boosting.inputs import (
 from rir_hf.boosting.judge import verdict_on
 from rir_hf.boosting.page import write_page
 from rir_hf.boosting.plan import as_lines, planned
-from rir_hf.boosting.record import RunFolder, Stage, digest_of_rows, rows_of, write_json
+from rir_hf.boosting.record import RunFolder, digest_of_rows, write_json
 from rir_hf.boosting.rounds import go
 from rir_hf.boosting.state import LABELLED, UNLABELLED, Options, Round, Setup
+from rir_hf.boosting.table import row_of, write_changed, write_table
 from rir_hf.boosting.tuning import tunable
 from rir_hf.core.configured import key_of, record_of
 from rir_hf.core.provenance import without_secrets
@@ -50,18 +50,6 @@ _TAKEN = ("sentence", "title")
 _WRITTEN_TOO = ("task", "sentence", "title")
 
 _SECRET = re.compile(r"(\w*(?:TOKEN|KEY|SECRET|PASSWORD)\w*)=\S+", re.IGNORECASE)
-
-_FEATURES = Features(
-    {
-        "round": Value("int64"),
-        **dict.fromkeys(("stage", "path", "counts", "measure", "kinds"), Value("string")),
-        **dict.fromkeys(("rows", "queries"), Value("int64")),
-        **dict.fromkeys(("seconds", "before", "after", "difference"), Value("float64")),
-        **dict.fromkeys(("low", "high", "p_value"), Value("float64")),
-        **dict.fromkeys(("synthetic", "kept", "gain"), Value("bool")),
-    }
-)
-"""The columns of the table of rounds."""
 
 
 @dataclass(frozen=True)
@@ -263,16 +251,16 @@ def boost(
 def _looped(setup: Setup, first: Retriever, llm: LLM | None, rounds: int, patience: int) -> Boosted:
     """The rounds, then the one look at the test queries."""
     retriever, generator = first, llm
-    rows = [_row_of(0, stage) for stage in (setup.dev, setup.test)]
+    rows = [row_of(0, stage) for stage in (setup.dev, setup.test)]
     used: frozenset[str] = frozenset()
     without_gain = 0
     for number in range(1, rounds + 1):
         each = Round(setup, number, retriever, generator, used)
         go(each)
-        rows += [_row_of(number, stage, each.verdicts) for stage in each.stages]
+        rows += [row_of(number, stage, each.verdicts) for stage in each.stages]
         for stage, why in each.left_out.items():
             rows.append({"round": number, "stage": stage, "counts": json.dumps({"left out": why})})
-        _write_rounds(setup.folder, rows)
+        write_table(setup.folder, rows)
         used |= each.passages_used
         retriever, generator = each.retriever, each.generator
         gains = [verdict["gain"] for verdict in each.verdicts.values()]
@@ -282,7 +270,7 @@ def _looped(setup: Setup, first: Retriever, llm: LLM | None, rounds: int, patien
             break
     found = _test(setup, first, retriever)
     rows.append({"round": number, "stage": "test", **found})
-    table = _write_rounds(setup.folder, rows)
+    table = write_table(setup.folder, rows)
     page = write_page(setup.folder.root)
     _log_verdict(found, page)
     return Boosted(_name_of(retriever), _name_of(generator), table, page)
@@ -303,62 +291,11 @@ def _test(setup: Setup, first: Retriever, last: Retriever) -> dict[str, Any]:
             )
         judge = setup.judge(setup.test)
         before, after = judge.values(first), judge.values(last)
-        _write_changed(setup.folder.root / "held_out" / "changed.jsonl", setup.test, before, after)
+        write_changed(setup.folder.root / "held_out" / "changed.jsonl", setup.test, before, after)
         return {**verdict_on(after, before, judge.held_out), "looks": looks + 1}
 
     found = setup.folder.value("test", key, look)
     return {name: value for name, value in found.items() if name != "looks"}
-
-
-def _write_changed(
-    file: Path, test: Stage, before: Mapping[str, float], after: Mapping[str, float]
-) -> None:
-    """The measure of each test query with the first and the last retriever, as JSON lines."""
-    lines = [
-        json.dumps(
-            {
-                "query_id": row["query_id"],
-                "query": row["query"],
-                "kind": row["kind"],
-                "before": before[row["query_id"]],
-                "after": after[row["query_id"]],
-            },
-            ensure_ascii=False,
-        )
-        for row in test.rows()
-    ]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _row_of(
-    number: int, stage: Stage, verdicts: Mapping[str, Mapping[str, Any]] | None = None
-) -> dict[str, Any]:
-    """The row of a stage in `rounds`."""
-    name = stage.name.rpartition("/")[2]
-    counts = {key: value for key, value in stage.counts.items() if key != "rows"}
-    return {
-        "round": number,
-        "stage": name if number else f"held_out {name}",
-        "path": stage.name,
-        "rows": stage.counts.get("rows"),
-        "seconds": stage.seconds,
-        "counts": json.dumps(counts),
-        **(verdicts or {}).get(name, {}),
-    }
-
-
-def _write_rounds(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> Dataset:
-    """The table of all rounds so far, as a dataset and as JSON lines."""
-    whole = [{name: row.get(name) for name in _FEATURES} for row in rows]
-    table = rows_of(whole, _FEATURES)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in whole)
-    (folder.root / "rounds.jsonl").write_text(lines, encoding="utf-8")
-    part = folder.root / ".rounds.part"
-    shutil.rmtree(part, ignore_errors=True)
-    table.save_to_disk(part)
-    shutil.rmtree(folder.root / "rounds", ignore_errors=True)
-    part.rename(folder.root / "rounds")
-    return table
 
 
 def _log_verdict(found: Mapping[str, Any], page: Path) -> None:
