@@ -28,7 +28,7 @@ from rir_hf.boosting.inputs import (
 )
 from rir_hf.boosting.judge import verdict_on
 from rir_hf.boosting.page import write_page
-from rir_hf.boosting.plan import as_lines, planned
+from rir_hf.boosting.plan import planned
 from rir_hf.boosting.record import RunFolder, digest_of_rows, write_json
 from rir_hf.boosting.rounds import go
 from rir_hf.boosting.state import LABELLED, UNLABELLED, Options, Round, Setup
@@ -220,7 +220,6 @@ def boost(
             with_generator=llm is not None,
             is_tuned=tunable(llm, weights) is not None,
         )
-        logger.info("%s", as_lines(stages))
         rows = Dataset.from_list([stage._asdict() for stage in stages])
         return Boosted(_name_of(first), _name_of(llm), rows, None)
     runner = partial(_mapped, engine=engine)

@@ -48,7 +48,7 @@ def planned(
 ) -> list[Planned]:
     """The stages of a run; numbers of queries are upper bounds, since no check has been made."""
     share = sum(kind not in TAKEN for kind in options.kinds) / len(options.kinds)
-    asked = options.passages * options.queries_per_passage
+    asked = min(options.passages, corpus) * options.queries_per_passage
     written, taken = round(share * asked), asked - round(share * asked)
     pairs, lists = written + labelled, taken + unlabelled
     dev, test = held_out

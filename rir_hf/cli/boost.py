@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rir_hf.cli.options import IndexOptions, LLMOptions, Model, RetrieverOptions, Rows, RunOptions
+from rir_hf.cli.options import IndexOptions, LLMOptions, Model, RetrieverOptions, RunOptions
 
 
 @dataclass
@@ -106,15 +106,16 @@ class Asking:
     require_gain: bool = True
     language: str | None = None
 
-    def given(self) -> dict[str, Rows]:
-        """The queries that are there already."""
+    def options(self) -> dict[str, Any]:
+        """The options of `boost`, with the queries read."""
         from rir_hf import load_pairs, load_queries
 
-        found: dict[str, Rows] = {}
+        found = dict(vars(self))
+        split = found.pop("queries_split")
         if self.queries is not None:
-            found["queries"] = load_queries(self.queries, self.queries_split)
+            found["queries"] = load_queries(self.queries, split)
         if self.pairs is not None:
-            found["pairs"] = load_pairs(self.pairs, self.queries_split)
+            found["pairs"] = load_pairs(self.pairs, split)
         return found
 
 
@@ -139,12 +140,16 @@ class Judging:
     held_out: int = 200
     patience: int = 1
 
-    def judged(self) -> dict[str, Any]:
-        """The judged queries that are there already."""
+    def options(self) -> dict[str, Any]:
+        """The options of `boost`, with the judged queries read."""
         from rir_hf.boosting.inputs import judged_of
 
-        dev, test = judged_of(self.dev, self.dev_split), judged_of(self.test, self.test_split)
-        return {"dev": dev, "test": test}
+        return {
+            "dev": judged_of(self.dev, self.dev_split),
+            "test": judged_of(self.test, self.test_split),
+            "held_out": self.held_out,
+            "patience": self.patience,
+        }
 
 
 @dataclass
@@ -224,37 +229,23 @@ def command(
         dry_run: do nothing but say what each stage will do, ask and cost.
     """
     from rir_hf import boost, load_corpus
+    from rir_hf.boosting.plan import Planned, as_lines
 
-    same = {
-        name: getattr(asking, name)
-        for name in (
-            "task",
-            "passages",
-            "queries_per_passage",
-            "kinds",
-            "min_quality",
-            "answers",
-            "answer_words",
-            "require_gain",
-            "language",
-        )
-    }
     made = boost(
         load_corpus(corpus),
         retrieving.load(retriever),
         generating.load(),
         output=output,
         rounds=rounds,
-        held_out=judging.held_out,
-        patience=judging.patience,
         generator_weights=generating.generator_weights,
         engine=engine,
         dry_run=dry_run,
-        **same,
-        **asking.given(),
-        **judging.judged(),
+        **asking.options(),
+        **judging.options(),
         **learning.options(corpus),
     )
-    if not dry_run:
+    if dry_run:
+        sys.stdout.write(as_lines([Planned(**row) for row in made.rounds]) + "\n")
+    else:
         generator = f"generator: {made.generator}\n" if made.generator else ""
         sys.stdout.write(f"retriever: {made.retriever}\n{generator}report: {made.report}\n")

@@ -9,6 +9,7 @@ from typing import Any
 import rir_hf
 from rir_hf.cli import (
     audit,
+    boost,
     candidates,
     compare,
     distill,
@@ -64,6 +65,10 @@ CALLS: list[tuple[Callable[..., Any], str, set[str] | None, set[str]]] = [
     (compare.command, "compare", {"level", "resamples", "seed"}, set()),
     (audit.command, "audit", set(), set()),
     (push.command, "push", None, {"private", "tags"}),
+    (boost.Asking, "boost", None, set()),
+    (boost.Judging, "boost", None, set()),
+    (boost.Learning, "boost", None, set()),
+    (boost.command, "boost", None, {"output"}),
     (pull.command, "pull", {"repo_id", "streaming", "token"}, {"split"}),
 ]
 
