@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 
 from rir_hf.boosting.judge import verdict_on
+from rir_hf.boosting.queries import rows_at_once
 from rir_hf.boosting.record import Stage
 from rir_hf.boosting.state import Counts, Round, is_pair, where
 from rir_hf.boosting.tuning import tunable, tuned, with_model
@@ -54,7 +55,9 @@ def answers(state: Round, queries: Stage) -> Stage:
 
 def _answered(state: Round, queries: Stage, n: int, temperature: float) -> tuple[Dataset, Counts]:
     step = _answering(state, state.generator, n, temperature)
-    rows = state.setup.run(where(queries.rows(), is_pair), step, batch_size=16)
+    rows = state.setup.run(
+        where(queries.rows(), is_pair), step, batch_size=rows_at_once(state.generator)
+    )
     written = sum(map(len, rows["answers"]))
     return rows, {"queries": len(rows), "answers": written, **step.counts(rows)}
 

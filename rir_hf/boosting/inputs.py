@@ -161,7 +161,13 @@ def trainable(retriever: Retriever | Source) -> Retriever:
 
 
 def check(
-    options: Options, generator: Any, rounds: int, patience: int, held_out: int, engine: str
+    options: Options,
+    generator: Any,
+    rounds: int,
+    patience: int,
+    held_out: int,
+    engine: str,
+    engine_options: Mapping[str, Any],
 ) -> None:
     """Raise `ValueError` for an option that does not fit."""
     for name, value, least in (
@@ -178,6 +184,9 @@ def check(
     ):
         check_at_least(name, value, least)
     check_choice("engine", engine, ("datasets", "ray"))
+    of_engine = ("concurrency", "num_gpus", "num_cpus") if engine == "ray" else ("num_proc",)
+    for name in engine_options:
+        check_choice(f"engine_options with engine={engine!r}", name, of_engine)
     if not 0 <= options.keep < 1:
         raise ValueError(f"keep must be at least 0 and below 1, got {options.keep}.")
     for kind in options.kinds:
@@ -186,6 +195,11 @@ def check(
             raise ValueError(f"kinds: {kind!r} is written by a generator, and none is given.")
     find_task(options.task)
     _check_extras(with_generator=generator is not None)
+    _check_trainers(options)
+
+
+def _check_trainers(options: Options) -> None:
+    """Raise `ValueError` for an option that a trainer does not have, or that cannot be kept."""
     for function, given in ((train_retriever, options.training), (train_generator, options.tuning)):
         known = set(inspect.signature(function).parameters) - _OWN_OPTIONS
         unknown = set(given) - known

@@ -102,6 +102,7 @@ def boost(
     checkpoint_steps: int = 25,
     launch: str | None = None,
     engine: str = "datasets",
+    engine_options: Mapping[str, Any] | None = None,
     seed: int = 0,
     dry_run: bool = False,
 ) -> Boosted:
@@ -160,6 +161,7 @@ def boost(
         checkpoint_steps: steps between two checkpoints.
         launch: starts trainers in processes of their own: `"accelerate launch --num_processes 8"`.
         engine: `"datasets"` or `"ray"`; what maps the steps.
+        engine_options: of `run`: `{"num_proc": 2}`, with Ray `{"concurrency": 8, "num_gpus": 1}`.
         seed: of all draws; a round adds its number.
         dry_run: do nothing but say what each stage will do, ask and cost.
 
@@ -197,7 +199,7 @@ def boost(
         launch=launch,
         seed=seed,
     )
-    check(options, generator, rounds, patience, held_out, engine)
+    check(options, generator, rounds, patience, held_out, engine, engine_options or {})
     check_replay(replay)
     first = trainable(retriever)
     llm = None if generator is None else as_llm(generator, "generate", "boost")
@@ -222,7 +224,7 @@ def boost(
         )
         rows = Dataset.from_list([stage._asdict() for stage in stages])
         return Boosted(_name_of(first), _name_of(llm), rows, None)
-    runner = partial(_mapped, engine=engine)
+    runner = partial(_mapped, engine=engine, **(engine_options or {}))
     judged = SetAside(folder, texts, options, llm, runner, sizes)
     dev_stage, test_stage, labelled = judged.stages(dev, test, labelled)
     given = concatenate_datasets([labelled, unlabelled])
@@ -310,11 +312,11 @@ def _log_verdict(found: Mapping[str, Any], page: Path) -> None:
     )
 
 
-def _mapped(ds: Dataset, step: Step, *, engine: str, batch_size: int = 512) -> Dataset:
+def _mapped(ds: Dataset, step: Step, **options: Any) -> Dataset:
     """`run`, and once more for the rows that failed."""
-    rows = run(ds, step, batch_size=batch_size, engine=engine)
+    rows = run(ds, step, **options)
     if step.failures and set(step.counts(rows)) & set(step.failures):
-        return retry(rows, step, batch_size=batch_size, engine=engine)
+        return retry(rows, step, **options)
     return rows
 
 

@@ -22,6 +22,7 @@ from rir_hf.core.step import Step
 from rir_hf.data.near import plain, shingles_of
 from rir_hf.generation.queries import GenerateQueries
 from rir_hf.models.llm import LLM
+from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.prompts import fill_prompt, find_task
 
 TAKEN = ("title", "sentence")
@@ -112,10 +113,19 @@ def write_queries(
                 parts.append(_taken(some, kind, number, seed))
             else:
                 step = _writer(llm, kind, task, language, seed + number)
-                parts.append(_written(run(some, step, batch_size=16), kind, number, min_quality))
-    made = concatenate_datasets(parts)
+                made = run(some, step, batch_size=rows_at_once(llm))
+                parts.append(_written(made, kind, number, min_quality))
+    whole = concatenate_datasets(parts)
     asked = len(passages) * per_passage
-    return made, {"passages": len(passages), "asked": asked, "written": len(made)}
+    return whole, {"passages": len(passages), "asked": asked, "written": len(whole)}
+
+
+def rows_at_once(llm: LLM | None) -> int:
+    """Rows per call of a generator: few where a CPU generates, so that a kill loses little."""
+    import torch
+
+    is_here = isinstance(llm, (ChatLLM, CompletionLLM))
+    return 16 if is_here and not torch.cuda.is_available() else 256
 
 
 def copied(query: str, passage: str | None) -> float:

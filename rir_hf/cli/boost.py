@@ -206,6 +206,7 @@ def command(
     output: str,
     rounds: int = 1,
     engine: Literal["datasets", "ray"] = "datasets",
+    engine_options: dict[str, Any] | None = None,
     dry_run: bool = False,
 ) -> None:
     """Make a retriever and a generator better on a corpus, round after round, and prove it.
@@ -226,6 +227,8 @@ def command(
         output: folder of the run.
         rounds: rounds at most.
         engine: what maps the steps: this machine, or a Ray cluster.
+        engine_options: of the engine, as YAML: '{num_proc: 2}', for Ray '{concurrency: 8,
+            num_gpus: 1}'.
         dry_run: do nothing but say what each stage will do, ask and cost.
     """
     from rir_hf import boost, load_corpus
@@ -239,6 +242,7 @@ def command(
         rounds=rounds,
         generator_weights=generating.generator_weights,
         engine=engine,
+        engine_options=engine_options,
         dry_run=dry_run,
         **asking.options(),
         **judging.options(),
