@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import itertools
 import json
 import re
 import types
@@ -63,8 +64,13 @@ def read_arguments(
     kinds = dict(hints)
     for group in groups.values():
         kinds |= get_type_hints(group)
+    required = [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty and parameter.name not in groups
+    ]
     try:
-        values = parser.parse_args(completed(arguments, kinds)).as_dict()
+        values = parser.parse_args(completed(named(arguments, required), kinds)).as_dict()
     except argparse.ArgumentError as error:
         raise OptionError(in_one_line(str(error), kinds)) from None
     except UnicodeDecodeError as error:
@@ -91,6 +97,26 @@ def make_parser(
     for group in groups.values():
         parser.add_class_arguments(group)
     return parser
+
+
+def named(arguments: Sequence[str], required: Sequence[str]) -> list[str]:
+    """The arguments with the names of the required options before values that come first.
+
+    Raises:
+        OptionError: more such values than there are required options.
+
+    Example:
+        >>> named(["rows", "me/repo", "--private"], ["rows", "repo"])
+        ['--rows', 'rows', '--repo', 'me/repo', '--private']
+    """
+    bare = [*itertools.takewhile(lambda argument: not argument.startswith("--"), arguments)]
+    if len(bare) > len(required):
+        known = ", ".join(f"--{name}" for name in required) or "none"
+        raise OptionError(
+            f"{bare[len(required)]!r} belongs to no option; those without a default: {known}"
+        )
+    pairs = ([f"--{name}", value] for name, value in zip(required, bare, strict=False))
+    return [*itertools.chain(*pairs), *arguments[len(bare) :]]
 
 
 def completed(arguments: Sequence[str], kinds: Mapping[str, Any]) -> list[str]:

@@ -104,8 +104,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_datasets(
     "launch",
     [
         "torchrun --nproc_per_node 2",
-        "accelerate launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
-        " --dynamo_backend no",
+        pytest.param(
+            "accelerate launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
+            " --dynamo_backend no",
+            marks=pytest.mark.soak,
+        ),
     ],
 )
 def test_trainers_run_in_processes_of_a_launcher(
@@ -129,7 +132,7 @@ def test_trainers_run_in_processes_of_a_launcher(
     assert (tmp_path / "run/round-1/retriever/model.safetensors").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_steps_run_on_ray(minilm: str, faq_file: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason='ray is not here: pip install "rir-hf[ray]"')
     rows = Dataset.from_json(str(faq_file)).select(range(60))

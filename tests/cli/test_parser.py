@@ -51,6 +51,11 @@ def test_a_command_line_gives_values_to_parameters_and_groups() -> None:
     assert values == {"paper": Paper("A4"), **expected}
 
 
+def test_values_that_come_first_are_those_of_the_options_without_a_default() -> None:
+    values = read("a", "--size", "A4")
+    assert values == read("--source", "a", "--size", "A4")
+
+
 def test_a_list_may_have_commas_a_flag_a_value_and_a_name_hyphens() -> None:
     assert completed(["--of", "x,y", "--dark", "false"], {"of": list[str], "dark": bool}) == [
         '--of=["x", "y"]',
@@ -83,7 +88,8 @@ def test_yaml_holds_all_options_and_the_command_line_goes_first(tmp_path: Path) 
         (["--source", "a", "--size", "A4", "--times", "2.5"], "--times must be int .*, got 2.5"),
         (["--source", "a", "--size", "A4", "--paper", "3"], "--paper"),
         (["--source", "a", "--size", "A4", "--config", "none.yaml"], "--config.*none.yaml"),
-        (["source"], "source"),
+        (["a"], "size"),
+        (["a", "b", "--size", "A4"], "'b' belongs to no option; .* --source"),
     ],
 )
 def test_what_cannot_be_read_is_said_in_one_line(arguments: list[str], message: str) -> None:

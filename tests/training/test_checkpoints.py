@@ -47,8 +47,15 @@ def assert_ends_as_uninterrupted(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpoint", ["checkpoint-2", "checkpoint-6"])
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    ("several", "checkpoint"),
+    [
+        (False, "checkpoint-2"),
+        (True, "checkpoint-6"),
+        pytest.param(False, "checkpoint-6", marks=pytest.mark.soak),
+        pytest.param(True, "checkpoint-2", marks=pytest.mark.soak),
+    ],
+)
 def test_a_killed_retriever_ends_with_the_same_weights(
     several: bool, checkpoint: str, minilm: str, tmp_path: Path
 ) -> None:
@@ -60,7 +67,7 @@ def test_a_killed_retriever_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_a_killed_generator_ends_with_the_same_weights(
     full: bool, tiny_lm: str, tmp_path: Path
 ) -> None:
