@@ -27,7 +27,9 @@ _TOKENS_PER_WORD = 4
 def best_answers(state: Round, queries: Stage) -> Stage:
     """One answer to each query, by a generator that has learnt what helps the retriever."""
     weights = tunable(state.generator, state.setup.generator_weights)
-    if weights is None:
+    if state.options.answers == 1:
+        state.left_out["generator"] = "a single answer has nothing to be compared with"
+    elif weights is None:
         state.left_out["generator"] = (
             f"{type(state.generator).__name__} holds no weights that can be tuned; "
             "generator_weights names them"
@@ -119,8 +121,7 @@ def tune(state: Round, preferences: Stage, weights: Mapping[str, Any]) -> None:
     )
     candidate, dev = with_model(state.generator, made.path), state.setup.dev
     key = {"model": made.key, "dev": dev.key, "words": options.answer_words}
-    found = state.value("generator.verdict", key, lambda: _compare(state, candidate, dev))
-    state.verdicts["generator"] = found
+    found = state.verdict("generator", key, lambda: _compare(state, candidate, dev))
     if found["kept"]:
         state.generator = candidate
 

@@ -79,16 +79,14 @@ class SetAside:
         return {name: names for names in found["groups"] for name in names}
 
     def stages(
-        self, dev: Judged | None, test: Judged | None, pairs: Dataset
+        self, dev: Dataset | None, test: Dataset | None, pairs: Dataset
     ) -> tuple[Stage, Stage, Dataset]:
-        """Held-out queries for dev and test, and the pairs that are left to train on."""
+        """Held-out queries for dev and test, as `held_out_of` gives them or to be made, and the
+        pairs that are left to train on.
+        """
         given = {"dev": dev, "test": test}
         sizes = dict(zip(given, self.sizes, strict=True))
-        rows = {
-            name: held_out_of(judged, self.corpus, name)
-            for name, judged in given.items()
-            if judged is not None
-        }
+        rows = {name: part for name, part in given.items() if part is not None}
         missing = {name: sizes[name] for name in given if name not in rows}
         if missing and len(pairs):
             parts, left = split_pairs(pairs, [*missing.values()], self.options.seed)
@@ -97,12 +95,14 @@ class SetAside:
                 missing, pairs = {}, left
             else:
                 logger.warning("Too few pairs to set some aside: queries are generated to judge.")
-        drawn = self._drawn(missing) if missing else {}
+        drawn = self._drawn({name: reserve(size) for name, size in missing.items()})
         self.passages = frozenset(
             twin for ids in drawn.values() for name in ids for twin in self.twins.get(name, [name])
         )
         stages = [
-            self._kept(name, rows[name]) if name in rows else self._generated(name, drawn[name])
+            self._kept(name, rows[name])
+            if name in rows
+            else self._generated(name, drawn[name], sizes[name])
             for name in given
         ]
         return stages[0], stages[1], pairs
@@ -111,13 +111,14 @@ class SetAside:
         key = {"rows": digest_of_rows(rows), "corpus": self.corpus_key}
         return self.folder.rows(f"held_out/{name}", key, lambda: (rows, {"queries": len(rows)}))
 
-    def _generated(self, name: str, ids: Sequence[str]) -> Stage:
+    def _generated(self, name: str, ids: Sequence[str], size: int) -> Stage:
         """Queries generated for passages that nothing else is generated from."""
         options = self.options
         needs_llm = not set(options.kinds) <= set(TAKEN)
         key = {
             "corpus": self.corpus_key,
             "passages": [*ids],
+            "size": size,
             "kinds": options.kinds,
             "task": options.task,
             "language": options.language,
@@ -146,12 +147,15 @@ class SetAside:
                     f"{name}: only {len(kept)} queries could be generated to judge by, at least "
                     f"{FEWEST} are needed. Give {name}, or a larger corpus."
                 )
+            kept = kept.select(range(min(size, len(kept))))
             return kept, {**counts, "kept": len(kept)}
 
         return self.folder.rows(f"held_out/{name}", key, make)
 
     def _drawn(self, sizes: Mapping[str, int]) -> dict[str, list[str]]:
         """Ids of a passage for each query of a part; those without a twin are drawn first."""
+        if not sizes:
+            return {}
         key = {"corpus": self.corpus_key, "sizes": dict(sizes), "seed": self.options.seed}
 
         def draw() -> dict[str, Any]:
@@ -171,13 +175,20 @@ class SetAside:
         return self.folder.value("held_out/passages", key, draw)
 
 
-def held_out_of(judged: Judged, corpus: Dataset, who: str) -> Dataset:
-    """Held-out queries from what the user judged.
+def reserve(size: int) -> int:
+    """Passages to draw so that some may give no query."""
+    return size + size // 4 + 3
+
+
+def held_out_of(judged: Judged | None, corpus: Dataset, who: str) -> Dataset | None:
+    """Held-out queries from what the user judged; None where that is nothing.
 
     Raises:
         ValueError: a column is missing, or fewer than 10 queries have a judged passage in the
             corpus.
     """
+    if judged is None:
+        return None
     if isinstance(judged, tuple):
         queries, qrels = judged[0], as_qrels(judged[1])
     else:

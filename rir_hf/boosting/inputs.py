@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any, TypeAlias
 
 from datasets import Dataset, Features, Value
@@ -18,6 +19,7 @@ from rir_hf.boosting.held_out import FEWEST, Judged
 from rir_hf.boosting.queries import FEATURES, KINDS, TAKEN
 from rir_hf.boosting.record import rows_of
 from rir_hf.boosting.state import LABELLED, Options
+from rir_hf.boosting.tuning import launcher
 from rir_hf.core.columns import (
     check_at_least,
     check_choice,
@@ -26,6 +28,7 @@ from rir_hf.core.columns import (
     without_indexes,
 )
 from rir_hf.data.load import load_corpus, load_pairs, load_qrels, load_queries
+from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.prompts import find_task
 from rir_hf.models.retriever import Retriever, as_encoder
 from rir_hf.training.generator import train_generator
@@ -35,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 Source: TypeAlias = "str | os.PathLike[str]"
 
+_AT_LEAST_ONE = {"accumulate", "batch_size", "lora_r", "max_length", "train_length"}
 _OWN_OPTIONS = {
     "rows",
     "pairs",
@@ -208,10 +212,27 @@ def _check_trainers(options: Options) -> None:
                 f"{function.__name__} has no option {sorted(unknown)[0]!r} for boost, only "
                 f"{sorted(known)}."
             )
+        for name in _AT_LEAST_ONE & set(given):
+            check_at_least(f"{function.__name__}: {name}", given[name], 1)
         try:
             json.dumps(given)
         except TypeError as error:
             raise ValueError(f"Options of {function.__name__} must be plain: {error}.") from None
+
+
+def check_launch(launch: str | None) -> None:
+    """Raise `ValueError` where there is no such program."""
+    if launch is not None and which(launcher(launch)[0]) is None:
+        raise ValueError(f"launch: there is no program {launcher(launch)[0]!r}.")
+
+
+def check_generator(llm: Any) -> None:
+    """Raise `OSError` where a model of this process is neither a folder nor on the Hub."""
+    is_named = isinstance(llm, (ChatLLM, CompletionLLM)) and isinstance(llm.model, str)
+    if is_named and not Path(llm.model).exists():
+        from transformers import AutoConfig
+
+        AutoConfig.from_pretrained(llm.model, revision=llm.revision)
 
 
 def check_replay(replay: Dataset | None) -> None:
@@ -241,16 +262,22 @@ def judged_of(judged: Judged | Source | None, split: str) -> Judged | None:
 
 
 def sizes_of(
-    held_out: int, dev: Judged | None, test: Judged | None, passages: int, pairs: int
+    held_out: int, dev: Dataset | None, test: Dataset | None, passages: int, pairs: int
 ) -> tuple[int, int]:
     """How many queries are set aside for dev and test: of pairs a fifth each at most, of passages a
     tenth.
+
+    Raises:
+        ValueError: the corpus is too small to generate queries from passages that are set aside.
     """
-    share = pairs // 5 if pairs // 5 >= FEWEST else max(2 * FEWEST, passages // 10)
+    if None in (dev, test) and pairs // 5 < FEWEST and passages < 6 * FEWEST:
+        raise ValueError(
+            f"The corpus has {passages} passages, too few to set some aside to judge with; at "
+            f"least {6 * FEWEST} are needed. Give dev and test."
+        )
+    share = pairs // 5 if pairs // 5 >= FEWEST else max(FEWEST, passages // 10)
     own = min(held_out, share)
-    dev_size, test_size = (own if judged is None else _number_of(judged) for judged in (dev, test))
+    if own < held_out and None in (dev, test):
+        logger.info("%d queries are held out in place of %d: there are no more.", own, held_out)
+    dev_size, test_size = (own if judged is None else len(judged) for judged in (dev, test))
     return dev_size, test_size
-
-
-def _number_of(judged: Judged) -> int:
-    return len(judged[0] if isinstance(judged, tuple) else judged)

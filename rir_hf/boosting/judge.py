@@ -75,6 +75,24 @@ class Judge:
         return attach_index(concatenate_datasets(parts).flatten_indices())
 
 
+def in_words(verdict: Mapping[str, Any], what: str) -> str:
+    """A verdict as a person reads it.
+
+    Example:
+        >>> numbers = {"before": 0.5, "after": 0.6, "low": 0.02, "high": 0.2, "p_value": 0.01}
+        >>> verdict = {"measure": "nDCG@10", "queries": 50, "synthetic": False, "difference": 0.1}
+        >>> in_words({**verdict, **numbers}, "test")
+        'nDCG@10 on 50 test queries 0.500 to 0.600 (+0.100, 95 % +0.020 to +0.200, p = 0.0100)'
+    """
+    numbers = {name: float(verdict[name]) for name in ("before", "after", "p_value")}
+    numbers |= {name: float(verdict[name]) for name in ("difference", "low", "high")}
+    kind = f"generated {what}" if verdict["synthetic"] else what
+    return (
+        "{measure} on {queries} {kind} queries {before:.3f} to {after:.3f} ({difference:+.3f}, "
+        "95 % {low:+.3f} to {high:+.3f}, p = {p_value:.4f})"
+    ).format(measure=verdict["measure"], queries=verdict["queries"], kind=kind, **numbers)
+
+
 def qrels_of(held_out: Dataset) -> dict[str, dict[str, float]]:
     """The judgements of held-out queries.
 

@@ -15,10 +15,12 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from rir_hf.boosting.held_out import Judged, SetAside
+from rir_hf.boosting.held_out import Judged, SetAside, held_out_of
 from rir_hf.boosting.inputs import (
     Source,
     check,
+    check_generator,
+    check_launch,
     check_replay,
     corpus_of,
     given_queries,
@@ -26,7 +28,7 @@ from rir_hf.boosting.inputs import (
     sizes_of,
     trainable,
 )
-from rir_hf.boosting.judge import verdict_on
+from rir_hf.boosting.judge import in_words, verdict_on
 from rir_hf.boosting.page import write_page
 from rir_hf.boosting.plan import planned
 from rir_hf.boosting.record import RunFolder, digest_of_rows, write_json
@@ -84,7 +86,7 @@ def boost(
     teacher: Teacher | None = None,
     passages: int = 1000,
     queries_per_passage: int = 1,
-    kinds: Sequence[str] | None = None,
+    kinds: Sequence[str] | str | None = None,
     min_quality: float | None = None,
     answers: int = 5,
     answer_words: int = 60,
@@ -142,16 +144,18 @@ def boost(
         min_quality: log-odds of Yes from which a written query is taken when its generator is asked
             whether it fits the passage. Default: the best three quarters are, since small models
             say Yes or No to everything.
-        answers: answers to each query that preferences are made of; 1 or 0: none.
+        answers: answers to each query that preferences are made of; 1: no preferences, so the
+            generator is not tuned; 0: no answers at all.
         answer_words: about how long an answer is to be; it is cut at four tokens a word.
         require_gain: make preferences only of queries that the best answer helps. False gives more
             pairs, of use where the answers of a weak generator help seldom.
-        candidates: passages per query that the retriever is trained on.
+        candidates: passages per query that the retriever is trained on, positive included.
         max_steps: of each training, in place of its epochs.
         patience: rounds without a gain after which the loop ends. A gain has a p-value below 0.05.
-        held_out: queries in each of dev and test, where they are not given.
+        held_out: queries in each of dev and test, where they are not given; at most a fifth of the
+            pairs, or a tenth of the corpus.
         language: in which the generator is to write, "German" for example.
-        keep: share of the old retriever's weights in the new one's, from 0 to below 1.
+        keep: share of the old retriever's weights in the new one's: 0.5 averages the two.
         replay: queries from elsewhere with `passages` (`CandidateLists`), on which the retriever is
             to stay as it is. They are trained on together with all other rows.
         training: options of `train_retriever` that differ from `boosting.tuning.TRAINING`.
@@ -185,7 +189,7 @@ def boost(
         language=language,
         passages=passages,
         queries_per_passage=queries_per_passage,
-        kinds=tuple(kinds or (_TAKEN if generator is None else _WRITTEN_TOO)),
+        kinds=kinds_of(kinds, generator),
         min_quality=min_quality,
         answers=answers,
         answer_words=answer_words,
@@ -201,6 +205,7 @@ def boost(
     )
     check(options, generator, rounds, patience, held_out, engine, engine_options or {})
     check_replay(replay)
+    check_launch(launch)
     first = trainable(retriever)
     llm = None if generator is None else as_llm(generator, "generate", "boost")
     weights = None if generator_weights is None else Path(generator_weights)
@@ -208,8 +213,9 @@ def boost(
     texts = corpus_of(corpus)
     labelled = given_queries(pairs, LABELLED, texts)
     unlabelled = given_queries(queries, UNLABELLED, texts)
-    dev, test = judged_of(dev, "dev"), judged_of(test, "test")
-    sizes = sizes_of(held_out, dev, test, len(texts), len(labelled))
+    for_dev = held_out_of(judged_of(dev, "dev"), texts, "dev")
+    for_test = held_out_of(judged_of(test, "test"), texts, "test")
+    sizes = sizes_of(held_out, for_dev, for_test, len(texts), len(labelled))
     if dry_run:
         stages = planned(
             folder,
@@ -225,20 +231,21 @@ def boost(
         rows = Dataset.from_list([stage._asdict() for stage in stages])
         return Boosted(_name_of(first), _name_of(llm), rows, None)
     runner = partial(_mapped, engine=engine, **(engine_options or {}))
-    judged = SetAside(folder, texts, options, llm, runner, sizes)
-    dev_stage, test_stage, labelled = judged.stages(dev, test, labelled)
+    check_generator(llm)
+    aside = SetAside(folder, texts, options, llm, runner, sizes)
+    dev_stage, test_stage, labelled = aside.stages(for_dev, for_test, labelled)
     given = concatenate_datasets([labelled, unlabelled])
     setup = Setup(
         corpus=texts,
-        corpus_key=judged.corpus_key,
+        corpus_key=aside.corpus_key,
         given=given,
         given_key=digest_of_rows(given),
         replay=replay,
         replay_key=None if replay is None else digest_of_rows(replay),
         dev=dev_stage,
         test=test_stage,
-        set_aside=judged.passages,
-        twins=judged.twins,
+        set_aside=aside.passages,
+        twins=aside.twins,
         options=options,
         teacher=teacher,
         generator_weights=weights,
@@ -273,7 +280,9 @@ def _looped(setup: Setup, first: Retriever, llm: LLM | None, rounds: int, patien
     rows.append({"round": number, "stage": "test", **found})
     table = write_table(setup.folder, rows)
     page = write_page(setup.folder.root)
-    _log_verdict(found, page)
+    if retriever is first:
+        logger.info("No retriever was better: it is the one that you began with.")
+    logger.info("%s. %s", in_words(found, "test"), page)
     return Boosted(_name_of(retriever), _name_of(generator), table, page)
 
 
@@ -286,8 +295,8 @@ def _test(setup: Setup, first: Retriever, last: Retriever) -> dict[str, Any]:
     def look() -> dict[str, Any]:
         if looks:
             logger.warning(
-                "The test queries have been looked at %d times before: whoever chooses settings by "
-                "them fools himself.",
+                "The test queries have been looked at before (%d times): settings that are chosen "
+                "by what they say make them too optimistic.",
                 looks,
             )
         judge = setup.judge(setup.test)
@@ -299,25 +308,24 @@ def _test(setup: Setup, first: Retriever, last: Retriever) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name != "looks"}
 
 
-def _log_verdict(found: Mapping[str, Any], page: Path) -> None:
-    logger.info(
-        "%s on %d %stest queries: %.2f before, %.2f after (%+.2f, 95 %% interval %+.2f to %+.2f, "
-        "p = %.4f). %s",
-        found["measure"],
-        found["queries"],
-        "generated " if found["synthetic"] else "",
-        *(100 * found[name] for name in ("before", "after", "difference", "low", "high")),
-        found["p_value"],
-        page,
-    )
-
-
 def _mapped(ds: Dataset, step: Step, **options: Any) -> Dataset:
     """`run`, and once more for the rows that failed."""
     rows = run(ds, step, **options)
     if step.failures and set(step.counts(rows)) & set(step.failures):
         return retry(rows, step, **options)
     return rows
+
+
+def kinds_of(kinds: Sequence[str] | str | None, generator: Any) -> tuple[str, ...]:
+    """The kinds of query, those that can be made where none are named.
+
+    Example:
+        >>> kinds_of("claim", "a model"), kinds_of(None, None)
+        (('claim',), ('sentence', 'title'))
+    """
+    if isinstance(kinds, str):
+        return (kinds,)
+    return tuple(kinds or (_TAKEN if generator is None else _WRITTEN_TOO))
 
 
 def _name_of(model: Any) -> str | None:

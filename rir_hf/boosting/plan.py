@@ -55,7 +55,7 @@ def planned(
     stages = [_held_out(name, size, share) for name, size in (("dev", dev), ("test", test))]
     for number in range(1, rounds + 1):
         of_round = [_queries(written, taken, corpus)]
-        if with_generator and options.answers > 1 and pairs:
+        if with_generator and options.answers and pairs:
             of_round += _generator(options, pairs, dev, is_tuned)
         of_round += _retriever(options, pairs, lists, corpus, dev, with_generator)
         stages += [stage._replace(stage=f"round-{number}/{stage.stage}") for stage in of_round]
@@ -70,6 +70,7 @@ def as_lines(stages: Sequence[Planned]) -> str:
         >>> print(as_lines([Planned("test", "compare two models", encoded=200)]))
         stage               requests    tokens   encoded     steps  what
         test                       0         0       200         0  compare two models
+        requests and tokens: of the generator; encoded: texts of the retriever
     """
     head = f"{'stage':<18} {'requests':>9} {'tokens':>9} {'encoded':>9} {'steps':>9}  what"
     lines = [head]
@@ -77,8 +78,11 @@ def as_lines(stages: Sequence[Planned]) -> str:
         numbers = " ".join(
             f"{number:>9,}" for number in (each.requests, each.tokens, each.encoded, each.steps)
         )
-        made = " (made)" if each.is_made else ""
-        lines.append(f"{each.stage:<18} {numbers}  {each.does}{made}")
+        star = "*" if each.is_made else ""
+        lines.append(f"{each.stage:<18} {numbers}  {each.does}{star}")
+    if any(each.is_made for each in stages):
+        lines.append("* there is one already, which stays unless what it depends on has changed")
+    lines.append("requests and tokens: of the generator; encoded: texts of the retriever")
     return "\n".join(lines)
 
 
@@ -90,7 +94,9 @@ def _held_out(name: str, size: int, share: float) -> Planned:
 
 
 def _queries(written: int, taken: int, corpus: int) -> Planned:
-    does = f"write {written} queries and check them, take {taken} from passages"
+    parts = [f"write {written} queries and check them"] if written else []
+    parts += [f"take {taken} queries from passages"] if taken else []
+    does = ", ".join(parts)
     return Planned("queries", does, 2 * written, written * QUERY_TOKENS, corpus + written)
 
 
@@ -100,7 +106,7 @@ def _generator(options: Options, pairs: int, dev: int, is_tuned: bool) -> list[P
     steps = options.max_steps or round(options.tuning.get("epochs", 1) * pairs / size)
     length = round(TOKENS_PER_WORD * options.answer_words)
     last = Planned("tuned_answers", "one to each query", pairs, pairs * length)
-    if not is_tuned:
+    if not is_tuned or options.answers == 1:
         return [last]
     return [
         Planned("answers", f"{options.answers} to each of {pairs} queries", number,
@@ -117,7 +123,7 @@ def _retriever(
 ) -> list[Planned]:
     size = options.training.get("batch_size", 8)
     epochs = options.training.get("epochs", 2)
-    rows = lists + pairs * (3 if with_answers and options.answers > 1 else 1)
+    rows = lists + pairs * (3 if with_answers and options.answers else 1)
     steps = options.max_steps or round(epochs * rows / size)
     of_pairs = [
         Planned("negatives", f"of {pairs} queries", encoded=2 * pairs),

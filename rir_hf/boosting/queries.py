@@ -40,8 +40,8 @@ WRITTEN = {
 
 KINDS = (*TAKEN, *WRITTEN)
 
-TURNED_DOWN = 0.25
-"""Share of the written queries that is turned down where no `min_quality` is given: small models
+REJECTED = 0.25
+"""Share of the written queries that is rejected where no `min_quality` is given: small models
 answer the question whether a query is good with Yes to all or with No to all, but the lowest are
 still the worst.
 """
@@ -99,7 +99,7 @@ def write_queries(
         run: maps a step.
 
     Returns:
-        Rows as `FEATURES` says, `dropped` where the generator turned its own query down, and the
+        Rows as `FEATURES` says, `dropped` where the generator rejected its own query, and the
         counts.
     """
     parts = []
@@ -196,9 +196,9 @@ def _written(passages: Dataset, kind: str, number: int, min_quality: float | Non
     qualities = np.array([row["quality"] for row in rows])
     limit = min_quality
     if limit is None:
-        limit = np.quantile(qualities, TURNED_DOWN) if rows else 0.0
+        limit = np.quantile(qualities, REJECTED) if rows else 0.0
     for row in rows:
-        row["dropped"] = "turned down" if row["quality"] < limit else None
+        row["dropped"] = "rejected" if row["quality"] < limit else None
     return rows_of(rows, FEATURES)
 
 
@@ -225,5 +225,5 @@ def _writer(llm: LLM | None, kind: str, task: str | None, language: str | None, 
         instruction += f" Write in {language}."
     prompt = fill_prompt("query", known, instruction)
     assert llm is not None  # noqa: S101 - checked before the first stage
-    # What is to be turned down is decided when all have been written.
+    # What is to be rejected is decided when all have been written.
     return GenerateQueries(llm, task=task, prompt=prompt, min_quality=float("-inf"), seed=seed)

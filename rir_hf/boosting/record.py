@@ -55,7 +55,7 @@ class RunFolder:
     else.
 
     Args:
-        root: the folder, which is made.
+        root: the folder, which is made when there is something to write.
 
     Raises:
         NotADirectoryError: `root` is a file.
@@ -64,7 +64,6 @@ class RunFolder:
     def __init__(self, root: Path) -> None:
         if root.exists() and not root.is_dir():
             raise NotADirectoryError(f"output={root} is a file: name a folder for the run.")
-        root.mkdir(parents=True, exist_ok=True)
         self.root = root.resolve()  # checkpoints know a model by its path
 
     def rows(

@@ -143,8 +143,7 @@ def train(state: Round, parts: Mapping[str, Stage]) -> None:
         judge = setup.judge(setup.dev)
         return verdict_on(judge.values(candidate), judge.values(state.retriever), judge.held_out)
 
-    found = state.value("retriever.verdict", {"model": made.key, "dev": setup.dev.key}, compare)
-    state.verdicts["retriever"] = found
+    found = state.verdict("retriever", {"model": made.key, "dev": setup.dev.key}, compare)
     if found["kept"]:
         state.retriever = candidate
 

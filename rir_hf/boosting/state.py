@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any, TypeAlias
 
 from datasets import Dataset
 
-from rir_hf.boosting.judge import Judge
+from rir_hf.boosting.judge import Judge, in_words
 from rir_hf.boosting.queries import COPIED, Runner
 from rir_hf.boosting.record import RunFolder, Stage
 from rir_hf.core.configured import key_of
@@ -22,6 +23,8 @@ from rir_hf.models.retriever import Retriever
 from rir_hf.teaching.blend import Blend
 from rir_hf.teaching.signals import LexicalTeacher, RetrieverTeacher
 from rir_hf.teaching.teacher import Teacher
+
+logger = logging.getLogger(__name__)
 
 Counts: TypeAlias = Mapping[str, Any]
 
@@ -117,7 +120,7 @@ class Round:
     @property
     def has_answers(self) -> bool:
         """Whether the generator is to answer queries."""
-        return self.generator is not None and self.options.answers > 1
+        return self.generator is not None and self.options.answers > 0
 
     @property
     def passages_used(self) -> frozenset[str]:
@@ -164,6 +167,16 @@ class Round:
     def name(self, stage: str) -> str:
         """The path of a stage below the run."""
         return f"round-{self.number}/{stage}"
+
+    def verdict(
+        self, stage: str, key: Any, compare: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """What the held-out queries say of the model that a stage has made."""
+        found = self.value(f"{stage}.verdict", key, compare)
+        self.verdicts[stage] = found
+        kept = "kept" if found["kept"] else "turned down"
+        logger.info("%s: %s. %s.", self.name(stage), kept, in_words(found, "dev"))
+        return found
 
     def rows(self, stage: str, key: Any, make: Callable[[], tuple[Dataset, Counts]]) -> Stage:
         """A stage whose result is a dataset."""

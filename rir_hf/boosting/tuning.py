@@ -25,10 +25,12 @@ TRAINING: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 8,
     "learning_rate": 3e-5,
-    "warmup_steps": 20,
     "train_length": 160,
 }
 """How a retriever is trained in a round, unless `training` says otherwise."""
+
+WARMUP = 20
+"""Steps until the peak of the learning rate; of few steps a tenth."""
 
 TUNING: dict[str, Any] = {
     "lora_r": 32,
@@ -48,8 +50,10 @@ def trained(
     seed: int,
 ) -> dict[str, Any]:
     """Train a retriever into a folder, going on from a checkpoint that lies there."""
+    steps = options.max_steps
     settings = {
         **TRAINING,
+        "warmup_steps": WARMUP if steps is None else min(WARMUP, steps // 10),
         "loss": dict.fromkeys(
             {"labels", "query_answer"} & set(rows), "MultipleNegativesRankingLoss"
         ),
@@ -123,6 +127,13 @@ def with_model(model: Any, folder: Path) -> Any:
     return ChatLLM(folder, max_length=length, template_arguments=arguments)
 
 
+def launcher(launch: str) -> list[str]:
+    """The words of a launcher's command; that of this environment where it has one of the name."""
+    program, *options = shlex.split(launch)
+    own = Path(sys.executable).with_name(program)
+    return [str(own) if own.exists() else program, *options]
+
+
 def _place_of(model: str) -> str:
     """A folder by its whole path, by which checkpoints know it; a Hub name as it is."""
     return str(Path(model).resolve()) if Path(model).exists() else model
@@ -153,8 +164,6 @@ def _call(
     }
     file = work / "job.json"
     file.write_text(json.dumps(job), encoding="utf-8")
-    command = [*shlex.split(launch), "-m", "rir_hf.training", str(file)]
-    if command[0] in ("accelerate", "torchrun"):
-        command[0] = str(Path(sys.executable).with_name(command[0]))
+    command = [*launcher(launch), "-m", "rir_hf.training", str(file)]
     subprocess.run(command, check=True)  # noqa: S603 - the user's own launcher
     shutil.rmtree(work)

@@ -78,8 +78,9 @@ class Asking:
 
     Args:
         task: the retrieval task, a name (scifact, nq, ...) or a sentence that describes it.
-        queries: queries without labels: a file, a folder, a Hub name, or a folder in BEIR layout.
-        pairs: labelled queries, from the same.
+        queries: queries without labels, rows with query: a file, a folder, a Hub name, or a folder
+            in BEIR layout.
+        pairs: labelled queries, rows with query and pos_ids, pos or passage, from the same.
         queries_split: split of --queries and --pairs, where there are several.
         passages: passages that queries are written for in each round.
         queries_per_passage: queries for each.
@@ -87,7 +88,8 @@ class Asking:
             sentence, title, without a generator the last two.
         min_quality: log-odds of Yes from which a written query is taken; none: the best three
             quarters.
-        answers: answers to each query that preferences are made of; 1 or 0: none.
+        answers: answers to each query that preferences are made of; 1: no preferences, so the
+            generator is not tuned; 0: no answers.
         answer_words: about how long an answer is to be.
         require_gain: make preferences only of queries that the best answer helps.
         language: in which the generator is to write.
@@ -129,7 +131,8 @@ class Judging:
         dev_split: its split.
         test: judged queries to measure with once, at the end; none: as for --dev.
         test_split: its split.
-        held_out: queries in each of dev and test, where they are not given.
+        held_out: queries in each of dev and test, where they are not given; at most a fifth of the
+            pairs, or a tenth of the corpus.
         patience: rounds without a gain after which the loop ends.
     """
 
@@ -159,10 +162,11 @@ class Learning:
     Args:
         teacher: what scores passages, a YAML file or text as in `rir-hf score`; none: words and the
             retriever's own similarities together.
-        candidates: passages per query that the retriever is trained on.
+        candidates: passages per query that the retriever is trained on, positive included.
         max_steps: steps of each training, in place of its epochs.
-        keep: share of the old retriever's weights in the new one's, from 0 to below 1.
-        replay: rows with query and passages from elsewhere on which the retriever stays as it is.
+        keep: share of the old retriever's weights in the new one's: 0.5 averages the two.
+        replay: rows with query and passages from elsewhere, as `rir-hf candidates` writes them, on
+            which the retriever is to stay as it is.
         training: options of train-retriever that differ, as YAML: '{epochs: 1, batch_size: 16}'.
         tuning: options of train-generator that differ, as YAML.
         checkpoint_steps: steps between two checkpoints.
@@ -215,7 +219,7 @@ def command(
         --task "Given a claim, find the abstract that supports or refutes it" --rounds 2
         --output runs/claims
     rir-hf boost --corpus corpus.jsonl --retriever BAAI/bge-base-en-v1.5 --output runs/words
-    rir-hf boost --config recipes/boost-cpu.yaml --corpus corpus.jsonl --output runs/cpu
+    rir-hf boost --config recipes/boost-8gpu.yaml --corpus corpus.jsonl --output runs/node
 
     The same command after a kill goes on where it was. A changed option makes anew what depends on
     it. The report is report.html in the output folder; `rir-hf push` sends a run to the Hub.

@@ -36,8 +36,7 @@ class Training:
         train_length: tokens after which a text is cut in training; none: --max_length.
         query_prompt: text before each query; none: the one stored with the model.
         passage_prompt: text before each passage; none: the one stored with the model.
-        keep: how much of the starting weights is mixed into the trained ones at the end, 0 to below
-            1; more forgets less.
+        keep: share of the old weights in the trained model, 0 to below 1: 0.5 averages the two.
         checkpoint_steps: steps between two checkpoints, from the last of which the same command
             goes on after a kill; none: no checkpoint.
         seed: of the order of the rows.

@@ -163,15 +163,14 @@ def load_queries(source: Source, split: str = "test") -> Dataset:
     Args:
         source: as in `load_rows`, or a folder with `queries.jsonl`. The id may be called
             `query_id`, `qid`, `_id` or `id`, the query `query`, `question`, `anchor`, `q` or
-            `text`. All other columns stay.
+            `text`; without an id it is the row's number. All other columns stay.
         split: which split, where the source has several. Of a folder in BEIR layout with
             `qrels/SPLIT.tsv` only the queries that are judged there: its one file of queries,
             `queries.jsonl`, holds those of all splits.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: no column for the query or its id; a folder with judgements of other splits
-            alone.
+        ValueError: no column for the query; a folder with judgements of other splits alone.
 
     Example:
         >>> load_queries("scifact")[0]                                            # doctest: +SKIP
@@ -181,11 +180,14 @@ def load_queries(source: Source, split: str = "test") -> Dataset:
     rows = load_rows(beir or source, split)
     if beir and "metadata" in rows.column_names:
         rows = rows.remove_columns("metadata")  # often an empty struct, which parquet cannot hold
-    names = {
-        _first_of(rows.column_names, _QUERY_ID_NAMES, "query ids", source): QUERY_ID.name,
-        _first_of(rows.column_names, (*_QUERY_NAMES, "text"), "query", source): QUERY.name,
-    }
-    rows = _renamed(rows, names).cast_column(QUERY_ID.name, Value("string"))
+    query = _first_of(rows.column_names, (*_QUERY_NAMES, "text"), "query", source)
+    id = next((name for name in _QUERY_ID_NAMES if name in rows.column_names), None)
+    if id is None:
+        id = QUERY_ID.name
+        rows = rows.add_column(id, [str(number) for number in range(len(rows))])
+    rows = _renamed(rows, {id: QUERY_ID.name, query: QUERY.name}).cast_column(
+        QUERY_ID.name, Value("string")
+    )
     return _of_split(rows, beir.parent / "qrels" / f"{split}.tsv") if beir else rows
 
 

@@ -111,9 +111,9 @@ def train_retriever(
         query_prompt: text before each query in training. Default: the prompt stored with the model.
         passage_prompt: text before each passage in training. Default: the prompt stored with the
             model.
-        keep: how much of the starting weights is mixed into the trained ones at the end, 0 to below
-            1: 0.5 is their mean, which forgets less of what the model knew (WiSE-FT, Wortsman et
-            al. 2022, https://arxiv.org/abs/2109.01903).
+        keep: share of the old weights in the trained model, 0 to below 1: 0.5 averages the two,
+            which forgets less of what the model knew (WiSE-FT, Wortsman et al. 2022,
+            https://arxiv.org/abs/2109.01903).
         checkpoint_steps: write a checkpoint into `output` every so many steps. The same call after
             a kill goes on from the last complete one, and ends with the same weights. Checkpoints
             are removed when the training is done.

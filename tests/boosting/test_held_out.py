@@ -93,7 +93,7 @@ def test_a_query_that_is_its_whole_passage_is_left_out() -> None:
 
 
 def test_written_copies_and_what_was_turned_down_are_left_out() -> None:
-    cases = [("taken", 0.79, None), ("copy", 0.8, None), ("bad", 0.1, "turned down")]
+    cases = [("taken", 0.79, None), ("copy", 0.8, None), ("bad", 0.1, "rejected")]
     rows = [
         {
             "query_id": name,

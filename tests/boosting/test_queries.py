@@ -101,7 +101,7 @@ def test_the_worst_quarter_of_written_queries_is_turned_down() -> None:
     rows = queries_of(passages, "question", llm=Grading())
     assert len(rows) == 8
     turned_down = {row["query"]: row["dropped"] for row in rows if row["dropped"] is not None}
-    assert turned_down == {"query -1": "turned down", "query -3": "turned down"}
+    assert turned_down == {"query -1": "rejected", "query -3": "rejected"}
 
 
 def test_equally_good_queries_are_all_taken() -> None:
