@@ -41,16 +41,19 @@ def command(
 
 def as_row(entry: Any) -> dict[str, Any]:
     """What is said of an entry, in plain values."""
-    written = datetime.fromtimestamp(entry.written).isoformat(" ", "minutes")
+    time = datetime.fromtimestamp(entry.written)
+    written = time.isoformat(" ", "minutes") if entry.files else ""
     path = str(entry.path)
     return {**entry._asdict(), "written": written, "path": path}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The entries as lines of a table, with their sum."""
+    """The entries as lines of a table, with the sum of each kind and of all."""
     width = max([len(row["name"]) for row in rows] + [4])
     lines = [f"{'kind':<8}  {'name':<{width}}  {'files':>6}  {'MB':>9}  last written"]
-    for row in [*rows, total(rows)]:
+    kinds = dict.fromkeys(row["kind"] for row in rows)
+    sums = [{**total([row for row in rows if row["kind"] == kind]), "name": kind} for kind in kinds]
+    for row in [*rows, *(sums if len(sums) > 1 else []), total(rows)]:
         kind_and_name = f"{row['kind']:<8}  {row['name']:<{width}}"
         lines.append(
             f"{kind_and_name}  {row['files']:>6}  {row['size'] / 1e6:>9.1f}  {row['written']}"

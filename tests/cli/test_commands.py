@@ -292,6 +292,8 @@ def test_the_cache_is_listed_and_what_is_named_is_deleted(
         ["shards", "Embed-1", "1", "2.5"],
         ["stage", "round-1:queries", "1", "0.0"],
         ["shards", "Search-1", "1", "0.0"],
+        ["total", "shards", "2", "2.5"],
+        ["total", "stage", "1", "0.0"],
         ["total", "3", "2.5"],
     ]
     rows = json.loads((tmp_path / "cache.json").read_text())
