@@ -178,7 +178,7 @@ def check(
         ("rounds", rounds, 1),
         ("patience", patience, 1),
         ("held_out", held_out, FEWEST),
-        ("passages", options.passages, 1),
+        ("passages", options.passages, 0),
         ("queries_per_passage", options.queries_per_passage, 1),
         ("answers", options.answers, 0),
         ("candidates", options.candidates, 2),

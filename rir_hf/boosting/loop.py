@@ -136,7 +136,8 @@ def boost(
         test: judged queries to measure with once, at the end. Default: as for `dev`.
         teacher: what scores passages. Default: words and the retriever's own similarities together
             (`Blend` of `LexicalTeacher` and `RetrieverTeacher`), which ranks better than either.
-        passages: passages that queries are written for in each round, from all parts of the corpus.
+        passages: passages that queries are written for in each round, from all parts of the corpus;
+            0 trains on `queries` and `pairs` alone.
         queries_per_passage: queries for each.
         kinds: kinds of query, in turn: `title`, `sentence` (taken from the passage), `task`,
             `question`, `claim`, `keywords` (written). Default: `task`, `sentence`, `title`; without
@@ -213,6 +214,8 @@ def boost(
     texts = corpus_of(corpus)
     labelled = given_queries(pairs, LABELLED, texts)
     unlabelled = given_queries(queries, UNLABELLED, texts)
+    if not passages + len(labelled) + len(unlabelled):
+        raise ValueError("passages=0 leaves nothing to train on without queries or pairs.")
     for_dev = held_out_of(judged_of(dev, "dev"), texts, "dev")
     for_test = held_out_of(judged_of(test, "test"), texts, "test")
     sizes = sizes_of(held_out, for_dev, for_test, len(texts), len(labelled))

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from rir_hf.boosting.queries import COPIED, FEATURES, TAKEN, first_of_equal, write_queries
-from rir_hf.boosting.record import Stage
+from rir_hf.boosting.record import Stage, rows_of
 from rir_hf.boosting.split import cover
 from rir_hf.boosting.state import BOTH, LABELLED, UNLABELLED, Round, is_kept, is_pair
 from rir_hf.core.configured import key_of
@@ -42,7 +42,23 @@ def queries(state: Round) -> Stage:
 
 
 def _make(state: Round) -> tuple[Dataset, dict[str, Any]]:
+    made, counts = _generated(state)
+    rows = concatenate_datasets([made, state.setup.given])
+    reasons = _reasons(state, rows)
+    rows = rows.remove_columns("dropped").add_column("dropped", reasons)
+    rows = rows.cast(FEATURES)
+    copies = sum(share >= COPIED for share in made["copied"])
+    counts |= {"copies": copies, "given": len(state.setup.given)}
+    counts |= Counter(reason for reason in reasons if reason is not None)
+    kinds = Counter("pairs" if is_pair(row) else "lists" for row in rows if is_kept(row))
+    return rows, {**counts, "pairs": kinds["pairs"], "lists": kinds["lists"]}
+
+
+def _generated(state: Round) -> tuple[Dataset, dict[str, int]]:
+    """Queries for sampled passages, with the ids of all that are nearly the same."""
     options = state.options
+    if not options.passages:
+        return rows_of([], FEATURES), {"passages": 0, "asked": 0, "written": 0}
     made, counts = write_queries(
         _sampled(state),
         options.kinds,
@@ -55,15 +71,7 @@ def _make(state: Round) -> tuple[Dataset, dict[str, Any]]:
         run=state.setup.run,
     )
     made = made.map(_with_twins, fn_kwargs={"twins": dict(state.setup.twins)})
-    rows = concatenate_datasets([made.cast(FEATURES), state.setup.given])
-    reasons = _reasons(state, rows)
-    rows = rows.remove_columns("dropped").add_column("dropped", reasons)
-    rows = rows.cast(FEATURES)
-    copies = sum(share >= COPIED for share in made["copied"])
-    counts |= {"copies": copies, "given": len(state.setup.given)}
-    counts |= Counter(reason for reason in reasons if reason is not None)
-    kinds = Counter("pairs" if is_pair(row) else "lists" for row in rows if is_kept(row))
-    return rows, {**counts, "pairs": kinds["pairs"], "lists": kinds["lists"]}
+    return made.cast(FEATURES), counts
 
 
 def _with_twins(row: dict[str, Any], twins: dict[str, list[str]]) -> dict[str, Any]:

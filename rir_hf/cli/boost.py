@@ -82,7 +82,8 @@ class Asking:
             in BEIR layout.
         pairs: labelled queries, rows with query and pos_ids, pos or passage, from the same.
         queries_split: split of --queries and --pairs, where there are several.
-        passages: passages that queries are written for in each round.
+        passages: passages that queries are written for in each round; 0: --queries and --pairs
+            alone.
         queries_per_passage: queries for each.
         kinds: kinds of query in turn: title, sentence, task, question, claim, keywords; none: task,
             sentence, title, without a generator the last two.

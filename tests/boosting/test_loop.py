@@ -227,6 +227,18 @@ def test_a_generator_whose_weights_are_elsewhere_writes_and_is_not_tuned(
     assert {row["kind"] for row in queries if row["dropped"] is None} == {"question", "claim"}
 
 
+def test_own_queries_alone_are_enough(
+    corpus: Dataset, pairs: Dataset, minilm: str, tmp_path: Path
+) -> None:
+    options = {**SMALL, "passages": 0, "queries": pairs.remove_columns("pos_ids")}
+    found = boost(corpus, minilm, output=tmp_path / "run", **options)
+    counts = {row["stage"]: json.loads(row["counts"]) for row in found.rounds if row["counts"]}
+    assert counts["queries"]["given"] == 60
+    assert counts["retriever"] == {"lists": counts["queries"]["lists"]}
+    with pytest.raises(ValueError, match="passages=0 leaves nothing to train on"):
+        boost(corpus, minilm, output=tmp_path / "none", **{**SMALL, "passages": 0})
+
+
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(
     corpus: Dataset, models: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -246,7 +258,7 @@ def test_what_does_not_fit_is_said_before_anything_is_made(
         ({"kinds": ["claim"]}, "'claim' is written by a generator, and none is given"),
         ({"kinds": ["poem"]}, "kinds must be one of"),
         ({"keep": 1.0}, "keep must be at least 0 and below 1, got 1.0"),
-        ({"passages": 0}, "passages must be at least 1, got 0"),
+        ({"passages": -1}, "passages must be at least 0, got -1"),
         ({"training": {"lr": 1}}, "train_retriever has no option 'lr' for boost"),
         ({"training": {"output": "a"}}, "train_retriever has no option 'output' for boost"),
         ({"pairs": Dataset.from_dict({"query": ["a"]})}, "none of the 1 labelled rows can be used"),
