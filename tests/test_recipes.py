@@ -205,7 +205,7 @@ def test_train_retriever_leaves_another_model_and_compares_the_two(
     assert not np.allclose(before, after, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # .ci/run runs it from the wheel
 def test_the_quickstart_runs_alone_and_takes_the_second_run_from_the_cache(tmp_path: Path) -> None:
     shutil.copy(RECIPES / "quickstart.py", tmp_path / "quickstart.py")
     first, second = (quickstart(tmp_path) for _ in range(2))

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset, load_from_disk
@@ -60,6 +61,14 @@ def kill_when(process: subprocess.Popen[bytes], is_time: Callable[[], bool], log
     assert process.wait() == -9, log.read_text()[-3000:]
 
 
+def share_unpacked(home: Path) -> None:
+    """Let a cache have the GGUF files that other tests have unpacked."""
+    own, shared = home / "rir_hf", Path(os.environ["HF_HOME"]) / "rir_hf" / "gguf"
+    own.mkdir(parents=True)
+    shared.mkdir(parents=True, exist_ok=True)
+    (own / "gguf").symlink_to(shared)
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_datasets(
     minilm: str, smollm: tuple[Path, str], faq_file: Path, tmp_path: Path
@@ -75,6 +84,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_datasets(
     command = command_for(tmp_path, minilm, smollm)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     log, home = killed.with_suffix(".log"), tmp_path / "home"
+    for each in (home, tmp_path / "other"):
+        share_unpacked(each)
 
     first = killed / "round-1"
     kill_when(start(command, killed, home), (first / "queries.json").exists, log)
@@ -90,8 +101,6 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_datasets(
     assert start(command, killed, home).wait() == 0, log.read_text()[-3000:]
     for path, time_ns in made.items():
         assert path.stat().st_mtime_ns == time_ns, f"{path} was made again"
-    (tmp_path / "other" / "rir_hf").mkdir(parents=True)
-    (tmp_path / "other" / "rir_hf" / "gguf").symlink_to(home / "rir_hf" / "gguf")
     assert start(command, whole, tmp_path / "other").wait() == 0
     for stage in ROUND:
         found = load_from_disk(first / stage)
@@ -137,7 +146,7 @@ def test_steps_run_on_ray(minilm: str, faq_file: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason='ray is not here: pip install "rir-hf[ray]"')
     rows = Dataset.from_json(str(faq_file)).select(range(60))
     corpus = rows.rename_column("a", "text").select_columns(["id", "text"])
-    options = {"passages": 8, "held_out": 12, "candidates": 4, "max_steps": 1}
+    options: dict[str, Any] = {"passages": 8, "held_out": 12, "candidates": 4, "max_steps": 1}
     training = {"batch_size": 2, "train_length": 24}
     made = [
         boost(
