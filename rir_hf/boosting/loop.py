@@ -31,11 +31,12 @@ from rir_hf.boosting.inputs import (
 from rir_hf.boosting.judge import in_words, verdict_on
 from rir_hf.boosting.page import write_page
 from rir_hf.boosting.plan import planned
-from rir_hf.boosting.record import RunFolder, digest_of_rows, write_json
+from rir_hf.boosting.record import RunFolder, write_json
 from rir_hf.boosting.rounds import go
 from rir_hf.boosting.state import LABELLED, UNLABELLED, Options, Round, Setup
 from rir_hf.boosting.table import row_of, write_changed, write_table
 from rir_hf.boosting.tuning import tunable
+from rir_hf.core.columns import digest_of_rows
 from rir_hf.core.configured import key_of, record_of
 from rir_hf.core.provenance import without_secrets
 from rir_hf.core.step import Step

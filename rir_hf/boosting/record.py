@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import xxhash
 from datasets import Dataset, Features, load_from_disk
 
@@ -20,8 +19,6 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised whenever a stage makes something else of the same input."""
-
-_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -157,25 +154,6 @@ def digest_of_key(key: Any) -> str:
         True
     """
     return xxhash.xxh3_128_hexdigest(json.dumps(key, sort_keys=True).encode())
-
-
-def digest_of_rows(ds: Dataset) -> str:
-    """The digest of the columns and values of a dataset, wherever its files lie.
-
-    Example:
-        >>> rows, same = Dataset.from_dict({"text": ["a", "b"]}), Dataset.from_dict({"text": ["a"]})
-        >>> digest_of_rows(rows.select([0])) == digest_of_rows(same)
-        True
-    """
-    digest = xxhash.xxh3_128()
-    for table in ds.with_format("arrow").iter(_ROWS_AT_ONCE):
-        # Written anew, a slice holds nothing of its neighbours.
-        plain = pa.Table.from_pydict(table.to_pydict(), schema=table.schema.remove_metadata())
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, plain.schema) as writer:
-            writer.write_table(plain)
-        digest.update(sink.getvalue())
-    return digest.hexdigest()
 
 
 def rows_of(rows: Sequence[Mapping[str, Any]], features: Features) -> Dataset:

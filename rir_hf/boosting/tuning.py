@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from datasets import Dataset
 
@@ -18,8 +18,6 @@ from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.retriever import Retriever
 from rir_hf.training.generator import train_generator
 from rir_hf.training.retriever import train_retriever
-
-Model = TypeVar("Model")
 
 TRAINING: dict[str, Any] = {
     "epochs": 2,

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 
-import xxhash
 from datasets import Dataset
 
-from rir_hf.core.columns import without_indexes
+from rir_hf.core.columns import digest_of_rows, without_indexes
 
 CARD = "README.md"
 FOLDER = "rir_hf"
 """Where a push keeps what is not rows: provenance, index, plot."""
 _NAME = re.compile(r"[\w.-]+")
-_BLOCK = 8192
 
 
 def check_config(name: str) -> None:
@@ -52,14 +49,10 @@ def belongs_to(path: str, config: str) -> bool:
     return path.startswith(f"{FOLDER}/{config}/") or re.fullmatch(shard, path) is not None
 
 
-def digest_of_rows(ds: Dataset) -> str:
+def digest_without_lists(ds: Dataset) -> str:
     """Digest of the texts and numbers of all rows.
 
     Columns of lists are left out: the vectors are checked against the index itself.
     """
     names = [name for name, feature in ds.features.items() if not hasattr(feature, "feature")]
-    digest = xxhash.xxh3_128()
-    for table in without_indexes(ds).select_columns(names).with_format("arrow").iter(_BLOCK):
-        values = json.dumps(table.to_pydict(), ensure_ascii=False, default=str)
-        digest.update(values.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+    return digest_of_rows(without_indexes(ds).select_columns(names))

@@ -16,7 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from rir_hf.core.provenance import with_steps
 from rir_hf.hub.calls import explaining, head_of, trying
-from rir_hf.hub.layout import beside, digest_of_rows
+from rir_hf.hub.layout import beside, digest_without_lists
 from rir_hf.index.attach import load_index
 from rir_hf.index.files import set_search_settings
 
@@ -134,7 +134,7 @@ def _write_steps(rows: Any, steps: list[dict[str, Any]]) -> None:
 
 
 def _with_index(rows: Dataset, path: Path, index: Mapping[str, Any], where: str) -> Dataset:
-    if index["rows"] != len(rows) or index["corpus"] != digest_of_rows(rows):
+    if index["rows"] != len(rows) or index["corpus"] != digest_without_lists(rows):
         raise ValueError(
             f"The index in {where} was built over other rows ({index['rows']:,} of them, here are "
             f"{len(rows):,}): its hits would be wrong. Push the corpus again with its index, or "

@@ -26,7 +26,14 @@ from rir_hf.core.provenance import package_versions, provenance, record_step, wi
 from rir_hf.core.step import Step
 from rir_hf.hub.calls import explaining, head_of, reason_of, trying
 from rir_hf.hub.card import Part, updated_card
-from rir_hf.hub.layout import CARD, belongs_to, beside, check_config, digest_of_rows, folder_of
+from rir_hf.hub.layout import (
+    CARD,
+    belongs_to,
+    beside,
+    check_config,
+    digest_without_lists,
+    folder_of,
+)
 from rir_hf.index.attach import check_index, index_identity, save_index, vector_indexes
 from rir_hf.reports.counts import count_stages
 from rir_hf.reports.plots import plot_report
@@ -237,7 +244,7 @@ def _write_index(
     check_index(rows.get_index(name).faiss_index, len(rows), f"The index {name!r}")
     save_index(rows, folder / file, name)
     identity = index_identity(rows, name)
-    identity |= {"file": file, "corpus": digest_of_rows(rows)}
+    identity |= {"file": file, "corpus": digest_without_lists(rows)}
     embedded = [step for step in steps if step.get("output") == name and "retriever" in step]
     if embedded:
         identity["retriever"] = embedded[-1]["retriever"]

@@ -205,21 +205,6 @@ def queries_in(
     return [view.queries_in(batch, column) for view, column in pairs]
 
 
-def found_together(
-    views: Sequence[CorpusView],
-    columns: Sequence[str],
-    batch: Batch,
-    k: int,
-    depth: int,
-    method: Fusion,
-    weights: Sequence[float],
-    eligible: np.ndarray | None = None,
-) -> list[Ranking]:
-    """The best k passages of each row, with what its columns ask; see `found_for`."""
-    asked = queries_in(views, columns, batch)
-    return found_for(views, asked, k, depth, method, weights, eligible)
-
-
 def found_for(
     views: Sequence[CorpusView],
     asked: Sequence[np.ndarray],

@@ -14,7 +14,7 @@ from rir_hf.core.columns import Batch, check_at_least, check_choice
 from rir_hf.core.draws import generator_of
 from rir_hf.core.step import Step
 from rir_hf.evaluation.fusion import FUSIONS, Fusion, checked_weights
-from rir_hf.index.search import columns_of, found_together, inputs_of, views_of
+from rir_hf.index.search import columns_of, found_for, inputs_of, queries_in, views_of
 from rir_hf.mining.positives import as_id
 from rir_hf.schema import PASSAGE_IDS, PASSAGES, PASSAGES_NOTE, POS_IDS, QUERY, Column, note
 
@@ -124,9 +124,10 @@ class CandidateLists(Step):
         lost = self._excluded(batch)
         deep = self.depth + max(map(len, lost), default=0) + 1  # enough when those are left out
         eligible = corpus.first_of_each_text
-        asked = (self.views, self.columns, batch, deep, _FUSED, self.method, self.weights)
+        asked = queries_in(self.views, self.columns, batch)
+        fusing = (deep, _FUSED, self.method, self.weights)
         taken, notes = [], []
-        for row, ranking in enumerate(found_together(*asked, eligible)):
+        for row, ranking in enumerate(found_for(self.views, asked, *fusing, eligible)):
             keys = corpus.text_keys[ranking[0]]
             is_wrong = np.isin(ranking[0], lost[row]) | (keys == taboo[row])
             positions = ranking[0][~is_wrong][: self.depth]

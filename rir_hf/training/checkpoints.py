@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import xxhash
 from datasets import Dataset
 
-from rir_hf.core.columns import check_at_least
+from rir_hf.core.columns import check_at_least, digest_of_rows
 
 RECORD = "checkpoints.json"
 """The file beside the checkpoints that says which training they are of."""
@@ -97,16 +96,9 @@ def _is_complete(checkpoint: Path) -> bool:
 def _record(data: Dataset | Mapping[str, Dataset], asked: Mapping[str, Any]) -> dict[str, Any]:
     """The rows' digests and the options, as they are read back from a file."""
     parts = data if isinstance(data, Mapping) else {"": data}
-    rows = {name: _digest(part) for name, part in parts.items()}
+    rows = {name: digest_of_rows(part) for name, part in parts.items()}
     record: dict[str, Any] = json.loads(json.dumps({"rows": rows, **asked}, default=str))
     return record
-
-
-def _digest(rows: Dataset) -> str:
-    digest = xxhash.xxh3_128()
-    for batch in rows.iter(1000):
-        digest.update(json.dumps(batch).encode())
-    return digest.hexdigest()
 
 
 def _check_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -21,8 +21,9 @@ from rir_hf.boosting.inputs import given_queries
 from rir_hf.boosting.queries import FEATURES as QUERIES
 from rir_hf.boosting.queries import write_queries
 from rir_hf.boosting.querying import queries
-from rir_hf.boosting.record import RunFolder, digest_of_rows, rows_of
+from rir_hf.boosting.record import RunFolder, rows_of
 from rir_hf.boosting.state import LABELLED, Round, Setup
+from rir_hf.core.columns import digest_of_rows
 from rir_hf.models.retriever import EncoderAdapter
 from tests.boosting.options import options_of
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from datasets import Dataset, Features, Value
 
-from rir_hf.boosting.record import RunFolder, digest_of_key, digest_of_rows, rows_of
+from rir_hf.boosting.record import RunFolder, digest_of_key, rows_of
+from rir_hf.core.columns import digest_of_rows
 
 
 class Kitchen:
