@@ -1,5 +1,6 @@
 """What a run is judged with: held-out queries from the user's judgements, from pairs that are set
-aside, or from passages that nothing is trained on.
+aside, or, without labels, from passages that nothing is trained on and from the user's own queries,
+judged by the teacher.
 """
 
 from __future__ import annotations
@@ -11,17 +12,22 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 from rir_hf.boosting.queries import COPIED, TAKEN, Runner, without, write_queries
 from rir_hf.boosting.record import RunFolder, Stage, rows_of
 from rir_hf.boosting.split import draw_groups, groups_of_pairs, groups_of_passages
-from rir_hf.boosting.state import Options
+from rir_hf.boosting.state import UNLABELLED, Options, searched_by, words_and_vectors
 from rir_hf.core.columns import digest_of_rows, require_columns
 from rir_hf.core.configured import key_of
 from rir_hf.core.draws import generator_of
 from rir_hf.evaluation.runs import Qrels, as_qrels
+from rir_hf.index.embed import Embed
+from rir_hf.mining.candidates import CandidateLists
 from rir_hf.models.llm import LLM
+from rir_hf.models.retriever import Retriever
+from rir_hf.teaching.passages import ScorePassages
+from rir_hf.teaching.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +52,8 @@ the query was taken from.
 FEWEST = 10
 """Held-out queries that are needed to compare two models."""
 
+_TO_CHOOSE_FROM = 20
+
 
 @dataclass
 class SetAside:
@@ -54,6 +62,8 @@ class SetAside:
     folder: RunFolder
     corpus: Dataset
     options: Options
+    retriever: Retriever
+    teacher: Teacher | None
     llm: LLM | None
     run: Runner
     sizes: tuple[int, int]
@@ -79,10 +89,10 @@ class SetAside:
         return {name: names for names in found["groups"] for name in names}
 
     def stages(
-        self, dev: Dataset | None, test: Dataset | None, pairs: Dataset
-    ) -> tuple[Stage, Stage, Dataset]:
+        self, dev: Dataset | None, test: Dataset | None, pairs: Dataset, queries: Dataset
+    ) -> tuple[Stage, Stage, Dataset, Dataset]:
         """Held-out queries for dev and test, as `held_out_of` gives them or to be made, and the
-        pairs that are left to train on.
+        pairs and the queries without labels that are left to train on.
         """
         given = {"dev": dev, "test": test}
         sizes = dict(zip(given, self.sizes, strict=True))
@@ -95,6 +105,10 @@ class SetAside:
                 missing, pairs = {}, left
             else:
                 logger.warning("Too few pairs to set some aside: queries are generated to judge.")
+        asked = queries.select([])
+        if "dev" in missing:
+            asked, queries = split_queries(queries, missing["dev"], self.options.seed)
+            missing["dev"] -= len(asked)
         drawn = self._drawn({name: reserve(size) for name, size in missing.items()})
         self.passages = frozenset(
             twin for ids in drawn.values() for name in ids for twin in self.twins.get(name, [name])
@@ -102,17 +116,19 @@ class SetAside:
         stages = [
             self._kept(name, rows[name])
             if name in rows
-            else self._generated(name, drawn[name], sizes[name])
+            else self._made(name, drawn[name], missing[name], asked if name == "dev" else None)
             for name in given
         ]
-        return stages[0], stages[1], pairs
+        return stages[0], stages[1], pairs, queries
 
     def _kept(self, name: str, rows: Dataset) -> Stage:
         key = {"rows": digest_of_rows(rows), "corpus": self.corpus_key}
         return self.folder.rows(f"held_out/{name}", key, lambda: (rows, {"queries": len(rows)}))
 
-    def _generated(self, name: str, ids: Sequence[str], size: int) -> Stage:
-        """Queries generated for passages that nothing else is generated from."""
+    def _made(self, name: str, ids: Sequence[str], size: int, asked: Dataset | None) -> Stage:
+        """Queries generated for passages that nothing else is generated from, and the user's own
+        that are set aside, which the teacher judges.
+        """
         options = self.options
         needs_llm = not set(options.kinds) <= set(TAKEN)
         key = {
@@ -126,31 +142,49 @@ class SetAside:
             "generator": key_of(self.llm) if needs_llm else None,
             "seed": options.seed,
         }
+        if asked:
+            key |= {
+                "asked": digest_of_rows(asked),
+                "retriever": key_of(self.retriever),
+                "teacher": key_of(self.teacher),
+            }
 
         def make() -> tuple[Dataset, Mapping[str, Any]]:
-            wanted = set(ids)
-            chosen = [place for place, id in enumerate(self.corpus["id"]) if id in wanted]
-            made, counts = write_queries(
-                self.corpus.select(chosen),
-                options.kinds,
-                1,
-                llm=self.llm,
-                task=options.task,
-                language=options.language,
-                min_quality=options.min_quality,
-                seed=options.seed,
-                run=self.run,
-            )
-            kept = held_out_from(made, self.twins)
-            if len(kept) < FEWEST:
+            rows, counts = self._generated(ids, size)
+            if asked:
+                judged = judged_by_teacher(
+                    asked, self.corpus, self.retriever, self.teacher, self.run
+                )
+                rows = concatenate_datasets([rows, judged])
+                counts["judged by the teacher"] = len(judged)
+            if len(rows) < FEWEST:
                 raise ValueError(
-                    f"{name}: only {len(kept)} queries could be generated to judge by, at least "
+                    f"{name}: only {len(rows)} queries could be generated to judge by, at least "
                     f"{FEWEST} are needed. Give {name}, or a larger corpus."
                 )
-            kept = kept.select(range(min(size, len(kept))))
-            return kept, {**counts, "kept": len(kept)}
+            return rows, counts
 
         return self.folder.rows(f"held_out/{name}", key, make)
+
+    def _generated(self, ids: Sequence[str], size: int) -> tuple[Dataset, dict[str, Any]]:
+        """At most so many queries for passages, and the counts."""
+        options = self.options
+        wanted = set(ids)
+        chosen = [place for place, id in enumerate(self.corpus["id"]) if id in wanted]
+        made, counts = write_queries(
+            self.corpus.select(chosen),
+            options.kinds,
+            1,
+            llm=self.llm,
+            task=options.task,
+            language=options.language,
+            min_quality=options.min_quality,
+            seed=options.seed,
+            run=self.run,
+        )
+        kept = held_out_from(made, self.twins)
+        kept = kept.select(range(min(size, len(kept))))
+        return kept, {**counts, "kept": len(kept)}
 
     def _drawn(self, sizes: Mapping[str, int]) -> dict[str, list[str]]:
         """Ids of a passage for each query of a part; those without a twin are drawn first."""
@@ -225,6 +259,42 @@ def split_pairs(pairs: Dataset, sizes: Sequence[int], seed: int) -> tuple[list[D
         parts.append(rows_of(rows, FEATURES))
     left = np.setdiff1d(np.arange(len(pairs)), np.concatenate(drawn))
     return parts, pairs.select(left)
+
+
+def split_queries(queries: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Some queries without labels to judge with, and those that are left to train on.
+
+    At most half of `size`, so that the other half is judged by what it was made of, and at most a
+    fifth of the queries; none where that is fewer than 10.
+    """
+    number = min(size // 2, len(queries) // 5)
+    if number < FEWEST:
+        return queries.select([]), queries
+    order = generator_of(seed, "queries to judge with").permutation(len(queries))
+    return queries.select(np.sort(order[:number])), queries.select(np.sort(order[number:]))
+
+
+def judged_by_teacher(
+    queries: Dataset, corpus: Dataset, retriever: Retriever, teacher: Teacher | None, run: Runner
+) -> Dataset:
+    """Held-out queries whose relevant passage is the one that the teacher puts first.
+
+    A model that learns of the teacher is nearer to it whatever the teacher is worth, so such
+    queries are no proof; but generated ones say nothing of another kind of query.
+    """
+    searched = searched_by(retriever, corpus, run)
+    rows = run(
+        queries.select_columns(["query_id", "query"]), Embed(retriever, "query", role="query")
+    )
+    rows = run(rows, CandidateLists(searched, size=_TO_CHOOSE_FROM, top=_TO_CHOOSE_FROM))
+    rows = run(rows, ScorePassages(teacher or words_and_vectors(retriever, searched)))
+    found = []
+    for row in rows:
+        if row["passage_scores"]:
+            best = row["passage_ids"][int(np.argmax(row["passage_scores"]))]
+            grades = {best: 1.0}
+            found.append(_row(row["query_id"], row["query"], UNLABELLED, grades, synthetic=True))
+    return rows_of(found, FEATURES)
 
 
 def held_out_from(queries: Dataset, twins: Mapping[str, list[str]]) -> Dataset:

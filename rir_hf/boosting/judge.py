@@ -86,7 +86,7 @@ def in_words(verdict: Mapping[str, Any], what: str) -> str:
     """
     numbers = {name: float(verdict[name]) for name in ("before", "after", "p_value")}
     numbers |= {name: float(verdict[name]) for name in ("difference", "low", "high")}
-    kind = f"generated {what}" if verdict["synthetic"] else what
+    kind = f"synthetic {what}" if verdict["synthetic"] else what
     return (
         "{measure} on {queries} {kind} queries {before:.3f} to {after:.3f} ({difference:+.3f}, "
         "95 % {low:+.3f} to {high:+.3f}, p = {p_value:.4f})"

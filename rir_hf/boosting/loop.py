@@ -236,8 +236,10 @@ def boost(
         return Boosted(_name_of(first), _name_of(llm), rows, None)
     runner = partial(_mapped, engine=engine, **(engine_options or {}))
     check_generator(llm)
-    aside = SetAside(folder, texts, options, llm, runner, sizes)
-    dev_stage, test_stage, labelled = aside.stages(for_dev, for_test, labelled)
+    aside = SetAside(folder, texts, options, first, teacher, llm, runner, sizes)
+    dev_stage, test_stage, labelled, unlabelled = aside.stages(
+        for_dev, for_test, labelled, unlabelled
+    )
     given = concatenate_datasets([labelled, unlabelled])
     setup = Setup(
         corpus=texts,

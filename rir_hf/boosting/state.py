@@ -144,8 +144,7 @@ class Round:
     @cached_property
     def searched(self) -> Dataset:
         """The corpus as the retriever that the round begins with sees it, and its words."""
-        corpus = self.setup.run(self.setup.corpus, Embed(self.retriever))
-        return attach_lexical(attach_index(corpus))
+        return searched_by(self.retriever, self.setup.corpus, self.setup.run)
 
     @property
     def teacher_key(self) -> Any:
@@ -155,10 +154,7 @@ class Round:
     @cached_property
     def teacher(self) -> Teacher:
         """The given teacher, or words and vectors together."""
-        if self.setup.teacher is not None:
-            return self.setup.teacher
-        words = LexicalTeacher(self.searched)
-        return Blend([words, RetrieverTeacher(self.retriever, self.searched)])
+        return self.setup.teacher or words_and_vectors(self.retriever, self.searched)
 
     def with_vectors(self, rows: Dataset) -> Dataset:
         """Queries with the retriever's vectors."""
@@ -193,6 +189,16 @@ class Round:
     def value(self, stage: str, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A stage whose result is a few plain values."""
         return self.setup.folder.value(self.name(stage), {**self.shared_key, **key}, make)
+
+
+def searched_by(retriever: Retriever, corpus: Dataset, run: Runner) -> Dataset:
+    """The corpus with an index of a retriever's vectors and one of its words."""
+    return attach_lexical(attach_index(run(corpus, Embed(retriever))))
+
+
+def words_and_vectors(retriever: Retriever, searched: Dataset) -> Teacher:
+    """The usual teacher: BM25 and the retriever's own similarities together."""
+    return Blend([LexicalTeacher(searched), RetrieverTeacher(retriever, searched)])
 
 
 def is_kept(row: Mapping[str, Any]) -> bool:

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
+    from rir_hf.training.frozen import TwoSides
+
 logger = logging.getLogger(__name__)
 
 _GUIDED = ("CachedGISTEmbedLoss", "GISTEmbedLoss")
 _SCALED = ("CachedMultipleNegativesRankingLoss", "CoSENTLoss", "MultipleNegativesRankingLoss")
+_PASSAGE_PROMPTS = ("document", "passage", "corpus")
 _ALONE = ""  # the name of a dataset that was given without one
 _NOT_ASKED = ("rows", "output", "checkpoint_steps")  # they do not decide the weights
 
@@ -53,6 +56,7 @@ def train_retriever(
     train_length: int | None = None,
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
+    freeze_passages: bool = False,
     keep: float = 0.0,
     checkpoint_steps: int | None = None,
     seed: int = 0,
@@ -111,6 +115,10 @@ def train_retriever(
         query_prompt: text before each query in training. Default: the prompt stored with the model.
         passage_prompt: text before each passage in training. Default: the prompt stored with the
             model.
+        freeze_passages: train what encodes queries alone. Passages keep their vectors, so an index
+            stays as it is, and a step costs no more than its queries: many times less. The trained
+            model has a `Router` with a side for queries and one for passages. For losses that need
+            no more of a passage than its vector: `frozen.LOSSES`.
         keep: share of the old weights in the trained model, 0 to below 1: 0.5 averages the two,
             which forgets less of what the model knew (WiSE-FT, Wortsman et al. 2022,
             https://arxiv.org/abs/2109.01903).
@@ -160,6 +168,8 @@ def train_retriever(
     parts = _parts(rows)
     names = _losses_of(parts, loss)
     _check_guide(guide, names)
+    if freeze_passages:
+        _check_frozen(names)
     folder = output_folder(output)
     data = {
         part: to_sentence_transformers(
@@ -175,8 +185,12 @@ def train_retriever(
         columns = ", ".join(data[part].column_names)
         title = f"{part}: {name}" if part else name
         logger.info("%s on %d rows: %s", title, len(data[part]), columns)
-    encoder, length = _load(model, revision, max_length, train_length)
-    prompts = _prompts(data, encoder, query_prompt, passage_prompt)
+    loaded, length = _load(model, revision, max_length, train_length)
+    prompts = _prompts(data, loaded, query_prompt, passage_prompt)
+    sides = None
+    if freeze_passages:
+        sides = _two_sides(loaded, data, passage_prompt, length)
+    encoder = loaded if sides is None else sides.queries
     settings = _settings(
         prompts=_one_or_all(prompts) if any(prompts.values()) else None,
         output_dir=str(folder),
@@ -190,19 +204,20 @@ def train_retriever(
     )
     from sentence_transformers import SentenceTransformerTrainer
 
-    make_loss = _LossMaker(encoder, scale, temperature, guide)
+    make_loss = _LossMaker(encoder, scale, temperature, guide, with_vectors=freeze_passages)
     trainer = SentenceTransformerTrainer(
         model=encoder,
         args=settings,
         train_dataset=_one_or_all(data),
         loss=_one_or_all({part: make_loss(name) for part, name in names.items()}),
+        data_collator=None if sides is None else sides.collator(settings.prompts),
     )
     started = _weights_of(encoder) if keep else {}
     train(trainer, folder, data, asked)
     _mix_in(encoder, started, keep)
     encoder.max_seq_length = length
     if trainer.is_world_process_zero():
-        encoder.save(str(folder))
+        (encoder if sides is None else sides.joined()).save(str(folder))
         remove_checkpoints(folder)
     trainer.accelerator.wait_for_everyone()
     return folder
@@ -295,6 +310,25 @@ def _check_guide(guide: str | os.PathLike[str] | None, losses: Mapping[str, str]
     require_place(os.fspath(guide))
 
 
+def _check_frozen(losses: Mapping[str, str]) -> None:
+    """`ValueError` for a loss that needs more of passages than their vectors."""
+    from rir_hf.training.frozen import LOSSES
+
+    for name in losses.values():
+        check_choice("loss with freeze_passages", name, LOSSES)
+
+
+def _two_sides(
+    loaded: SentenceTransformer, data: Mapping[str, Dataset], prompt: str | None, length: int
+) -> TwoSides:
+    """The model as two sides, with the vectors of all passages."""
+    from rir_hf.training.frozen import TwoSides
+
+    sides = TwoSides(loaded)
+    sides.encode(data.values(), _prompt(loaded, prompt, _PASSAGE_PROMPTS), length)
+    return sides
+
+
 def _load(
     model: str | os.PathLike[str], revision: str | None, max_length: int, train_length: int | None
 ) -> tuple[SentenceTransformer, int]:
@@ -324,7 +358,7 @@ def _prompts(
 ) -> dict[str, dict[str, str]]:
     """For each dataset the prompts of its columns of texts, but for empty ones."""
     query = _prompt(encoder, query_prompt, ("query",))
-    passage = _prompt(encoder, passage_prompt, ("document", "passage", "corpus"))
+    passage = _prompt(encoder, passage_prompt, _PASSAGE_PROMPTS)
     prompts = {}
     for part, rows in data.items():
         texts = [column for column in rows.column_names if column != "label"]
@@ -357,8 +391,11 @@ class _LossMaker:
         scale: float,
         temperature: float,
         guide: str | os.PathLike[str] | None,
+        *,
+        with_vectors: bool,
     ) -> None:
         self.encoder = encoder
+        self.with_vectors = with_vectors
         self.scale = scale
         self.temperature = temperature
         self.guide = None if guide is None else _guide(guide)
@@ -368,11 +405,16 @@ class _LossMaker:
         from sentence_transformers.sentence_transformer import losses
 
         kind = getattr(losses, name)
+        asked: Any = self.encoder
+        if self.with_vectors:
+            from rir_hf.training.frozen import VectorsToo
+
+            asked = VectorsToo(self.encoder)
         if name == "DistillKLDivLoss":
-            return kind(self.encoder, self._similarity, temperature=self.temperature)
+            return kind(asked, self._similarity, temperature=self.temperature)
         if name in _GUIDED:
-            return kind(self.encoder, self.guide, temperature=1 / self.scale)
-        return kind(self.encoder, scale=self.scale) if name in _SCALED else kind(self.encoder)
+            return kind(asked, self.guide, temperature=1 / self.scale)
+        return kind(asked, scale=self.scale) if name in _SCALED else kind(asked)
 
     def _similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
         from sentence_transformers.util import pairwise_cos_sim

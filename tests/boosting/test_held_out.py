@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import Dataset, concatenate_datasets
 
@@ -22,9 +23,17 @@ from rir_hf.boosting.queries import FEATURES as QUERIES
 from rir_hf.boosting.queries import write_queries
 from rir_hf.boosting.querying import queries
 from rir_hf.boosting.record import RunFolder, rows_of
-from rir_hf.boosting.state import LABELLED, Round, Setup
+from rir_hf.boosting.state import (
+    LABELLED,
+    UNLABELLED,
+    Round,
+    Setup,
+    searched_by,
+    words_and_vectors,
+)
 from rir_hf.core.columns import digest_of_rows
 from rir_hf.models.retriever import EncoderAdapter
+from rir_hf.teaching.teacher import Row
 from tests.boosting.options import options_of
 
 BODY = ["They sleep for sixteen hours.", "They hunt at dusk and dawn.", "They purr when content."]
@@ -53,7 +62,17 @@ def corpus(faq_file: Path) -> Dataset:
 
 
 def set_aside(folder: Path, corpus: Dataset, sizes: tuple[int, int] = (12, 12)) -> SetAside:
-    return SetAside(RunFolder(folder), corpus, options_of(), None, run, sizes)
+    retriever: Any = EncoderAdapter(Lengths())
+    return SetAside(RunFolder(folder), corpus, options_of(), retriever, None, None, run, sizes)
+
+
+def stages_of(aside: SetAside, queries: list[str] | None = None) -> tuple[Any, Any, Dataset]:
+    """Dev, test and the queries without labels that are left, where nothing is judged."""
+    rows = None if queries is None else Dataset.from_dict({"query": queries})
+    unlabelled = given_queries(rows, UNLABELLED, aside.corpus)
+    pairs = given_queries(None, LABELLED, aside.corpus)
+    dev, test, _, left = aside.stages(None, None, pairs, unlabelled)
+    return dev, test, left
 
 
 def pairs_of(*pairs: tuple[str, list[str]]) -> Dataset:
@@ -167,7 +186,7 @@ def test_dev_and_test_are_of_other_passages_none_of_them_nearly_the_same(
     corpus: Dataset, tmp_path: Path
 ) -> None:
     aside = set_aside(tmp_path, corpus)
-    dev, test, _ = aside.stages(None, None, given_queries(None, LABELLED, corpus))
+    dev, test, _ = stages_of(aside)
     passages = [{ids[0] for ids in stage.rows()["pos_ids"]} for stage in (dev, test)]
     originals = [{name.removeprefix("near-") for name in part} for part in passages]
     assert not originals[0] & originals[1]
@@ -182,8 +201,7 @@ def test_nothing_is_generated_from_passages_that_are_set_aside(
     corpus: Dataset, tmp_path: Path
 ) -> None:
     aside = set_aside(tmp_path, corpus)
-    given = given_queries(None, LABELLED, corpus)
-    dev, test, _ = aside.stages(None, None, given)
+    dev, test, given = stages_of(aside)
     setup = Setup(
         corpus=corpus,
         corpus_key=aside.corpus_key,
@@ -209,10 +227,9 @@ def test_nothing_is_generated_from_passages_that_are_set_aside(
 
 
 def test_what_is_set_aside_is_the_same_when_a_run_goes_on(corpus: Dataset, tmp_path: Path) -> None:
-    none = given_queries(None, LABELLED, corpus)
     first, again = set_aside(tmp_path / "a", corpus), set_aside(tmp_path / "a", corpus)
     other = set_aside(tmp_path / "b", corpus)
-    stages = [aside.stages(None, None, none)[:2] for aside in (first, again, other)]
+    stages = [stages_of(aside)[:2] for aside in (first, again, other)]
     assert [stage.key for stage in stages[0]] == [stage.key for stage in stages[1]]
     assert first.passages == again.passages == other.passages
     assert stages[0][0].rows().to_list() == stages[2][0].rows().to_list()
@@ -221,4 +238,30 @@ def test_what_is_set_aside_is_the_same_when_a_run_goes_on(corpus: Dataset, tmp_p
 def test_where_too_few_can_be_generated_that_is_said(corpus: Dataset, tmp_path: Path) -> None:
     few = set_aside(tmp_path, corpus.select(range(8)))
     with pytest.raises(ValueError, match=r"queries could be generated .* at least 10"):
-        few.stages(None, None, given_queries(None, LABELLED, corpus))
+        stages_of(few)
+
+
+def test_half_of_dev_are_queries_of_the_user_that_the_teacher_judges(
+    corpus: Dataset, faq_file: Path, tmp_path: Path
+) -> None:
+    asked = Dataset.from_json(str(faq_file)).select(range(60))["q"][:]
+    aside = set_aside(tmp_path, corpus, (22, 12))
+    dev, test, left = stages_of(aside, asked)
+    rows = dev.rows()
+    own = rows.filter(lambda row: row["kind"] == UNLABELLED)
+    assert (len(rows), len(own)) == (22, 11)
+    assert sorted([*own["query"], *left["query"]]) == sorted(asked)
+    assert all(rows["synthetic"])
+    assert UNLABELLED not in test.rows()["kind"]
+    texts = dict(zip(corpus["id"], corpus["text"], strict=True))
+    teacher = words_and_vectors(aside.retriever, searched_by(aside.retriever, corpus, run))
+    for row in own:
+        scores = teacher.score([Row(row["query"], pos=[*texts.values()], neg=[])])[0].scores
+        assert row["pos_ids"] == [[*texts][int(np.argmax(scores))]]
+
+
+def test_few_queries_of_the_user_are_all_trained_on(corpus: Dataset, tmp_path: Path) -> None:
+    asked = [f"question number {number}" for number in range(49)]
+    dev, _, left = stages_of(set_aside(tmp_path, corpus, (22, 12)), asked)
+    assert len(left) == 49
+    assert UNLABELLED not in dev.rows()["kind"]

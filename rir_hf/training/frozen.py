@@ -1,0 +1,112 @@
+"""Training of the queries' side alone: passages keep the vectors that the model began with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.data_collator import BaseDataCollator
+from sentence_transformers.base.modules import Router
+
+from rir_hf.schema import QUERY
+
+LOSSES = ("DistillKLDivLoss", "MarginMSELoss", "MultipleNegativesRankingLoss", "TripletLoss")
+"""Losses that ask nothing of a passage but its vector."""
+
+_VECTOR = "sentence_embedding"
+_LABEL = "label"
+
+
+class TwoSides:
+    """A model whose queries are trained, and the vectors that it gives to passages.
+
+    Each distinct passage is encoded once, before the first step: a step then costs what its queries
+    cost.
+
+    Args:
+        model: the model to start from. One with a `Router` has two sides already.
+    """
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        router = model[0]
+        if isinstance(router, Router):
+            rest = list(model)[1:]
+            asking = [*router.sub_modules["query"], *rest]
+            self.documents = [*router.sub_modules["document"], *rest]
+        else:
+            asking = list(model)
+            self.documents = deepcopy(asking)
+        self.stored = model
+        self.queries = SentenceTransformer(modules=asking, device=str(model.device))
+        self.places: dict[str, int] = {}
+        self.vectors = torch.empty(0, 0)
+
+    def encode(self, data: Iterable[Dataset], prompt: str, length: int) -> None:
+        """Encode what stands in the columns of passages."""
+        columns = ((rows, name) for rows in data for name in passages_in(rows.column_names))
+        texts = dict.fromkeys(text for rows, name in columns for text in rows.unique(name))
+        model = SentenceTransformer(modules=self.documents, device=str(self.stored.device))
+        model.max_seq_length = length
+        vectors = model.encode([*texts], prompt=prompt or None, convert_to_tensor=True)
+        self.places = {text: place for place, text in enumerate(texts)}
+        self.vectors = vectors.cpu().clone()
+
+    def collator(self, prompts: Any) -> BaseDataCollator:
+        """What makes batches of tokenized queries and vectors of passages."""
+        return _Collator(self.queries.preprocess, prompts=prompts, sides=self)
+
+    def joined(self) -> SentenceTransformer:
+        """Both sides as one model with a `Router`, whose queries are the trained ones."""
+        router = Router.for_query_document([*self.queries], self.documents)
+        return SentenceTransformer(
+            modules=[router],
+            prompts=self.stored.prompts,
+            default_prompt_name=self.stored.default_prompt_name,
+            similarity_fn_name=self.stored.similarity_fn_name,
+        )
+
+
+def passages_in(columns: Iterable[str]) -> list[str]:
+    """The columns of passages among those of a trainer's rows.
+
+    Example:
+        >>> passages_in(["query", "positive", "negative_1", "label"])
+        ['positive', 'negative_1']
+    """
+    return [name for name in columns if name not in (QUERY.name, _LABEL, "dataset_name")]
+
+
+class VectorsToo(torch.nn.Module):
+    """What a loss asks for embeddings: of texts the model, while vectors are what they are."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        super().__init__()
+        self.model = model  # the trainer looks for this name
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        """The features with an embedding."""
+        return features if _VECTOR in features else self.model(features)
+
+
+class _Collator(BaseDataCollator):
+    """Tokenizes the queries and looks up the vectors of the passages."""
+
+    def __init__(self, *args: Any, sides: TwoSides, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.sides = sides
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        names = passages_in(features[0])
+        batch = super().__call__([_without(row, names) for row in features])
+        for name in names:
+            places = [self.sides.places[row[name]] for row in features]
+            batch[f"{name}_{_VECTOR}"] = self.sides.vectors[places]
+        return batch
+
+
+def _without(row: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}

@@ -1,0 +1,116 @@
+"""Training the queries' side alone: passages keep their vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+
+from rir_hf.models.retriever import Retriever
+from rir_hf.training.retriever import train_retriever
+
+QUICK: dict[str, Any] = {
+    "freeze_passages": True,
+    "batch_size": 4,
+    "learning_rate": 1e-4,
+    "rescale": "none",
+}
+
+
+@pytest.fixture(scope="module")
+def rows(faq_file: Path) -> Dataset:
+    """Eight questions; the teacher wants the passage of the next one."""
+    faq = Dataset.from_json(str(faq_file)).select(range(8))
+    texts = [text[:200] for text in faq["a"]]
+    return Dataset.from_dict(
+        {
+            "query": faq["q"][:],
+            "passages": [[texts[at], texts[(at + 1) % 8]] for at in range(8)],
+            "passage_scores": [[0.0, 3.0]] * 8,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(rows: Dataset, minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The retriever after ten passes."""
+    output = tmp_path_factory.mktemp("frozen") / "model"
+    return train_retriever(rows, minilm, output, epochs=10, **QUICK)
+
+
+def margins(model: str | Path, rows: Dataset) -> np.ndarray:
+    """By how much each query prefers the passage that the teacher wants."""
+    retriever = Retriever(str(model))
+    queries = retriever.encode_queries(rows["query"][:])
+    first, second = (
+        retriever.encode_corpus([texts[at] for texts in rows["passages"]]) for at in (0, 1)
+    )
+    return ((second - first) * queries).sum(axis=1)
+
+
+def test_queries_learn_and_passages_keep_their_vectors(
+    rows: Dataset, minilm: str, trained: Path
+) -> None:
+    texts = [text for texts in rows["passages"] for text in texts]
+    before, after = Retriever(minilm), Retriever(str(trained))
+    np.testing.assert_array_equal(before.encode_corpus(texts), after.encode_corpus(texts))
+    assert (margins(minilm, rows) < 0).sum() == 7
+    assert (margins(trained, rows) > 0.1).all()
+
+
+def test_the_model_is_one_of_sentence_transformers_with_two_sides(
+    rows: Dataset, minilm: str, trained: Path
+) -> None:
+    model, query = SentenceTransformer(str(trained)), rows["query"][:1]
+    own = Retriever(str(trained))
+    np.testing.assert_allclose(model.encode_query(query), own.encode_queries(query), atol=1e-6)
+    np.testing.assert_allclose(model.encode_document(query), own.encode_corpus(query), atol=1e-6)
+    assert not np.allclose(model.encode_query(query), model.encode_document(query), atol=0.01)
+    assert model.max_seq_length == SentenceTransformer(minilm).max_seq_length
+
+
+def test_trained_again_the_passages_are_still_those_of_the_first_model(
+    rows: Dataset, minilm: str, trained: Path, tmp_path: Path
+) -> None:
+    again = train_retriever(rows, trained, tmp_path, epochs=2, **QUICK)
+    texts = rows["passages"][0]
+    first, last = Retriever(minilm), Retriever(str(again))
+    np.testing.assert_array_equal(first.encode_corpus(texts), last.encode_corpus(texts))
+    assert margins(again, rows).mean() > margins(minilm, rows).mean() + 0.2  # still trained
+
+
+def test_the_first_step_is_that_of_a_whole_model_without_the_passages_gradient(
+    rows: Dataset, minilm: str, tmp_path: Path
+) -> None:
+    """Against plain torch: the vectors of passages are constants of the loss."""
+    import torch
+
+    step: dict[str, Any] = {"max_steps": 1, **QUICK, "batch_size": 8}
+    folder = train_retriever(rows, minilm, tmp_path, **step)
+    model = SentenceTransformer(minilm, device="cpu").train(False)
+    passages = [model.encode([texts[at] for texts in rows["passages"]]) for at in (0, 1)]
+    with torch.enable_grad():
+        features = model.preprocess(rows["query"][:])
+        queries = model(features)["sentence_embedding"]
+        cosines = torch.stack([(queries * torch.tensor(each)).sum(1) for each in passages], 1)
+        wanted = torch.tensor(rows["passage_scores"][:]).softmax(1)
+        loss = -(wanted * (20 * cosines).log_softmax(1)).sum(1).mean()
+        loss.backward()
+    name = "0.model.encoder.layer.5.output.dense.weight"
+    gradient = dict(model.named_parameters())[name].grad.numpy()
+    start = SentenceTransformer(minilm).state_dict()[name].numpy()
+    end = SentenceTransformer(str(folder))[0].sub_modules["query"][0].state_dict()
+    moved = end[name.removeprefix("0.")].cpu().numpy() - start
+    sure = np.abs(gradient) > np.quantile(np.abs(gradient), 0.9)
+    assert (np.sign(moved[sure]) == -np.sign(gradient[sure])).mean() > 0.9
+
+
+def test_a_loss_that_needs_the_texts_of_passages_is_refused(
+    rows: Dataset, minilm: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="loss with freeze_passages must be one of"):
+        train_retriever(rows, minilm, tmp_path, loss="CachedMultipleNegativesRankingLoss", **QUICK)
