@@ -139,6 +139,7 @@ class SetAside:
             "task": options.task,
             "language": options.language,
             "min_quality": options.min_quality,
+            "examples": options.examples,
             "generator": key_of(self.llm) if needs_llm else None,
             "seed": options.seed,
         }
@@ -168,20 +169,11 @@ class SetAside:
 
     def _generated(self, ids: Sequence[str], size: int) -> tuple[Dataset, dict[str, Any]]:
         """At most so many queries for passages, and the counts."""
-        options = self.options
         wanted = set(ids)
         chosen = [place for place, id in enumerate(self.corpus["id"]) if id in wanted]
-        made, counts = write_queries(
-            self.corpus.select(chosen),
-            options.kinds,
-            1,
-            llm=self.llm,
-            task=options.task,
-            language=options.language,
-            min_quality=options.min_quality,
-            seed=options.seed,
-            run=self.run,
-        )
+        passages = self.corpus.select(chosen)
+        seed = self.options.seed
+        made, counts = write_queries(passages, self.options, llm=self.llm, run=self.run, seed=seed)
         kept = held_out_from(made, self.twins)
         kept = kept.select(range(min(size, len(kept))))
         return kept, {**counts, "kept": len(kept)}

@@ -28,6 +28,7 @@ from rir_hf.core.columns import (
     without_indexes,
 )
 from rir_hf.data.load import load_corpus, load_pairs, load_qrels, load_queries
+from rir_hf.generation.queries import check_examples
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.prompts import find_task
 from rir_hf.models.retriever import Retriever, as_encoder
@@ -198,6 +199,7 @@ def check(
         if generator is None and kind not in TAKEN:
             raise ValueError(f"kinds: {kind!r} is written by a generator, and none is given.")
     find_task(options.task)
+    check_examples(options.examples)
     _check_extras(with_generator=generator is not None)
     _check_trainers(options)
 

@@ -89,6 +89,7 @@ def boost(
     queries_per_passage: int = 1,
     kinds: Sequence[str] | str | None = None,
     min_quality: float | None = None,
+    examples: Sequence[Mapping[str, str]] = (),
     answers: int = 5,
     answer_words: int = 60,
     require_gain: bool = True,
@@ -146,6 +147,8 @@ def boost(
         min_quality: log-odds of Yes from which a written query is taken when its generator is asked
             whether it fits the passage. Default: the best three quarters are, since small models
             say Yes or No to everything.
+        examples: two or three rows of `passage` and `query`, short ones, that show the generator
+            what a query of kind `task` looks like. Small models need them.
         answers: answers to each query that preferences are made of; 1: no preferences, so the
             generator is not tuned; 0: no answers at all.
         answer_words: about how long an answer is to be; it is cut at four tokens a word.
@@ -193,6 +196,7 @@ def boost(
         queries_per_passage=queries_per_passage,
         kinds=kinds_of(kinds, generator),
         min_quality=min_quality,
+        examples=tuple(dict(example) for example in examples),
         answers=answers,
         answer_words=answer_words,
         require_gain=require_gain,

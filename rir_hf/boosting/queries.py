@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets
@@ -25,6 +25,9 @@ from rir_hf.models.llm import LLM
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.prompts import fill_prompt, find_task
 
+if TYPE_CHECKING:
+    from rir_hf.boosting.state import Options
+
 TAKEN = ("title", "sentence")
 """Kinds of query that stand in the passage."""
 
@@ -32,7 +35,7 @@ WRITTEN = {
     "task": None,
     "question": "Write a question that the {passage} answers, as someone would ask who has not "
     "seen it.",
-    "claim": "Write a claim about one fact, true or false, that the {passage} supports or refutes.",
+    "claim": "Write a claim about one fact that the {passage} supports or refutes.",
     "keywords": "Write the few keywords that someone would type into a search engine to find the "
     "{passage}.",
 }
@@ -74,35 +77,29 @@ Runner = Callable[..., Dataset]
 
 def write_queries(
     passages: Dataset,
-    kinds: Sequence[str],
-    per_passage: int,
+    options: Options,
     *,
     llm: LLM | None,
-    task: str | None,
-    language: str | None,
-    min_quality: float | None,
-    seed: int,
     run: Runner,
+    seed: int,
+    per_passage: int = 1,
 ) -> tuple[Dataset, dict[str, int]]:
     """Queries for passages, the kinds in turn.
 
     Args:
         passages: with `id` and `text`.
-        kinds: of `KINDS`.
-        per_passage: queries for each passage.
+        options: the kinds, and how queries are written.
         llm: what writes; None where all kinds are taken from the passage.
-        task: the retrieval task.
-        language: in which to write; None: whatever the generator chooses.
-        min_quality: log-odds of Yes from which a written query is taken; None: the best three
-            quarters are.
-        seed: of the draws.
         run: maps a step.
+        seed: of the draws.
+        per_passage: queries for each passage.
 
     Returns:
         Rows as `FEATURES` says, `dropped` where the generator rejected its own query, and the
         counts.
     """
     parts = []
+    kinds = options.kinds
     for number in range(per_passage):
         for place, kind in enumerate(kinds):
             rows = range((place - number) % len(kinds), len(passages), len(kinds))
@@ -112,9 +109,9 @@ def write_queries(
             if kind in TAKEN:
                 parts.append(_taken(some, kind, number, seed))
             else:
-                step = _writer(llm, kind, task, language, seed + number)
+                step = _writer(llm, kind, options, seed + number)
                 made = run(some, step, batch_size=rows_at_once(llm))
-                parts.append(_written(made, kind, number, min_quality))
+                parts.append(_written(made, kind, number, options.min_quality))
     whole = concatenate_datasets(parts)
     asked = len(passages) * per_passage
     return whole, {"passages": len(passages), "asked": asked, "written": len(whole)}
@@ -216,14 +213,20 @@ def _row(id: str, query: str, kind: str, number: int, passage: str) -> dict[str,
     }
 
 
-def _writer(llm: LLM | None, kind: str, task: str | None, language: str | None, seed: int) -> Step:
+def _writer(llm: LLM | None, kind: str, options: Options, seed: int) -> Step:
     """The step that writes queries of a kind."""
+    task = options.task
     known = find_task(task)
     own = WRITTEN[kind]
     instruction = known.write_query if own is None else own.format(passage=known.passage)
-    if language:
-        instruction += f" Write in {language}."
-    prompt = fill_prompt("query", known, instruction)
+    if options.language:
+        instruction += f" Write in {options.language}."
     assert llm is not None  # noqa: S101 - checked before the first stage
-    # What is to be rejected is decided when all have been written.
-    return GenerateQueries(llm, task=task, prompt=prompt, min_quality=float("-inf"), seed=seed)
+    return GenerateQueries(
+        llm,
+        task=task,
+        prompt=fill_prompt("query", known, instruction),
+        examples=options.examples if own is None else (),
+        min_quality=float("-inf"),  # what is to be rejected is decided when all have been written
+        seed=seed,
+    )

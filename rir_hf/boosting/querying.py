@@ -33,6 +33,7 @@ def queries(state: Round) -> Stage:
         "per_passage": options.queries_per_passage,
         "kinds": options.kinds,
         "min_quality": options.min_quality,
+        "examples": options.examples,
         "given": setup.given_key,
         "held_out": [setup.dev.key, setup.test.key],
         "used": sorted(state.used),
@@ -61,14 +62,11 @@ def _generated(state: Round) -> tuple[Dataset, dict[str, int]]:
         return rows_of([], FEATURES), {"passages": 0, "asked": 0, "written": 0}
     made, counts = write_queries(
         _sampled(state),
-        options.kinds,
-        options.queries_per_passage,
+        options,
         llm=state.generator,
-        task=options.task,
-        language=options.language,
-        min_quality=options.min_quality,
-        seed=options.seed + state.number,
         run=state.setup.run,
+        seed=state.seed,
+        per_passage=options.queries_per_passage,
     )
     made = made.map(_with_twins, fn_kwargs={"twins": dict(state.setup.twins)})
     return made.cast(FEATURES), counts

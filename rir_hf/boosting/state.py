@@ -45,6 +45,7 @@ class Options:
     queries_per_passage: int
     kinds: tuple[str, ...]
     min_quality: float | None
+    examples: tuple[Mapping[str, str], ...]
     answers: int
     answer_words: int
     require_gain: bool

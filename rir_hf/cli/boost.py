@@ -89,6 +89,8 @@ class Asking:
             sentence, title, without a generator the last two.
         min_quality: log-odds of Yes from which a written query is taken; none: the best three
             quarters.
+        examples: two or three short rows of passage and query that show the generator what to
+            write: a file, a folder or a Hub name. Small models need them.
         answers: answers to each query that preferences are made of; 1: no preferences, so the
             generator is not tuned; 0: no answers.
         answer_words: about how long an answer is to be.
@@ -104,6 +106,7 @@ class Asking:
     queries_per_passage: int = 1
     kinds: list[str] | None = None
     min_quality: float | None = None
+    examples: str | None = None
     answers: int = 5
     answer_words: int = 60
     require_gain: bool = True
@@ -111,10 +114,11 @@ class Asking:
 
     def options(self) -> dict[str, Any]:
         """The options of `boost`, with the queries read."""
-        from rir_hf import load_pairs, load_queries
+        from rir_hf import load_pairs, load_queries, load_rows
 
         found = dict(vars(self))
         split = found.pop("queries_split")
+        found["examples"] = load_rows(self.examples).to_list() if self.examples else ()
         if self.queries is not None:
             found["queries"] = load_queries(self.queries, split)
         if self.pairs is not None:

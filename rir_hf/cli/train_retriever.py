@@ -36,6 +36,8 @@ class Training:
         train_length: tokens after which a text is cut in training; none: --max_length.
         query_prompt: text before each query; none: the one stored with the model.
         passage_prompt: text before each passage; none: the one stored with the model.
+        freeze_passages: train what encodes queries alone: passages and their index stay as they
+            are, and training is many times faster.
         keep: share of the old weights in the trained model, 0 to below 1: 0.5 averages the two.
         checkpoint_steps: steps between two checkpoints, from the last of which the same command
             goes on after a kill; none: no checkpoint.
@@ -59,6 +61,7 @@ class Training:
     train_length: int | None = None
     query_prompt: str | None = None
     passage_prompt: str | None = None
+    freeze_passages: bool = False
     keep: float = 0.0
     checkpoint_steps: int | None = None
     seed: int = 0

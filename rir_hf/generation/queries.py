@@ -128,7 +128,7 @@ class GenerateQueries(Step):
         check_at_least("max_passage_tokens", max_passage_tokens, 1)
         check_at_least("max_tokens", max_tokens, 1)
         check_choice("quality_check", quality_check, (True, False, "logprobs", "text"))
-        _check_examples(examples)
+        check_examples(examples)
         self.llm = as_llm(llm, "generate", "GenerateQueries")
         self.task = task
         self.n = n
@@ -360,7 +360,8 @@ def _query_prompt(task: Task, prompt: str | None) -> str:
     return prompt
 
 
-def _check_examples(examples: Sequence[Mapping[str, str]]) -> None:
+def check_examples(examples: Sequence[Mapping[str, str]]) -> None:
+    """Raise `ValueError` for one without a text for `passage` and one for `query`."""
     for example in examples:
         if not all(isinstance(example.get(name), str) for name in ("passage", "query")):
             raise ValueError(

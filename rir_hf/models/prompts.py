@@ -165,8 +165,7 @@ TASKS = {
     "fever": Task(
         "claim",
         "Wikipedia passage",
-        "Write a claim about a fact, true or false, that the Wikipedia passage supports or "
-        "refutes.",
+        "Write a claim about a fact that the Wikipedia passage supports or refutes.",
         "Does the Wikipedia passage support or refute the claim?",
         "Write a passage of a Wikipedia article that supports or refutes the claim.",
         _CLAIM_LENGTHS,
@@ -174,7 +173,7 @@ TASKS = {
     "climate-fever": Task(
         "claim",
         "Wikipedia passage",
-        "Write a claim about climate change, true or false, for which the Wikipedia passage is "
+        "Write a claim about climate change for which the Wikipedia passage is "
         "evidence or counter-evidence.",
         "Is the claim about climate change, and does the Wikipedia passage support or refute it?",
         "Write a passage of a Wikipedia article that supports or refutes the claim about "
@@ -184,8 +183,7 @@ TASKS = {
     "scifact": Task(
         "scientific claim",
         "abstract",
-        "Write a scientific claim about one finding, true or false, that the abstract supports "
-        "or refutes.",
+        "Write a scientific claim about one finding that the abstract supports or refutes.",
         "Does the abstract support or refute the scientific claim?",
         "Write a passage of a scientific paper that supports or refutes the scientific claim.",
         _CLAIM_LENGTHS,

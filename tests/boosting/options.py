@@ -16,6 +16,7 @@ def options_of(**changes: Any) -> Options:
         "queries_per_passage": 1,
         "kinds": ("sentence", "title"),
         "min_quality": None,
+        "examples": (),
         "answers": 0,
         "answer_words": 60,
         "require_gain": True,

@@ -95,8 +95,8 @@ def judged(rows: Dataset) -> dict[str, dict[str, float]]:
 def test_a_taken_query_is_judged_on_its_passage_without_it() -> None:
     text = f"How cats spend their days. {' '.join(BODY)}"
     passages = Dataset.from_dict({"id": ["a", "b"], "text": [text, text]})
-    settings: dict[str, Any] = {"llm": None, "task": None, "language": None, "min_quality": None}
-    made, _ = write_queries(passages, ["title", "sentence"], 1, seed=0, run=run, **settings)
+    options = options_of(kinds=("title", "sentence"))
+    made, _ = write_queries(passages, options, llm=None, run=run, seed=0)
     title, sentence = held_out_from(made, {})
     assert title["passage"] == " ".join(BODY)
     assert sentence["query"] in BODY
@@ -107,8 +107,8 @@ def test_a_taken_query_is_judged_on_its_passage_without_it() -> None:
 
 def test_a_query_that_is_its_whole_passage_is_left_out() -> None:
     passages = Dataset.from_dict({"id": ["a"], "text": [BODY[0]]})
-    settings: dict[str, Any] = {"llm": None, "task": None, "language": None, "min_quality": None}
-    made, _ = write_queries(passages, ["title"], 1, seed=0, run=run, **settings)
+    options = options_of(kinds=("title",))
+    made, _ = write_queries(passages, options, llm=None, run=run, seed=0)
     assert (len(made), len(held_out_from(made, {}))) == (1, 0)
 
 

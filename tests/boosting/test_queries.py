@@ -18,6 +18,7 @@ from rir_hf.boosting.queries import (
     without,
     write_queries,
 )
+from tests.boosting.options import options_of
 from tests.generation.stand_ins import Writer
 
 FIRST = "How cats spend their days."
@@ -42,15 +43,15 @@ def queries_of(
     passages: Dataset, *kinds: str, llm: Any = None, **options: Any
 ) -> list[dict[str, Any]]:
     """The queries that are written, without the counts."""
-    settings: dict[str, Any] = {
-        "per_passage": 1,
-        "task": None,
-        "language": None,
-        "min_quality": None,
-        "seed": 0,
-        **options,
-    }
-    made, _ = write_queries(passages, kinds, llm=llm, run=run, **settings)
+    per_passage, seed = options.pop("per_passage", 1), options.pop("seed", 0)
+    made, _ = write_queries(
+        passages,
+        options_of(kinds=kinds, **options),
+        llm=llm,
+        run=run,
+        seed=seed,
+        per_passage=per_passage,
+    )
     assert made.features == FEATURES
     return made.to_list()
 
@@ -121,19 +122,18 @@ def test_with_a_least_quality_those_below_it_are_turned_down() -> None:
 def test_what_was_not_written_is_missing_and_counted() -> None:
     passages = passages_of("say good one", "say fail", "say nothing", "say good two")
     writer: Any = Writer()
-    made, counts = write_queries(
-        passages,
-        ["question"],
-        1,
-        llm=writer,
-        task=None,
-        language=None,
-        min_quality=0.0,
-        seed=0,
-        run=run,
-    )
+    options = options_of(kinds=("question",), min_quality=0.0)
+    made, counts = write_queries(passages, options, llm=writer, run=run, seed=0)
     assert made["query"][:] == ["good one", "good two"]
     assert counts == {"passages": 4, "asked": 4, "written": 2}
+
+
+def test_examples_show_what_the_task_wants_and_no_other_kind() -> None:
+    example = {"passage": "Cats sleep by day.", "query": "When do cats sleep?"}
+    for kind, is_shown in (("task", True), ("claim", False)):
+        writer = Writer()
+        queries_of(passages_of("say good"), kind, llm=writer, examples=(example,))
+        assert ("When do cats sleep?" in str(writer.asked[0])) == is_shown
 
 
 def test_each_kind_is_asked_for_in_its_own_words_and_in_the_language() -> None:

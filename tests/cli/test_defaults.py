@@ -65,7 +65,7 @@ CALLS: list[tuple[Callable[..., Any], str, set[str] | None, set[str]]] = [
     (compare.command, "compare", {"level", "resamples", "seed"}, set()),
     (audit.command, "audit", set(), set()),
     (push.command, "push", None, {"private", "tags"}),
-    (boost.Asking, "boost", None, set()),
+    (boost.Asking, "boost", None, {"examples"}),
     (boost.Judging, "boost", None, set()),
     (boost.Learning, "boost", None, set()),
     (boost.command, "boost", None, {"output"}),
