@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _TOKENS_ON_CPU = 2048
 _TOKENS_ON_GPU = 32768
 _LOGITS_AT_ONCE = 1 << 26
+_WORTH_SHARING = 32
 
 
 class ChatLLM(Tokenized):
@@ -141,13 +142,16 @@ class ChatLLM(Tokenized):
         ids = self.where_they_fit(self.token_ids(prompts), max_tokens)
         jobs = list(product(where_fitting(ids), range(n)))
         texts: dict[tuple[int, int], str] = {}
-        for batch in self._batches([len(ids[at]) + max_tokens for at, _ in jobs]):
+        beginning = self._beginning([ids[at] for at, _ in jobs])
+        own_lengths = [len(ids[at]) - beginning.size + max_tokens for at, _ in jobs]
+        for batch in self._batches(own_lengths):
             of_batch = [jobs[job] for job in batch]
             draws = None
             if temperature > 0:
                 seeds = [seed_of(seed, prompts[at], number) for at, number in of_batch]
                 draws = _Draws(seeds, temperature, top_p, self._model.device)
-            written = self._write([ids[at] for at, _ in of_batch], max_tokens, stop, draws)
+            rows = [ids[at] for at, _ in of_batch]
+            written = self._write(rows, beginning, max_tokens, stop, draws)
             texts.update(zip(of_batch, written, strict=True))
         return [
             own if isinstance(own, LLMError) else [texts[at, number] for number in range(n)]
@@ -323,13 +327,20 @@ class ChatLLM(Tokenized):
             return self._model(input_ids=ids, attention_mask=mask, position_ids=positions, **more)
 
     def _write(
-        self, rows: list[list[int]], max_tokens: int, stop: list[str] | None, draws: _Draws | None
+        self,
+        rows: list[list[int]],
+        beginning: _Beginning,
+        max_tokens: int,
+        stop: list[str] | None,
+        draws: _Draws | None,
     ) -> list[str]:
-        """The answer to each prompt of a batch."""
+        """The answer to each prompt of a batch; padding goes behind what all prompts begin with."""
         import torch
         from transformers import GenerationConfig
 
-        ids, mask = self._padded(rows)
+        ids, mask = self._padded([row[beginning.size :] for row in rows])
+        first = ids.new_tensor(rows[0][: beginning.size]).expand(len(rows), -1)
+        ids, mask = torch.cat([first, ids], dim=1), torch.cat([torch.ones_like(first), mask], dim=1)
         own_end = self._model.generation_config.eos_token_id
         settings = GenerationConfig(
             do_sample=False,
@@ -343,11 +354,27 @@ class ChatLLM(Tokenized):
                 ids,
                 attention_mask=mask,
                 generation_config=settings,
+                **beginning.read_for(len(rows)),
                 logits_processor=[] if draws is None else [draws],
                 tokenizer=self._tokenizer if stop else None,
             )
         texts = self._tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return [_before(text, stop or []) for text in texts]
+
+    def _beginning(self, rows: Sequence[list[int]]) -> _Beginning:
+        """What all prompts begin with, instructions and examples, read once for all of them."""
+        import torch
+
+        size = _common_size([row[:-1] for row in rows])
+        if size < _WORTH_SHARING or len(rows) < 2:
+            return _Beginning(0)
+        ids = torch.tensor([rows[0][:size]], device=self._model.device)
+        read = self._forward(ids, torch.ones_like(ids), use_cache=True, logits_to_keep=1)
+        name = _cache_name(self._model, read)
+        cache = getattr(read, name, None)
+        if not hasattr(cache, "batch_repeat_interleave"):  # a model with a state of its own kind
+            return _Beginning(0)
+        return _Beginning(size, name, cache)
 
     def _score(
         self, prompts: list[tuple[int, ...]], jobs: list[tuple[int, list[int]]]
@@ -415,6 +442,22 @@ class CompletionLLM(ChatLLM):
     is_chat: ClassVar[bool] = False
 
 
+class _Beginning(NamedTuple):
+    """How many tokens all prompts begin with, and their keys and values."""
+
+    size: int
+    cache_name: str = ""
+    cache: Any = None
+
+    def read_for(self, rows: int) -> dict[str, Any]:
+        """The keys and values for so many prompts, a copy, since writing on changes them."""
+        if self.cache is None:
+            return {}
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(rows)
+        return {self.cache_name: cache}
+
+
 class _Draws:
     """Logits processor that draws the next token of each row with random numbers of its own.
 
@@ -445,6 +488,15 @@ class _Draws:
             row.exponential_(generator=generator)
         drawn = (scores - noise.log()).argmax(-1, keepdim=True)
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
+
+
+def _common_size(rows: Sequence[list[int]]) -> int:
+    """How many numbers all rows begin with."""
+    if not rows:
+        return 0
+    first, last = min(rows), max(rows)  # all others lie between them
+    pairs = zip(first, last, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), len(first))
 
 
 def _cache_name(model: Any, read: Any) -> str:

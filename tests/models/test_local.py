@@ -70,6 +70,19 @@ def test_sequence_logprobs_equal_a_plain_loop_for_every_batch(
         np.testing.assert_allclose(own, plain_logprobs(plain, prompt, answer), atol=1e-4)
 
 
+def test_what_all_prompts_begin_with_is_read_once(tiny_lm: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_lm)
+    read: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, __, given: read.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    llm = ChatLLM(model, tokenizer=AutoTokenizer.from_pretrained(tiny_lm))
+    beginning = "A rule that stands before each question. " * 20
+    lengths = llm.count_tokens([beginning, *PROMPTS])
+    llm.generate([beginning + prompt for prompt in PROMPTS], max_tokens=1)
+    assert sum(read) < lengths[0] + 4 * max(lengths[1:])
+
+
 def test_a_prompt_that_comes_often_is_read_once(tiny_lm: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_lm)
     read: list[int] = []
@@ -92,9 +105,13 @@ def test_choice_logprobs_are_those_of_the_first_token(
             assert logprob == pytest.approx(np.logaddexp.reduce(each), abs=1e-4)
 
 
-def test_greedy_answers_equal_transformers_own(chat: ChatLLM, plain: tuple[Any, Any]) -> None:
+@pytest.mark.parametrize("beginning", ["", "A rule that stands before each question. " * 8])
+def test_greedy_answers_equal_transformers_own(
+    beginning: str, chat: ChatLLM, plain: tuple[Any, Any]
+) -> None:
     model, tokenizer = plain
-    for prompt, answers in zip(PROMPTS, chat.generate(PROMPTS, max_tokens=12), strict=True):
+    prompts = [beginning + prompt for prompt in PROMPTS]
+    for prompt, answers in zip(prompts, chat.generate(prompts, max_tokens=12), strict=True):
         ids = torch.tensor([ids_of(tokenizer, prompt)])
         mask = torch.ones_like(ids)
         out = model.generate(ids, attention_mask=mask, max_new_tokens=12, do_sample=False)
