@@ -50,6 +50,7 @@ _OWN_OPTIONS = {
     "merged_output",
     "full",
     "checkpoint_steps",
+    "embedded",
 }
 """What `boost` itself says to the trainers."""
 

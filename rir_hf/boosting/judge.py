@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,12 +33,20 @@ class Judge:
         corpus: with `id` and `text`.
         held_out: with `query_id`, `query`, `kind`, `pos_ids`, `grades`, `passage`.
         run: maps a step.
+        embedder: says for a retriever what encodes its passages; None: itself.
     """
 
-    def __init__(self, corpus: Dataset, held_out: Dataset, run: Runner) -> None:
+    def __init__(
+        self,
+        corpus: Dataset,
+        held_out: Dataset,
+        run: Runner,
+        embedder: Callable[[Any], Encoder] | None = None,
+    ) -> None:
         self.corpus = corpus
         self.held_out = held_out
         self.run = run
+        self.embedder = embedder or (lambda retriever: retriever)
         self.qrels = qrels_of(held_out)
 
     def values(self, retriever: Encoder, answers: Dataset | None = None) -> dict[str, float]:
@@ -61,7 +69,8 @@ class Judge:
 
     def _searched_by(self, retriever: Encoder) -> Dataset:
         """The corpus with vectors, in which some passages lack the query that was taken of them."""
-        corpus = self.run(self.corpus, Embed(retriever))
+        embed = Embed(self.embedder(retriever))
+        corpus = self.run(self.corpus, embed)
         masked = [row for row, text in enumerate(self.held_out["passage"]) if text is not None]
         lacking = self.held_out.select(masked)
         if not len(lacking):
@@ -71,7 +80,7 @@ class Judge:
         others = set(ids)
         kept = [row for row, name in enumerate(corpus["id"]) if name not in others]
         whole = corpus.select(kept).select_columns(["id", "text", "embedding"])
-        parts = [whole, self.run(texts, Embed(retriever))]
+        parts = [whole, self.run(texts, embed)]
         return attach_index(concatenate_datasets(parts).flatten_indices())
 
 

@@ -134,10 +134,12 @@ def train(state: Round, parts: Mapping[str, Stage]) -> None:
 
     def make(part: Path) -> Counts:
         rows = _training_rows(state, parts, temperature)
-        return trained(rows, state.retriever, part, temperature, options, state.seed)
+        return trained(rows, state, part, temperature)
 
     made = state.model("retriever", key, make)
     candidate = with_model(state.retriever, made.path)
+    if options.training.get("freeze_passages"):
+        setup.same_passages[str(made.path)] = setup.embedder(state.retriever)
 
     def compare() -> dict[str, Any]:
         judge = setup.judge(setup.dev)

@@ -68,6 +68,7 @@ class Setup:
     dev: the held-out queries that decide which model is kept; `test` is looked at once.
     set_aside: ids of passages that no query is written for.
     twins: for each passage that is nearly the same as another the ids of all of them.
+    same_passages: for a model's folder the retriever whose vectors of passages are its own.
     """
 
     corpus: Dataset
@@ -85,10 +86,17 @@ class Setup:
     generator_weights: Path | None
     folder: RunFolder
     run: Runner
+    same_passages: dict[str, Retriever] = field(default_factory=dict)
+
+    def embedder(self, retriever: Retriever) -> Retriever:
+        """What encodes passages for a retriever: the one that it was before its queries' side alone
+        was trained, so that a corpus is not encoded again.
+        """
+        return self.same_passages.get(str(getattr(retriever, "model", None)), retriever)
 
     def judge(self, held_out: Stage) -> Judge:
         """What compares models on held-out queries."""
-        return Judge(self.corpus, held_out.rows(), self.run)
+        return Judge(self.corpus, held_out.rows(), self.run, self.embedder)
 
 
 @dataclass
@@ -145,7 +153,8 @@ class Round:
     @cached_property
     def searched(self) -> Dataset:
         """The corpus as the retriever that the round begins with sees it, and its words."""
-        return searched_by(self.retriever, self.setup.corpus, self.setup.run)
+        embedder = self.setup.embedder(self.retriever)
+        return searched_by(embedder, self.setup.corpus, self.setup.run)
 
     @property
     def teacher_key(self) -> Any:

@@ -13,7 +13,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from rir_hf.boosting.state import Options
+from rir_hf.boosting.state import Options, Round
+from rir_hf.core.columns import without_indexes
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.retriever import Retriever
 from rir_hf.training.generator import train_generator
@@ -40,14 +41,10 @@ TUNING: dict[str, Any] = {
 
 
 def trained(
-    rows: Mapping[str, Dataset],
-    retriever: Retriever,
-    folder: Path,
-    temperature: float,
-    options: Options,
-    seed: int,
+    rows: Mapping[str, Dataset], state: Round, folder: Path, temperature: float
 ) -> dict[str, Any]:
     """Train a retriever into a folder, going on from a checkpoint that lies there."""
+    retriever, options = state.retriever, state.options
     steps = options.max_steps
     settings = {
         **TRAINING,
@@ -65,11 +62,12 @@ def trained(
         "query_prompt": retriever.query_prompt,
         "passage_prompt": retriever.passage_prompt,
         "max_length": retriever.max_length,
-        "seed": seed,
+        "seed": state.seed,
         **options.training,
         "model": _place_of(retriever.model),
     }
-    _call("train_retriever", dict(rows), folder, settings, options.launch)
+    known = state.searched if options.training.get("freeze_passages") else None
+    _call("train_retriever", dict(rows), folder, settings, options.launch, known)
     return {name: len(part) for name, part in rows.items()}
 
 
@@ -143,10 +141,18 @@ def _call(
     folder: Path,
     options: dict[str, Any],
     launch: str | None,
+    embedded: Dataset | None = None,
 ) -> None:
-    """Call a trainer here, or in processes that a launcher starts."""
+    """Call a trainer here, or in processes that a launcher starts.
+
+    `embedded` is a corpus whose vectors a trainer of the queries' side alone need not make again.
+    """
+    if embedded is not None:
+        embedded = without_indexes(embedded).select_columns(["text", "embedding"])
     if launch is None:
         trainer: Any = train_retriever if function == "train_retriever" else train_generator
+        if embedded is not None:
+            options = {**options, "embedded": embedded}
         trainer(rows, output=folder, **options)
         return
     work = folder.with_name(f"{folder.name}.job")
@@ -155,6 +161,9 @@ def _call(
     for name, part in (rows if isinstance(rows, dict) else {"": rows}).items():
         part.save_to_disk(work / (name or "rows"))
         places[name] = str(work / (name or "rows"))
+    if embedded is not None:
+        embedded.save_to_disk(work / "embedded")
+        options = {**options, "embedded": str(work / "embedded")}
     job = {
         "function": function,
         "rows": places if isinstance(rows, dict) else places[""],

@@ -38,6 +38,8 @@ class Training:
         passage_prompt: text before each passage; none: the one stored with the model.
         freeze_passages: train what encodes queries alone: passages and their index stay as they
             are, and training is many times faster.
+        embedded: for --freeze_passages folder of the corpus with its vectors, as rir-hf embed wrote
+            it: its passages are not encoded again.
         keep: share of the old weights in the trained model, 0 to below 1: 0.5 averages the two.
         checkpoint_steps: steps between two checkpoints, from the last of which the same command
             goes on after a kill; none: no checkpoint.
@@ -62,6 +64,7 @@ class Training:
     query_prompt: str | None = None
     passage_prompt: str | None = None
     freeze_passages: bool = False
+    embedded: str | None = None
     keep: float = 0.0
     checkpoint_steps: int | None = None
     seed: int = 0

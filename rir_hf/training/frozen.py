@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
@@ -45,15 +46,22 @@ class TwoSides:
         self.places: dict[str, int] = {}
         self.vectors = torch.empty(0, 0)
 
-    def encode(self, data: Iterable[Dataset], prompt: str, length: int) -> None:
-        """Encode what stands in the columns of passages."""
+    def encode(
+        self, data: Iterable[Dataset], prompt: str, length: int, embedded: Dataset | None = None
+    ) -> None:
+        """Get the vectors of what stands in the columns of passages: from an embedded corpus those
+        that are in it, of the model all others.
+        """
         columns = ((rows, name) for rows in data for name in passages_in(rows.column_names))
         texts = dict.fromkeys(text for rows, name in columns for text in rows.unique(name))
+        known = _known(texts, embedded)
+        others = [text for text in texts if text not in known]
         model = SentenceTransformer(modules=self.documents, device=str(self.stored.device))
         model.max_seq_length = length
-        vectors = model.encode([*texts], prompt=prompt or None, convert_to_tensor=True)
-        self.places = {text: place for place, text in enumerate(texts)}
-        self.vectors = vectors.cpu().clone()
+        vectors = model.encode(others, prompt=prompt or None, convert_to_numpy=True)
+        known.update(zip(others, vectors, strict=True))
+        self.places = {text: place for place, text in enumerate(known)}
+        self.vectors = torch.tensor(np.array([*known.values()], np.float32))
 
     def collator(self, prompts: Any) -> BaseDataCollator:
         """What makes batches of tokenized queries and vectors of passages."""
@@ -78,6 +86,15 @@ def passages_in(columns: Iterable[str]) -> list[str]:
         ['positive', 'negative_1']
     """
     return [name for name in columns if name not in (QUERY.name, _LABEL, "dataset_name")]
+
+
+def _known(texts: Mapping[str, None], embedded: Dataset | None) -> dict[str, np.ndarray]:
+    """The vectors of those texts that an embedded corpus holds."""
+    if embedded is None:
+        return {}
+    places = [row for row, text in enumerate(embedded["text"]) if text in texts]
+    rows = embedded.select(places).with_format("numpy")
+    return dict(zip(embedded.select(places)["text"], rows["embedding"][:], strict=True))
 
 
 class VectorsToo(torch.nn.Module):

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from datasets import Dataset, DatasetDict
 
-from rir_hf.core.columns import check_at_least, check_choice, require_dataset
+from rir_hf.core.columns import (
+    check_at_least,
+    check_choice,
+    require_columns,
+    require_dataset,
+)
 from rir_hf.core.configured import require_place
 from rir_hf.export.retrievers import has_scores, to_sentence_transformers
 from rir_hf.export.scores import Rescale
@@ -31,7 +36,7 @@ _GUIDED = ("CachedGISTEmbedLoss", "GISTEmbedLoss")
 _SCALED = ("CachedMultipleNegativesRankingLoss", "CoSENTLoss", "MultipleNegativesRankingLoss")
 _PASSAGE_PROMPTS = ("document", "passage", "corpus")
 _ALONE = ""  # the name of a dataset that was given without one
-_NOT_ASKED = ("rows", "output", "checkpoint_steps")  # they do not decide the weights
+_NOT_ASKED = ("rows", "output", "embedded", "checkpoint_steps")  # they do not decide the weights
 
 
 def train_retriever(
@@ -57,6 +62,7 @@ def train_retriever(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
     freeze_passages: bool = False,
+    embedded: Dataset | str | os.PathLike[str] | None = None,
     keep: float = 0.0,
     checkpoint_steps: int | None = None,
     seed: int = 0,
@@ -119,6 +125,8 @@ def train_retriever(
             stays as it is, and a step costs no more than its queries: many times less. The trained
             model has a `Router` with a side for queries and one for passages. For losses that need
             no more of a passage than its vector: `frozen.LOSSES`.
+        embedded: for `freeze_passages` the corpus with `text` and `embedding`, as `Embed` with the
+            same model made them, or a folder of it: its passages are not encoded again.
         keep: share of the old weights in the trained model, 0 to below 1: 0.5 averages the two,
             which forgets less of what the model knew (WiSE-FT, Wortsman et al. 2022,
             https://arxiv.org/abs/2109.01903).
@@ -168,8 +176,7 @@ def train_retriever(
     parts = _parts(rows)
     names = _losses_of(parts, loss)
     _check_guide(guide, names)
-    if freeze_passages:
-        _check_frozen(names)
+    known = _check_frozen(names, embedded) if freeze_passages else None
     folder = output_folder(output)
     data = {
         part: to_sentence_transformers(
@@ -189,7 +196,7 @@ def train_retriever(
     prompts = _prompts(data, loaded, query_prompt, passage_prompt)
     sides = None
     if freeze_passages:
-        sides = _two_sides(loaded, data, passage_prompt, length)
+        sides = _two_sides(loaded, data, passage_prompt, length, known)
     encoder = loaded if sides is None else sides.queries
     settings = _settings(
         prompts=_one_or_all(prompts) if any(prompts.values()) else None,
@@ -310,22 +317,35 @@ def _check_guide(guide: str | os.PathLike[str] | None, losses: Mapping[str, str]
     require_place(os.fspath(guide))
 
 
-def _check_frozen(losses: Mapping[str, str]) -> None:
-    """`ValueError` for a loss that needs more of passages than their vectors."""
+def _check_frozen(
+    losses: Mapping[str, str], embedded: Dataset | str | os.PathLike[str] | None
+) -> Dataset | None:
+    """The embedded corpus; `ValueError` for one without its columns, and for a loss that needs more
+    of passages than their vectors.
+    """
     from rir_hf.training.frozen import LOSSES
 
     for name in losses.values():
         check_choice("loss with freeze_passages", name, LOSSES)
+    if isinstance(embedded, (str, os.PathLike)):
+        embedded = Dataset.load_from_disk(os.fspath(embedded))
+    if embedded is not None:
+        require_columns(embedded, ["text", "embedding"], "train_retriever (embedded)")
+    return embedded
 
 
 def _two_sides(
-    loaded: SentenceTransformer, data: Mapping[str, Dataset], prompt: str | None, length: int
+    loaded: SentenceTransformer,
+    data: Mapping[str, Dataset],
+    prompt: str | None,
+    length: int,
+    embedded: Dataset | None,
 ) -> TwoSides:
     """The model as two sides, with the vectors of all passages."""
     from rir_hf.training.frozen import TwoSides
 
     sides = TwoSides(loaded)
-    sides.encode(data.values(), _prompt(loaded, prompt, _PASSAGE_PROMPTS), length)
+    sides.encode(data.values(), _prompt(loaded, prompt, _PASSAGE_PROMPTS), length, embedded)
     return sides
 
 

@@ -109,6 +109,29 @@ def test_the_first_step_is_that_of_a_whole_model_without_the_passages_gradient(
     assert (np.sign(moved[sure]) == -np.sign(gradient[sure])).mean() > 0.9
 
 
+def test_vectors_of_an_embedded_corpus_are_taken_as_they_are(
+    rows: Dataset, minilm: str, tmp_path: Path
+) -> None:
+    """Vectors that no model made: the query moves towards the one that the teacher wants."""
+    one = rows.select([0])
+    towards = np.eye(384, dtype=np.float32)[:2]
+    embedded = Dataset.from_dict({"text": one["passages"][0], "embedding": towards})
+    embedded.save_to_disk(tmp_path / "corpus")
+    trained = train_retriever(
+        one, minilm, tmp_path / "model", epochs=20, embedded=tmp_path / "corpus", **QUICK
+    )
+    before, after = (
+        Retriever(str(model)).encode_queries(one["query"][:])[0] for model in (minilm, trained)
+    )
+    assert after[1] - after[0] > before[1] - before[0] + 0.1
+
+
+def test_a_corpus_without_vectors_is_refused(rows: Dataset, minilm: str, tmp_path: Path) -> None:
+    texts = Dataset.from_dict({"text": ["a"]})
+    with pytest.raises(ValueError, match="needs the column 'embedding'"):
+        train_retriever(rows, minilm, tmp_path, embedded=texts, **QUICK)
+
+
 def test_a_loss_that_needs_the_texts_of_passages_is_refused(
     rows: Dataset, minilm: str, tmp_path: Path
 ) -> None:
