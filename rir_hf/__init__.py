@@ -51,6 +51,7 @@ _MODULES = {
     "export.generators": ("to_llamafactory", "to_trl", "trl_lengths"),
     "reports.counts": ("as_table", "report"),
     "reports.plots": ("plot_report",),
+    "reports.page": ("show", "write_report"),
     "hub.push": ("push",),
     "hub.pull": ("pull",),
     "data.load": (
@@ -119,6 +120,7 @@ if TYPE_CHECKING:
     from rir_hf.models.server import OpenAIChat
     from rir_hf.models.vllm import VLLM
     from rir_hf.reports.counts import as_table, report
+    from rir_hf.reports.page import show, write_report
     from rir_hf.reports.plots import plot_report
     from rir_hf.running.retry import retry
     from rir_hf.running.run import run
@@ -205,6 +207,7 @@ __all__ = [
     "run",
     "save_index",
     "search",
+    "show",
     "stream_pairs",
     "to_flagembedding",
     "to_llamafactory",
@@ -218,6 +221,7 @@ __all__ = [
     "unnest",
     "write_page",
     "write_qrels",
+    "write_report",
     "write_run",
 ]
 

@@ -16,9 +16,10 @@ from typing import Any, TypeAlias
 from datasets import Dataset, Features, Value
 
 from rir_hf.boosting.held_out import FEWEST, Judged
+from rir_hf.boosting.options import Options
 from rir_hf.boosting.queries import FEATURES, KINDS, TAKEN
 from rir_hf.boosting.record import rows_of
-from rir_hf.boosting.state import LABELLED, Options
+from rir_hf.boosting.state import LABELLED
 from rir_hf.boosting.tuning import launcher
 from rir_hf.core.columns import (
     check_at_least,

@@ -29,11 +29,12 @@ from rir_hf.boosting.inputs import (
     trainable,
 )
 from rir_hf.boosting.judge import in_words, verdict_on
+from rir_hf.boosting.options import Options
 from rir_hf.boosting.page import write_page
 from rir_hf.boosting.plan import planned
 from rir_hf.boosting.record import RunFolder, write_json
 from rir_hf.boosting.rounds import go
-from rir_hf.boosting.state import LABELLED, UNLABELLED, Options, Round, Setup
+from rir_hf.boosting.state import LABELLED, UNLABELLED, Round, Setup
 from rir_hf.boosting.table import row_of, write_changed, write_table
 from rir_hf.boosting.tuning import tunable
 from rir_hf.core.columns import digest_of_rows

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rir_hf.boosting.options import Options
 from rir_hf.boosting.queries import TAKEN
 from rir_hf.boosting.record import RunFolder
-from rir_hf.boosting.state import Options
 
 QUERY_TOKENS = 30
 TOKENS_PER_WORD = 1.4

@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 
+from rir_hf.boosting.options import Options
 from rir_hf.boosting.record import rows_of
 from rir_hf.core.draws import generator_of
 from rir_hf.core.step import Step
-from rir_hf.data.near import plain, shingles_of
+from rir_hf.core.texts import plain, shingles_of
 from rir_hf.generation.queries import GenerateQueries
 from rir_hf.models.llm import LLM
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.prompts import fill_prompt, find_task
-
-if TYPE_CHECKING:
-    from rir_hf.boosting.state import Options
 
 TAKEN = ("title", "sentence")
 """Kinds of query that stand in the passage."""

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from datasets import Dataset
 
 from rir_hf.boosting.judge import Judge, in_words
+from rir_hf.boosting.options import Options
 from rir_hf.boosting.queries import COPIED, Runner
 from rir_hf.boosting.record import RunFolder, Stage
 from rir_hf.core.configured import key_of
@@ -33,30 +34,6 @@ BOTH = ("embedding", "bm25")
 
 LABELLED, UNLABELLED = "labelled", "given"
 """Kinds of the queries that the user gave."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What decides the stages of a round; see `boost`."""
-
-    task: str | None
-    language: str | None
-    passages: int
-    queries_per_passage: int
-    kinds: tuple[str, ...]
-    min_quality: float | None
-    examples: tuple[Mapping[str, str], ...]
-    answers: int
-    answer_words: int
-    require_gain: bool
-    candidates: int
-    max_steps: int | None
-    keep: float
-    training: Mapping[str, Any]
-    tuning: Mapping[str, Any]
-    checkpoint_steps: int
-    launch: str | None
-    seed: int
 
 
 @dataclass(frozen=True)

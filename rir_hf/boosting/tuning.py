@@ -13,7 +13,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from rir_hf.boosting.state import Options, Round
+from rir_hf.boosting.options import Options
+from rir_hf.boosting.state import Round
 from rir_hf.core.columns import without_indexes
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.retriever import Retriever

@@ -13,10 +13,11 @@ def command(
     negatives: str = "neg",
     plot: str | None = None,
     json: str | None = None,
+    html: str | None = None,
 ) -> None:
     """Count what a dataset holds, what is missing in it and why.
 
-    rir-hf report --rows mined --plot mined.png
+    rir-hf report --rows mined --plot mined.png --html mined.html
 
     Args:
         rows: rows of any stage: a file, a folder, a Hub name.
@@ -24,15 +25,19 @@ def command(
         negatives: column of the negatives: neg, or neg_answer for those of the answer.
         plot: also draw the similarities of mined rows into this picture.
         json: also write the counts to this file.
+        html: also write one page on which to look at the rows, the most suspicious ones first.
     """
-    from rir_hf import as_table, load_rows, plot_report
+    from rir_hf import as_table, load_rows, plot_report, write_report
     from rir_hf.reports.counts import count_stages
 
     check_file(plot, "--plot")
     check_file(json, "--json")
+    check_file(html, "--html")
     found = load_rows(rows, split)
     counts = count_stages(found, negatives)
     sys.stdout.write(as_table(counts) + "\n")
     write_json(counts, json)
     if plot is not None:
         plot_report(found, plot, output=negatives)
+    if html is not None:
+        write_report(found, html, output=negatives)

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from datasets import Dataset, Value
 
 from rir_hf.core.columns import Batch, require_columns, require_dataset, without_indexes
-from rir_hf.data.near import Sketches, check_threshold, first_of_each_group, plain
+from rir_hf.core.texts import plain
+from rir_hf.data.near import Sketches, check_threshold, first_of_each_group
 from rir_hf.mining.positives import read_positives
 from rir_hf.reports.counts import as_table, codes_in
 from rir_hf.schema import DUPLICATE_OF, ID, LEAK, PASSAGE, POS, POS_IDS, QUERY, QUERY_ID, TEXT

@@ -1,1 +1,1 @@
-"""What a person wants to see of a dataset: counts and plots."""
+"""What a person wants to see of a dataset: counts, plots, a page of its rows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rir_hf.boosting.state import Options
+from rir_hf.boosting.options import Options
 
 
 def options_of(**changes: Any) -> Options:

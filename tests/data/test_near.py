@@ -10,7 +10,8 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rir_hf.data.near import Sketches, band_width, first_of_each_group, plain, shingles_of
+from rir_hf.core.texts import plain, shingles_of
+from rir_hf.data.near import Sketches, band_width, first_of_each_group
 
 
 def similarity(one: str, other: str) -> float:

@@ -1,0 +1,32 @@
+"""`rir-hf report`: a table on the terminal, and a page beside it where one is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from rir_hf.cli.main import main
+from tests.reports.test_page import Page, rows_of
+
+
+def test_the_table_is_on_the_terminal_and_the_page_in_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows_of({}, {"neg_scores": [2.5, 0.0]}).save_to_disk(tmp_path / "scored")
+    page = tmp_path / "made" / "page.html"
+    assert main(["report", str(tmp_path / "scored"), "--html", str(page)]) == 0
+    assert "teacher_agrees                        0.500" in capsys.readouterr().out
+    assert [row["id"] for row in Page.read(page).data["rows"]] == ["q1", "q0"]
+
+
+def test_a_page_that_cannot_be_made_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries = Dataset.from_dict({"queries": [["q"]], "query_checks": [[]]})
+    queries.save_to_disk(tmp_path / "made")
+    assert main(["report", str(tmp_path / "made"), "--html", str(tmp_path)]) != 0
+    assert "name a file as --html" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "made"), "--html", str(tmp_path / "page.html")]) != 0
+    assert "at least one of the columns ['neg', 'passages', 'chosen']" in capsys.readouterr().err
