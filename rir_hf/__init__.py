@@ -57,17 +57,19 @@ _MODULES = {
     "data.load": (
         "load_corpus",
         "load_pairs",
-        "load_qrels",
         "load_queries",
-        "load_rows",
         "stream_pairs",
     ),
+    "data.qrels": ("load_qrels",),
+    "data.sources": ("load_rows",),
+    "data.split": ("split_by_group",),
     "data.rows": ("unnest",),
     "data.audit": ("audit", "leaks", "near_duplicates"),
     "running.run": ("run",),
     "running.retry": ("retry",),
     "training.retriever": ("train_retriever",),
     "training.generator": ("train_generator",),
+    "training.reward": ("RetrievalReward",),
     "boosting.loop": ("Boosted", "boost"),
     "boosting.page": ("write_page",),
     "boosting.push_run": ("push_run",),
@@ -82,15 +84,11 @@ if TYPE_CHECKING:
     from rir_hf.core.provenance import provenance
     from rir_hf.core.step import Step
     from rir_hf.data.audit import audit, leaks, near_duplicates
-    from rir_hf.data.load import (
-        load_corpus,
-        load_pairs,
-        load_qrels,
-        load_queries,
-        load_rows,
-        stream_pairs,
-    )
+    from rir_hf.data.load import load_corpus, load_pairs, load_queries, stream_pairs
+    from rir_hf.data.qrels import load_qrels
     from rir_hf.data.rows import unnest
+    from rir_hf.data.sources import load_rows
+    from rir_hf.data.split import split_by_group
     from rir_hf.evaluation.comparison import compare, confidence_interval
     from rir_hf.evaluation.fusion import fuse
     from rir_hf.evaluation.metrics import evaluate
@@ -138,6 +136,7 @@ if TYPE_CHECKING:
     from rir_hf.teaching.weights import fit_blend
     from rir_hf.training.generator import train_generator
     from rir_hf.training.retriever import train_retriever
+    from rir_hf.training.reward import RetrievalReward
 
 __all__ = [
     "LLM",
@@ -163,6 +162,7 @@ __all__ = [
     "PreferencePairs",
     "QueryLikelihood",
     "RelabelNegatives",
+    "RetrievalReward",
     "Retriever",
     "RetrieverTeacher",
     "ScorePassages",
@@ -208,6 +208,7 @@ __all__ = [
     "save_index",
     "search",
     "show",
+    "split_by_group",
     "stream_pairs",
     "to_flagembedding",
     "to_llamafactory",

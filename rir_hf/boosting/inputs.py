@@ -28,7 +28,10 @@ from rir_hf.core.columns import (
     require_dataset,
     without_indexes,
 )
-from rir_hf.data.load import load_corpus, load_pairs, load_qrels, load_queries
+from rir_hf.data.layouts import collection_of
+from rir_hf.data.load import load_corpus, load_pairs, load_queries
+from rir_hf.data.qrels import load_qrels
+from rir_hf.data.sources import split_for
 from rir_hf.generation.queries import check_examples
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.prompts import find_task
@@ -57,12 +60,13 @@ _OWN_OPTIONS = {
 
 
 def corpus_of(corpus: Dataset | Source) -> Dataset:
-    """The corpus, with an id for each passage and no index."""
+    """The corpus with `id`, `text` and, where it has one, `title`, and no index."""
     rows = load_corpus(corpus) if isinstance(corpus, (str, os.PathLike)) else corpus
     require_dataset(rows, "boost")
     require_columns(rows, ["id", "text"], "boost")
-    rows = without_indexes(rows).with_format(None).select_columns(["id", "text"])
-    rows = rows.cast(Features({"id": Value("string"), "text": Value("string")}))
+    names = [name for name in ("id", "text", "title") if name in rows.column_names]
+    rows = without_indexes(rows).with_format(None).select_columns(names)
+    rows = rows.cast(Features(dict.fromkeys(names, Value("string"))))
     if None in set(rows["id"]):
         raise ValueError("boost: some passages of the corpus have no id: give each one of its own.")
     repeated = [name for name, count in Counter(rows["id"]).items() if count > 1]
@@ -254,15 +258,16 @@ def _check_extras(with_generator: bool) -> None:
             raise ImportError(f'boost needs {name}: pip install "rir-hf[cpu,boost]"')
 
 
-def judged_of(judged: Judged | Source | None, split: str) -> Judged | None:
+def judged_of(judged: Judged | Source | None, split: str | None, default: str) -> Judged | None:
     """Judged queries, read where they are a folder or a file: of a folder in BEIR layout with their
-    grades.
+    grades. Without a split it is `default`, where there are several.
     """
     if not isinstance(judged, (str, os.PathLike)):
         return judged
-    if (Path(judged) / "queries.jsonl").exists():
-        return load_queries(judged, split), load_qrels(judged, split)
-    return load_pairs(judged, split)
+    wanted = split_for(judged, split, default)
+    if collection_of(judged, "queries") is not None:
+        return load_queries(judged, wanted), load_qrels(judged, wanted)
+    return load_pairs(judged, wanted)
 
 
 def sizes_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -152,3 +152,19 @@ def verdict_on(
         "gain": tested["difference"] > 0 and tested["p_value"] < SIGNIFICANT,
         "kinds": json.dumps(by_kind) if by_kind else None,
     }
+
+
+def told_apart(held_out: Dataset, trained_on: Collection[str]) -> Dataset:
+    """Judged queries with a kind: whether a passage that they ask for was trained on, as the answer
+    to another query. Where that is so for all or for none, they stay as they are.
+
+    Example:
+        >>> rows = {"kind": [None, None], "pos_ids": [["a", "b"], ["c"]]}
+        >>> told_apart(Dataset.from_dict(rows), {"b"})["kind"][:]
+        ['passage trained on', 'passage not trained on']
+    """
+    known = [not set(ids).isdisjoint(trained_on) for ids in held_out["pos_ids"]]
+    if all(known) or not any(known):
+        return held_out
+    kinds = [f"passage {'' if is_known else 'not '}trained on" for is_known in known]
+    return held_out.remove_columns("kind").add_column("kind", kinds)

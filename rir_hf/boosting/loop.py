@@ -28,7 +28,7 @@ from rir_hf.boosting.inputs import (
     sizes_of,
     trainable,
 )
-from rir_hf.boosting.judge import in_words, verdict_on
+from rir_hf.boosting.judge import in_words, told_apart, verdict_on
 from rir_hf.boosting.options import Options
 from rir_hf.boosting.page import write_page
 from rir_hf.boosting.plan import planned
@@ -222,8 +222,8 @@ def boost(
     unlabelled = given_queries(queries, UNLABELLED, texts)
     if not passages + len(labelled) + len(unlabelled):
         raise ValueError("passages=0 leaves nothing to train on without queries or pairs.")
-    for_dev = held_out_of(judged_of(dev, "dev"), texts, "dev")
-    for_test = held_out_of(judged_of(test, "test"), texts, "test")
+    for_dev = held_out_of(judged_of(dev, None, "dev"), texts, "dev")
+    for_test = held_out_of(judged_of(test, None, "test"), texts, "test")
     sizes = sizes_of(held_out, for_dev, for_test, len(texts), len(labelled))
     if dry_run:
         stages = planned(
@@ -294,6 +294,8 @@ def _looped(setup: Setup, first: Retriever, llm: LLM | None, rounds: int, patien
     if retriever is first:
         logger.info("No retriever was better: it is the one that you began with.")
     logger.info("%s. %s", in_words(found, "test"), page)
+    if found["kinds"]:
+        logger.info("By kind, before and after: %s", found["kinds"])
     return Boosted(_name_of(retriever), _name_of(generator), table, page)
 
 
@@ -313,7 +315,8 @@ def _test(setup: Setup, first: Retriever, last: Retriever) -> dict[str, Any]:
         judge = setup.judge(setup.test)
         before, after = judge.values(first), judge.values(last)
         write_changed(setup.folder.root / "held_out" / "changed.jsonl", setup.test, before, after)
-        return {**verdict_on(after, before, judge.held_out), "looks": looks + 1}
+        rows = told_apart(judge.held_out, setup.labelled_passages)
+        return {**verdict_on(after, before, rows), "looks": looks + 1}
 
     found = setup.folder.value("test", key, look)
     return {name: value for name, value in found.items() if name != "looks"}

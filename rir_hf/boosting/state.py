@@ -71,6 +71,12 @@ class Setup:
         """
         return self.same_passages.get(str(getattr(retriever, "model", None)), retriever)
 
+    @property
+    def labelled_passages(self) -> set[str]:
+        """Ids of the passages that the user's pairs name."""
+        rows = zip(self.given["kind"], self.given["pos_ids"], strict=True)
+        return {name for kind, ids in rows if kind == LABELLED for name in ids}
+
     def judge(self, held_out: Stage) -> Judge:
         """What compares models on held-out queries."""
         return Judge(self.corpus, held_out.rows(), self.run, self.embedder)

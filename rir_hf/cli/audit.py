@@ -8,19 +8,21 @@ import sys
 import textwrap
 from pathlib import Path
 
+from rir_hf.cli.inputs import CorpusOptions, PairsOptions
 from rir_hf.cli.options import Rows
 from rir_hf.cli.output import OutputOptions, check_file, write_json
 
 
 def command(
+    reading: CorpusOptions,
+    pairing: PairsOptions,
     corpus: str | None = None,
     train: str | None = None,
     dev: str | None = None,
     test: str | None = None,
-    corpus_split: str = "train",
-    train_split: str = "train",
-    dev_split: str = "dev",
-    test_split: str = "test",
+    train_split: str | None = None,
+    dev_split: str | None = None,
+    test_split: str | None = None,
     threshold: float | None = 0.8,
     examples: int = 3,
     output: str | None = None,
@@ -42,10 +44,9 @@ def command(
             BEIR layout those that are judged in the split.
         dev: the same.
         test: the same.
-        corpus_split: split of the corpus, where there are several.
-        train_split: split that --train is read from.
-        dev_split: split that --dev is read from.
-        test_split: split that --test is read from.
+        train_split: split that --train is read from, where it has several; none: train.
+        dev_split: the same of --dev; none: dev.
+        test_split: the same of --test; none: test.
         threshold: share of their runs of five characters from which texts are nearly the same;
             null: only the same texts, case and white space aside.
         examples: how many examples of each kind are shown.
@@ -53,8 +54,9 @@ def command(
         overwrite: replace those of an earlier audit.
         json: also write counts and examples to this file.
     """
-    from rir_hf import as_table, load_corpus
+    from rir_hf import as_table
     from rir_hf.data.audit import count_marked, mark
+    from rir_hf.data.sources import split_for
 
     check_file(json, "--json")
     sources = {"corpus": corpus, "train": train, "dev": dev, "test": test}
@@ -64,9 +66,12 @@ def command(
         folders = {name: OutputOptions(str(Path(output) / name), overwrite) for name in given}
     for folder in folders.values():
         folder.check()
-    passages = None if corpus is None else load_corpus(given.pop("corpus"), corpus_split)
+    passages = None if corpus is None else reading.load(given.pop("corpus"))
     splits = {"train": train_split, "dev": dev_split, "test": test_split}
-    queries = {name: load_split(source, splits[name]) for name, source in given.items()}
+    queries = {
+        name: load_split(pairing, source, split_for(source, splits[name], name))
+        for name, source in given.items()
+    }
     marked = mark(passages, queries, threshold)
     counts = count_marked(marked, examples)
     write_json(counts, json)
@@ -78,15 +83,16 @@ def command(
         folder.save(marked[name], lines="")
 
 
-def load_split(source: str, split: str) -> Rows:
+def load_split(pairing: PairsOptions, source: str, split: str | None) -> Rows:
     """Queries with their positives; of files and Hub datasets without positives the queries."""
-    from rir_hf import load_pairs, load_queries
+    from rir_hf import load_queries
+    from rir_hf.data.names import MissingColumnError
 
     try:
-        return load_pairs(source, split)
-    except ValueError:
-        if (Path(source) / "queries.jsonl").exists():
-            raise  # its queries without judgements would be those of all splits
+        return pairing.load(source, split)
+    except MissingColumnError:
+        if pairing.pairs_columns:
+            raise
         return load_queries(source, split)
 
 

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QueriesOptions
 from rir_hf.cli.options import IndexOptions, LLMOptions, Model, RetrieverOptions, RunOptions
 
 
@@ -81,7 +82,10 @@ class Asking:
         queries: queries without labels, rows with query: a file, a folder, a Hub name, or a folder
             in BEIR layout.
         pairs: labelled queries, rows with query and pos_ids, pos or passage, from the same.
-        queries_split: split of --queries and --pairs, where there are several.
+        queries_split: split of --queries and --pairs, where there are several; none: train.
+        queries_columns: columns of --queries whose names do not say what they are, as YAML:
+            '{query: claim}'.
+        pairs_columns: the same of --pairs: '{query: claim, positive: evidence}'.
         passages: passages that queries are written for in each round; 0: --queries and --pairs
             alone.
         queries_per_passage: queries for each.
@@ -101,7 +105,9 @@ class Asking:
     task: str | None = None
     queries: str | None = None
     pairs: str | None = None
-    queries_split: str = "train"
+    queries_split: str | None = None
+    queries_columns: dict[str, str] | None = None
+    pairs_columns: dict[str, str] | None = None
     passages: int = 1000
     queries_per_passage: int = 1
     kinds: list[str] | None = None
@@ -114,15 +120,17 @@ class Asking:
 
     def options(self) -> dict[str, Any]:
         """The options of `boost`, with the queries read."""
-        from rir_hf import load_pairs, load_queries, load_rows
+        from rir_hf import load_rows
 
         found = dict(vars(self))
         split = found.pop("queries_split")
+        asking = QueriesOptions(found.pop("queries_columns"))
+        pairing = PairsOptions(found.pop("pairs_columns"))
         found["examples"] = load_rows(self.examples).to_list() if self.examples else ()
         if self.queries is not None:
-            found["queries"] = load_queries(self.queries, split)
+            found["queries"] = asking.load(self.queries, split, "train")
         if self.pairs is not None:
-            found["pairs"] = load_pairs(self.pairs, split)
+            found["pairs"] = pairing.load(self.pairs, split)
         return found
 
 
@@ -133,18 +141,18 @@ class Judging:
     Args:
         dev: judged queries to choose models by: a folder in BEIR layout, or rows with query_id,
             query and pos_ids; none: a part of --pairs, else generated.
-        dev_split: its split.
+        dev_split: its split, where it has several; none: dev.
         test: judged queries to measure with once, at the end; none: as for --dev.
-        test_split: its split.
+        test_split: its split, where it has several; none: test.
         held_out: queries in each of dev and test, where they are not given; at most a fifth of the
             pairs, or a tenth of the corpus.
         patience: rounds without a gain after which the loop ends.
     """
 
     dev: str | None = None
-    dev_split: str = "dev"
+    dev_split: str | None = None
     test: str | None = None
-    test_split: str = "test"
+    test_split: str | None = None
     held_out: int = 200
     patience: int = 1
 
@@ -153,8 +161,8 @@ class Judging:
         from rir_hf.boosting.inputs import judged_of
 
         return {
-            "dev": judged_of(self.dev, self.dev_split),
-            "test": judged_of(self.test, self.test_split),
+            "dev": judged_of(self.dev, self.dev_split, "dev"),
+            "test": judged_of(self.test, self.test_split, "test"),
             "held_out": self.held_out,
             "patience": self.patience,
         }
@@ -190,14 +198,14 @@ class Learning:
     launch: str | None = None
     seed: int = 0
 
-    def options(self, corpus: str) -> dict[str, Any]:
+    def options(self, corpus: str, reading: CorpusOptions) -> dict[str, Any]:
         """The options of `boost`, with teacher and rows read."""
         from rir_hf import load_rows
         from rir_hf.cli.teachers import TeachersCorpus, read_teacher
 
         found = dict(vars(self))
         if self.teacher is not None:
-            place = TeachersCorpus(corpus, "train", IndexOptions(), RunOptions())
+            place = TeachersCorpus(corpus, reading, IndexOptions(), RunOptions())
             found["teacher"] = read_teacher(self.teacher, place)
         if self.replay is not None:
             found["replay"] = load_rows(self.replay)
@@ -210,6 +218,7 @@ def command(
     asking: Asking,
     judging: Judging,
     learning: Learning,
+    reading: CorpusOptions,
     corpus: str,
     retriever: str,
     output: str,
@@ -240,11 +249,11 @@ def command(
             num_gpus: 1}'.
         dry_run: do nothing but say what each stage will do, ask and cost.
     """
-    from rir_hf import boost, load_corpus
+    from rir_hf import boost
     from rir_hf.boosting.plan import Planned, as_lines
 
     made = boost(
-        load_corpus(corpus),
+        reading.load(corpus),
         retrieving.load(retriever),
         generating.load(),
         output=output,
@@ -255,7 +264,7 @@ def command(
         dry_run=dry_run,
         **asking.options(),
         **judging.options(),
-        **learning.options(corpus),
+        **learning.options(corpus, reading),
     )
     if dry_run:
         sys.stdout.write(as_lines([Planned(**row) for row in made.rounds]) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rir_hf.cli.inputs import CorpusOptions, QueriesOptions
 from rir_hf.cli.options import HubOptions, IndexOptions, OptionalRetriever, RunOptions
 from rir_hf.cli.output import OutputOptions
 
@@ -50,9 +51,12 @@ def command(
     output: OutputOptions,
     running: RunOptions,
     hub: HubOptions,
+    reading: CorpusOptions,
+    asking: QueriesOptions,
     corpus: str,
     queries: str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     batch_size: int = 512,
 ) -> None:
     """Find passages for each query that a teacher should rank; no labels are needed.
@@ -68,16 +72,18 @@ def command(
             BEIR layout.
         queries: rows with query_id and query, from the same; of a folder in BEIR layout those of
             the split.
-        split: split of corpus and queries, where there are several.
+        split: split of the queries, where there are several; none: train.
+        limit: the first so many queries; none: all.
         batch_size: rows per batch.
     """
-    from rir_hf import CandidateLists, load_corpus, load_queries, report
+    from rir_hf import CandidateLists, report
     from rir_hf.cli.search import prepared, without_vectors
 
     indexes.check(retriever)
     output.check()
     CandidateLists(indexes.tiny_corpus(), index=indexes.names(), **vars(lists))
-    passages, asked = load_corpus(corpus, split), load_queries(queries, split)
+    passages = reading.load(corpus)
+    asked = asking.load(queries, split, "train", limit)
     passages, asked = prepared(passages, asked, retriever, running, indexes, batch_size)
     step = CandidateLists(passages, index=indexes.names(), **vars(lists))
     found = without_vectors(running.run(asked, step, batch_size))

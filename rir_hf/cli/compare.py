@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rir_hf.cli.inputs import QrelsOptions
 from rir_hf.cli.output import check_file, write_json
 
 
 def command(
+    reading: QrelsOptions,
     run: str,
     other: str,
     data: str | None = None,
     qrels: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     measures: list[str] = ["nDCG@10", "R@100", "RR@10"],  # noqa: B006 - never changed
     json: str | None = None,
 ) -> None:
@@ -28,18 +30,19 @@ def command(
         other: the one to compare with, from the same.
         data: folder in BEIR layout with qrels/SPLIT.tsv.
         qrels: in place of those of the folder, judgements in a TREC or BEIR file.
-        split: split that was searched.
+        split: split that was searched; none: test.
         measures: what is measured: nDCG@10, R@100, RR@10, P@5, AP@100 and the like.
         json: also write the comparison to this file.
     """
     judgements = qrels or data
     if judgements is None:
         raise ValueError("give --data or --qrels")
-    from rir_hf import compare, load_qrels
+    from rir_hf import compare
     from rir_hf.cli.evaluate import load_run
 
     check_file(json, "--json")
-    found = compare(load_run(run), load_run(other), load_qrels(judgements, split), measures)
+    judged = reading.load(judgements, split, "test")
+    found = compare(load_run(run), load_run(other), judged, measures)
     show(found, json)
 
 

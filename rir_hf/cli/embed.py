@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from rir_hf.cli.inputs import CorpusOptions, QueriesOptions
 from rir_hf.cli.options import RetrieverOptions, RunOptions
 from rir_hf.cli.output import OutputOptions
 
@@ -14,9 +15,12 @@ def command(
     retriever: RetrieverOptions,
     output: OutputOptions,
     running: RunOptions,
+    reading: CorpusOptions,
+    asking: QueriesOptions,
     corpus: str | None = None,
     queries: str | None = None,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     factory: str | None = None,
     batch_size: int = 512,
 ) -> None:
@@ -26,9 +30,11 @@ def command(
 
     Args:
         corpus: passages, with the columns id and text: a file (.jsonl, .json, .parquet, .csv,
-            .tsv), a folder, a Hub name ("name" or "name:config"), or a folder in BEIR layout.
+            .tsv, also .gz), a folder, a Hub name ("name" or "name:config"), or a folder in BEIR
+            layout.
         queries: in place of a corpus, queries with the columns query_id and query, from the same.
-        split: which split, where the source has several.
+        split: which split, where the source has several; none: train.
+        limit: the first so many rows; none: all.
         factory: also index the corpus with this FAISS factory, Flat or IVF4096,Flat for example,
             and keep the index in the output as embedding.faiss, for `load_index`.
         batch_size: rows per batch.
@@ -37,13 +43,14 @@ def command(
         raise ValueError("give either --corpus or --queries")
     if factory is not None and queries is not None:
         raise ValueError("--factory goes with --corpus")
-    from rir_hf import Embed, attach_index, load_corpus, load_queries, save_index
+    from rir_hf import Embed, attach_index, save_index
 
     output.check()
     if queries is None:
-        loaded, step = load_corpus(str(corpus), split), Embed(retriever.load())
+        reading.corpus_split = reading.corpus_split or split
+        loaded, step = reading.load(str(corpus), limit), Embed(retriever.load())
     else:
-        loaded = load_queries(queries, split)
+        loaded = asking.load(queries, split, "train", limit)
         step = Embed(retriever.load(), "query", role="query")
     rows = running.run(loaded, step, batch_size)
     folder = output.save(rows, lines="")

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rir_hf.cli.inputs import CorpusOptions, QrelsOptions, QueriesOptions
 from rir_hf.cli.options import (
     HubOptions,
     IndexOptions,
     OptionalRetriever,
-    RetrieverOptions,
     Rows,
     RunOptions,
 )
@@ -22,11 +22,14 @@ def command(
     indexes: IndexOptions,
     running: RunOptions,
     hub: HubOptions,
+    reading: CorpusOptions,
+    asking: QueriesOptions,
+    judging: QrelsOptions,
     data: str | None = None,
     corpus: str | None = None,
     queries: str | None = None,
     qrels: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     run: str | None = None,
     measures: list[str] = ["nDCG@10", "R@100", "RR@10"],  # noqa: B006 - never changed
     k: int = 100,
@@ -48,7 +51,7 @@ def command(
         corpus: in place of those of the folder, passages with the columns id and text.
         queries: in place of those of the folder, rows with query_id and query.
         qrels: in place of those of the folder, judgements in a TREC or BEIR file.
-        split: split to evaluate.
+        split: split to evaluate, where there are several; none: test.
         run: a TREC run file, or what `rir-hf search` wrote, in place of --model.
         measures: what is measured: nDCG@10, R@100, RR@10, P@5, AP@100 and the like.
         k: passages that are searched for each query.
@@ -66,8 +69,9 @@ def command(
     judgements = qrels or data
     if judgements is None or (run is None and not data and not (corpus and queries)):
         raise ValueError("give --data, or all of --corpus, --queries and --qrels")
-    from rir_hf import load_qrels, write_run
-    from rir_hf.cli.search import answering, check_search
+    from rir_hf import write_run
+    from rir_hf.cli.search import answering, check_search, nearest, with_answers
+    from rir_hf.data.sources import split_for
     from rir_hf.evaluation.metrics import parse_measures
 
     parse_measures(measures)
@@ -76,20 +80,17 @@ def command(
         check_search(indexes, options)
     check_file(run_file, "--run_file")
     check_file(json, "--json")
-    judged = load_qrels(judgements, split)
+    judged: Any = judging.load(judgements, split, "test")
     if run is None:
-        found = searched(
-            str(corpus or data),
-            str(queries or data),
-            split,
-            judged,
-            retriever,
-            running,
-            indexes,
-            answers,
-            batch_size=batch_size,
-            **options,
+        source = str(queries or data)
+        asked = only_judged(
+            asking.load(source, split_for(source, None, split or "test"), "test"), judged
         )
+        if answers is not None:
+            asked = with_answers(asked, answers, split)
+        passages = reading.load(str(corpus or data))
+        options |= {"batch_size": batch_size}
+        found = nearest(passages, asked, retriever, running, indexes, **options)
     else:
         found = load_run(run)
     if run_file is not None:
@@ -99,29 +100,12 @@ def command(
         hub.push(found, "run")
 
 
-def searched(
-    corpus: str,
-    queries: str,
-    split: str,
-    qrels: Any,
-    retriever: RetrieverOptions,
-    running: RunOptions,
-    indexes: IndexOptions,
-    answers: str | None = None,
-    **options: Any,
-) -> Rows:
-    """The run of a retriever over the queries that have judgements."""
-    from rir_hf import load_corpus, load_queries
-    from rir_hf.cli.search import nearest, with_answers
-
-    asked = load_queries(queries, split)
-    judged = [place for place, name in enumerate(asked["query_id"]) if name in qrels]
+def only_judged(queries: Rows, qrels: Any) -> Rows:
+    """The queries that have judgements."""
+    judged = [place for place, name in enumerate(queries["query_id"]) if name in qrels]
     if not judged:
         raise ValueError("no query has judgements: do queries and qrels belong together?")
-    asked = asked.select(judged).flatten_indices()
-    if answers is not None:
-        asked = with_answers(asked, answers, split)
-    return nearest(load_corpus(corpus, split), asked, retriever, running, indexes, **options)
+    return queries.select(judged).flatten_indices()
 
 
 def load_run(path: str) -> Any:

@@ -26,7 +26,8 @@ def command(
         "sentence-transformers", "flagembedding", "pylate", "tevatron", "trl", "llamafactory"
     ],
     path: str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     options: dict[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -41,7 +42,8 @@ def command(
         rows: a file, a folder, a Hub name.
         format: whose.
         path: file or folder to write.
-        split: which split, where there are several.
+        split: which split, where there are several; none: train.
+        limit: the first so many rows; none: all.
         options: those of the format's function, `rir_hf.to_FORMAT`: loss (needed) and num_negatives
             of sentence-transformers, for example; rescale and temperature of most; tokenizer (a
             name or folder), conversational and max_length of trl.
@@ -58,7 +60,7 @@ def command(
         from transformers import AutoTokenizer
 
         given["tokenizer"] = AutoTokenizer.from_pretrained(given["tokenizer"])
-    written(rir_hf.load_rows(rows, split), path, **given)
+    written(rir_hf.load_rows(rows, split, limit=limit), path, **given)
     logger.info("Written to %s", path)
 
 

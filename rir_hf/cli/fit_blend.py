@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
+from rir_hf.cli.inputs import QrelsOptions
 from rir_hf.cli.output import check_file, write_json
 
 
 def command(
+    judging: QrelsOptions,
     rows: str,
     qrels: str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     measure: str = "nDCG@10",
     folds: int = 5,
     seed: int = 0,
@@ -25,17 +29,19 @@ def command(
     Args:
         rows: what `rir-hf score` wrote with a Blend: a file, a folder, a Hub name.
         qrels: judgements of these queries, a TREC or BEIR file or folder; of a dev split.
-        split: which split, of the rows and of the qrels, where there are several.
+        split: split of the rows, where there are several; none: train.
+        limit: the first so many rows; none: all.
         measure: what is to be high, nDCG@10 for example.
         folds: of the cross-validation.
         seed: of the folds.
         json: also write the result to this file.
     """
-    from rir_hf import fit_blend, load_qrels, load_rows
+    from rir_hf import fit_blend, load_rows
 
     check_file(json, "--json")
-    judged = load_qrels(qrels, split)
-    found = fit_blend(load_rows(rows, split), judged, measure=measure, folds=folds, seed=seed)
+    judged: Any = judging.load(qrels, split, "train")
+    scored = load_rows(rows, split, limit=limit)
+    found = fit_blend(scored, judged, measure=measure, folds=folds, seed=seed)
     equal, fitted, difference, low, high = (
         100 * found[name] for name in ("equal", "fitted", "difference", "low", "high")
     )

@@ -44,7 +44,8 @@ def command(
     running: RunOptions,
     hub: HubOptions,
     rows: str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     sample: int | None = None,
     retry: bool = False,
     batch_size: int = 64,
@@ -55,7 +56,8 @@ def command(
 
     Args:
         rows: rows with a query: a file, a folder, a Hub name.
-        split: which split, where there are several.
+        split: which split, where there are several; none: train.
+        limit: the first so many rows; none: all.
         sample: so many rows, drawn at random; none: all.
         retry: the rows are the output of an earlier run: ask again only where the generator failed.
         batch_size: rows per batch.
@@ -64,7 +66,7 @@ def command(
 
     output.check()
     step = GenerateAnswers(llm.load(), **vars(answers))
-    queries = drawn(load_rows(rows, split), sample, answers.seed)
+    queries = drawn(load_rows(rows, split, limit=limit), sample, answers.seed)
     answered = running.run(queries, step, batch_size, retry=retry)
     output.save(answered, lines="answered.jsonl", summary=report(answered))
     hub.push(answered, "answered")

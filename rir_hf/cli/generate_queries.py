@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from rir_hf.cli.inputs import CorpusOptions
 from rir_hf.cli.options import HubOptions, LLMOptions, Rows, RunOptions
 from rir_hf.cli.output import OutputOptions
 
@@ -44,8 +45,10 @@ def command(
     output: OutputOptions,
     running: RunOptions,
     hub: HubOptions,
+    reading: CorpusOptions,
     corpus: str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     sample: int | None = None,
     retry: bool = False,
     quality_check: Literal["logprobs", "text", "none"] = "logprobs",
@@ -60,7 +63,8 @@ def command(
     Args:
         corpus: passages, with the columns id and text: a file, a folder, a Hub name, or a folder in
             BEIR layout.
-        split: which split, where the source has several.
+        split: which split, where the source has several; none: train.
+        limit: the first so many passages; none: all.
         sample: so many passages, drawn at random; none: all.
         retry: the corpus is the output of an earlier run: ask again only where the generator
             failed.
@@ -70,7 +74,7 @@ def command(
             name.
         batch_size: rows per batch.
     """
-    from rir_hf import GenerateQueries, load_corpus, load_rows, report
+    from rir_hf import GenerateQueries, load_rows, report
 
     output.check()
     step = GenerateQueries(
@@ -79,7 +83,8 @@ def command(
         examples=load_rows(examples).to_list() if examples else (),
         **vars(queries),
     )
-    passages = load_rows(corpus, split) if retry else load_corpus(corpus, split)
+    reading.corpus_split = reading.corpus_split or split
+    passages = load_rows(corpus, split, limit=limit) if retry else reading.load(corpus, limit)
     rows = running.run(drawn(passages, sample, queries.seed), step, batch_size, retry=retry)
     output.save(rows, lines="generated.jsonl", summary=report(rows))
     hub.push(rows, "generated")

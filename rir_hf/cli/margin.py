@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 
+from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QrelsOptions
 from rir_hf.cli.options import IndexOptions, RunOptions
 from rir_hf.cli.output import check_file, write_json
 
 
 def command(
+    reading: CorpusOptions,
+    pairing: PairsOptions,
+    judging: QrelsOptions,
     rows: str,
     teacher: dict | str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     sample: int = 100,
     corpus: str | None = None,
     model: str | None = None,
@@ -29,7 +34,8 @@ def command(
     Args:
         rows: rows mined with --relative_margin 0, or with --corpus and --model any pairs.
         teacher: a YAML file with the teacher, or the same in a line; see `rir-hf score --help`.
-        split: which split, where there are several.
+        split: split of the rows, where there are several; none: train.
+        limit: the first so many rows; none: all.
         sample: rows to judge, drawn at random.
         corpus: mine the sample in this corpus at each margin.
         model: the retriever to mine with, Hub name or folder.
@@ -40,7 +46,7 @@ def command(
         seed: of the sample.
         json: also write the result to this file.
     """
-    from rir_hf import Embed, load_corpus, load_pairs, load_qrels, load_rows, recommend_margin, run
+    from rir_hf import Embed, load_rows, recommend_margin, run
     from rir_hf.cli.search import indexed
     from rir_hf.cli.teachers import read_teacher
     from rir_hf.teaching.margin import MARGINS
@@ -51,10 +57,10 @@ def command(
     judge = read_teacher(teacher)
     passages = None
     if corpus is not None and model is not None:
-        passages = indexed(load_corpus(corpus, split), model, RunOptions(), IndexOptions())
-        mined = run(load_pairs(rows, split), Embed(model, "query", role="query"))
+        passages = indexed(reading.load(corpus), model, RunOptions(), IndexOptions())
+        mined = run(pairing.load(rows, split, limit), Embed(model, "query", role="query"))
     else:
-        mined = load_rows(rows, split)
+        mined = load_rows(rows, split, limit=limit)
     found = recommend_margin(
         mined,
         judge,
@@ -63,7 +69,7 @@ def command(
         margins=margins or MARGINS,
         num_negatives=num_negatives,
         max_false=max_false,
-        qrels=load_qrels(qrels, split) if qrels else None,
+        qrels=judging.load(qrels, split, "train"),
         seed=seed,
     )
     table = found["margins"].to_list()

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QrelsOptions
 from rir_hf.cli.options import (
     HubOptions,
     IndexOptions,
@@ -74,9 +75,13 @@ def command(
     output: OutputOptions,
     running: RunOptions,
     hub: HubOptions,
+    passages: CorpusOptions,
+    rows: PairsOptions,
+    judgements: QrelsOptions,
     corpus: str,
     pairs: str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     qrels: str | None = None,
     nprobe: int = 16,
     answers: bool = False,
@@ -95,11 +100,12 @@ def command(
 
     Args:
         corpus: passages, with the columns id and text (a title goes before the text): a file
-            (.jsonl, .json, .parquet, .csv, .tsv), a folder, a Hub name ("name" or "name:config"),
-            or a folder in BEIR layout, which holds the pairs too.
+            (.jsonl, .json, .parquet, .csv, .tsv, also .gz), a folder, a Hub name ("name" or
+            "name:config"), or a folder in BEIR layout, which holds the pairs too.
         pairs: rows with query and pos, passage or pos_ids, and query_id where a query has several
             rows, from the same.
-        split: split of pairs and corpus, where there are several.
+        split: split of the pairs, where there are several; none: train.
+        limit: the first so many pairs; none: all.
         qrels: all known positives by query_id, a TREC or BEIR file; none: those of the pairs.
         nprobe: lists that an IVF index looks into.
         answers: mine negatives for the column answer too, as neg_answer.
@@ -109,7 +115,7 @@ def command(
             them. A query's positives in other rows are then known from --qrels alone.
         batch_size: rows per batch.
     """
-    from rir_hf import MineNegatives, load_corpus, load_pairs, load_qrels, stream_pairs
+    from rir_hf import MineNegatives, stream_pairs
     from rir_hf.cli.search import indexed
 
     if streaming and (hub.push_to_hub or running.engine == "ray"):
@@ -117,22 +123,26 @@ def command(
     output.check(LINES if streaming else None)
     indexes.check(retriever)
     rules.check(indexes, answer_weight)
-    found = stream_pairs(pairs, split) if streaming else load_pairs(pairs, split)
+    if streaming:
+        stream = stream_pairs(pairs, split, columns=rows.pairs_columns)
+        found = stream if limit is None else stream.take(limit)
+    else:
+        found = rows.load(pairs, split, limit)
     columns = list(next(iter(found), {}))
     with_answers = answers or answer_weight != 0
     check_columns(columns, qrels=qrels is not None, answers=with_answers)
-    known = load_qrels(qrels, split) if qrels else None
+    known: Any = judgements.load(qrels, split, "train")
     if known is None and not streaming and "query_id" in columns:
         known = found
-    passages = load_corpus(corpus, split)
+    searched = passages.load(corpus)
     loaded = retriever.load() if "embedding" in indexes.index else None
-    passages = indexed(passages, loaded, running, indexes, batch_size=batch_size)
+    searched = indexed(searched, loaded, running, indexes, batch_size=batch_size)
     if loaded is not None:
-        index = passages.get_index("embedding").faiss_index
+        index = searched.get_index("embedding").faiss_index
         if hasattr(index, "nprobe"):
             index.nprobe = nprobe
     mined = found
-    mine = partial(MineNegatives, passages, index=indexes.names(), qrels=known, **vars(rules))
+    mine = partial(MineNegatives, searched, index=indexes.names(), qrels=known, **vars(rules))
     for step in chain(loaded, mine, answers, answer_weight):
         mined = running.run(mined, step, batch_size)
     vectors = ["embedding", "answer_embedding"][: 1 + with_answers]
@@ -142,7 +152,7 @@ def command(
     if streaming:
         write_stream(mined, Path(output.output) / LINES)
     else:
-        finish(mined, passages, output, hub, answers=answers)
+        finish(mined, searched, output, hub, answers=answers)
 
 
 def chain(

@@ -38,7 +38,8 @@ def command(
     running: RunOptions,
     hub: HubOptions,
     rows: str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     batch_size: int = 256,
 ) -> None:
     """Prefer the answer that helps the retriever most to the one that helps it least.
@@ -49,14 +50,15 @@ def command(
     Args:
         rows: what `rir-hf generate-answers` wrote, or others with query, passage and answers (a
             list): a file, a folder, a Hub name.
-        split: which split, where there are several.
+        split: which split, where there are several; none: train.
+        limit: the first so many rows; none: all.
         batch_size: rows per batch.
     """
     from rir_hf import PreferencePairs, load_rows, report
 
     output.check()
     step = PreferencePairs(retriever.load(), **vars(preferences))
-    pairs = running.run(load_rows(rows, split), step, batch_size)
+    pairs = running.run(load_rows(rows, split, limit=limit), step, batch_size)
     counts = report(pairs)
     output.save(pairs, lines="preferences.jsonl", summary=counts)
     if not counts["preferences"]["pairs"]:

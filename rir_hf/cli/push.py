@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 
+from rir_hf.cli.inputs import CorpusOptions
+
 logger = logging.getLogger(__name__)
 
 
 def command(
+    passages: CorpusOptions,
     rows: str,
     repo: str,
     config_name: str = "default",
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     corpus: str | None = None,
     private: bool = False,
     revision: str | None = None,
@@ -33,7 +37,8 @@ def command(
         rows: a file, a folder, a Hub name, a run of boost.
         repo: the repository, which is made where it is not there.
         config_name: name of the config in the repository.
-        split: which split, where there are several.
+        split: which split, where there are several; none: train.
+        limit: the first so many rows; none: all.
         corpus: the corpus that was searched, to be sent along.
         private: make a new repository private.
         revision: branch to push to; none: main.
@@ -42,13 +47,14 @@ def command(
         tags: further tags for the card.
         commit_message: of the commit.
     """
-    from rir_hf import load_corpus, load_rows, push
+    from rir_hf import load_rows, push
     from rir_hf.boosting.push_run import is_run, push_run
 
     if is_run(rows):
         given = {
             "config_name": config_name != "default",
-            "split": split != "train",
+            "split": split is not None,
+            "limit": limit is not None,
             "corpus": corpus,
             "revision": revision,
             "tags": tags,
@@ -60,10 +66,10 @@ def command(
         logger.info("Pushed to %s: %s", repo, ", ".join(pushed))
         return
     done = push(
-        load_rows(rows, split),
+        load_rows(rows, split, limit=limit),
         repo,
         config_name,
-        corpus=load_corpus(corpus) if corpus else None,
+        corpus=passages.load(corpus) if corpus else None,
         private=private or None,
         revision=revision,
         license=license,

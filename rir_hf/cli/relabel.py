@@ -11,7 +11,8 @@ def command(
     running: RunOptions,
     hub: HubOptions,
     rows: str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     move: float | None = None,
     drop: float | None = 0.0,
     dry: bool = False,
@@ -24,7 +25,8 @@ def command(
 
     Args:
         rows: scored rows: a file, a folder, a Hub name.
-        split: which split, where there are several.
+        split: which split, where there are several; none: train.
+        limit: the first so many rows; none: all.
         move: a negative that scores more than this above the row's weakest positive becomes a
             positive; none: none does. `rir-hf thresholds` fits both.
         drop: one that scores more than this above it, and not enough to be moved, is dropped; null:
@@ -36,6 +38,6 @@ def command(
 
     output.check()
     step = RelabelNegatives(move=move, drop=drop, dry=dry)
-    relabelled = running.run(load_rows(rows, split), step, batch_size)
+    relabelled = running.run(load_rows(rows, split, limit=limit), step, batch_size)
     output.save(relabelled, lines="relabelled.jsonl", summary=report(relabelled))
     hub.push(relabelled, "relabelled")

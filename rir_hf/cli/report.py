@@ -9,7 +9,8 @@ from rir_hf.cli.output import check_file, write_json
 
 def command(
     rows: str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     negatives: str = "neg",
     plot: str | None = None,
     json: str | None = None,
@@ -21,7 +22,8 @@ def command(
 
     Args:
         rows: rows of any stage: a file, a folder, a Hub name.
-        split: which split, where there are several.
+        split: which split, where there are several; none: train.
+        limit: the first so many rows; none: all.
         negatives: column of the negatives: neg, or neg_answer for those of the answer.
         plot: also draw the similarities of mined rows into this picture.
         json: also write the counts to this file.
@@ -33,7 +35,7 @@ def command(
     check_file(plot, "--plot")
     check_file(json, "--json")
     check_file(html, "--html")
-    found = load_rows(rows, split)
+    found = load_rows(rows, split, limit=limit)
     counts = count_stages(found, negatives)
     sys.stdout.write(as_table(counts) + "\n")
     write_json(counts, json)

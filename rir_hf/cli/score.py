@@ -4,18 +4,21 @@ teacher's scores out.
 
 from __future__ import annotations
 
+from rir_hf.cli.inputs import CorpusOptions
 from rir_hf.cli.options import HubOptions, RunOptions, WordOptions
 from rir_hf.cli.output import OutputOptions
 
 
 def command(
     words: WordOptions,
+    passages: CorpusOptions,
     output: OutputOptions,
     running: RunOptions,
     hub: HubOptions,
     rows: str,
     teacher: dict | str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     corpus: str | None = None,
     retry: bool = False,
     batch_size: int = 256,
@@ -41,7 +44,8 @@ def command(
         rows: what `rir-hf mine` or `rir-hf candidates` wrote, or others with query, pos and neg: a
             file, a folder, a Hub name.
         teacher: a YAML file with the teacher, or the same in a line.
-        split: which split, where there are several.
+        split: which split, where there are several; none: train.
+        limit: the first so many rows; none: all.
         corpus: passages, with the columns id and text, that LexicalTeacher counts words in, and
             that RetrieverTeacher searches: a file, a folder, a Hub name.
         retry: the rows were scored before: ask again only for those that failed.
@@ -51,8 +55,8 @@ def command(
     from rir_hf.cli.teachers import TeachersCorpus, read_teacher
 
     output.check()
-    searched = None if corpus is None else TeachersCorpus(corpus, split, words, running)
+    searched = None if corpus is None else TeachersCorpus(corpus, passages, words, running)
     step = ScorePassages(read_teacher(teacher, searched))
-    scored = running.run(load_rows(rows, split), step, batch_size, retry=retry)
+    scored = running.run(load_rows(rows, split, limit=limit), step, batch_size, retry=retry)
     output.save(scored, lines="scored.jsonl", summary=report(scored))
     hub.push(scored, "scored")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Literal
 
+from rir_hf.cli.inputs import CorpusOptions, QueriesOptions
 from rir_hf.cli.options import (
     HubOptions,
     IndexOptions,
@@ -25,9 +26,12 @@ def command(
     output: OutputOptions,
     running: RunOptions,
     hub: HubOptions,
+    reading: CorpusOptions,
+    asking: QueriesOptions,
     corpus: str,
     queries: str,
-    split: str = "test",
+    split: str | None = None,
+    limit: int | None = None,
     k: int = 100,
     method: Literal["zscore", "rrf", "minmax"] = "zscore",
     weights: list[float] | None = None,
@@ -49,7 +53,8 @@ def command(
             BEIR layout.
         queries: queries, with the columns query_id and query, from the same; a folder in BEIR
             layout holds both.
-        split: split of corpus and queries, where there are several.
+        split: split of the queries, where there are several; none: test.
+        limit: the first so many queries; none: all.
         k: passages per query.
         method: how several indexes are fused: the mean of z-scores, reciprocal ranks, or the mean
             of scores brought to 0 to 1.
@@ -61,7 +66,7 @@ def command(
         run_file: also write the run to this file, as TREC tools read it.
         batch_size: rows per batch.
     """
-    from rir_hf import load_corpus, load_queries, write_run
+    from rir_hf import write_run
 
     indexes.check(retriever)
     output.check()
@@ -69,7 +74,7 @@ def command(
     options: dict[str, Any] = {"k": k, "method": method, "weights": weights, "depth": depth}
     options |= answering(answers, answer_weight)
     check_search(indexes, options)
-    passages, asked = load_corpus(corpus, split), load_queries(queries, split)
+    passages, asked = reading.load(corpus), asking.load(queries, split, "test", limit)
     if answers is not None:
         asked = with_answers(asked, answers, split)
     found = nearest(passages, asked, retriever, running, indexes, batch_size=batch_size, **options)
@@ -94,7 +99,7 @@ def check_search(indexes: IndexOptions, options: dict[str, Any]) -> None:
     Search(indexes.tiny_corpus(), index=indexes.names(), **options)
 
 
-def with_answers(queries: Rows, source: str, split: str) -> Rows:
+def with_answers(queries: Rows, source: str, split: str | None) -> Rows:
     """The queries with the column `answers`, of the rows with the same `query_id`, or where the
     rows have none with the same `query`.
 
@@ -104,8 +109,9 @@ def with_answers(queries: Rows, source: str, split: str) -> Rows:
     from datasets import List, Value
 
     from rir_hf import load_rows
+    from rir_hf.data.sources import split_for
 
-    rows = load_rows(source, split)
+    rows = load_rows(source, split_for(source, None, split or "test"))
     column = named(rows, ("query_id", "_id", "query"), source)  # _id is BEIR's
     written = answers_by(column, named(rows, ("answers", "answer"), source), rows)
     key = "query" if column == "query" else "query_id"

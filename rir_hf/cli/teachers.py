@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rir_hf.cli.inputs import CorpusOptions
 from rir_hf.cli.options import IndexOptions, Rows, RunOptions, WordOptions, check_options
 
 if TYPE_CHECKING:
@@ -46,24 +47,19 @@ class TeachersCorpus:
     """The corpus that teachers search, read and indexed when the first one asks for it."""
 
     source: str
-    split: str
+    reading: CorpusOptions
     words: WordOptions
     running: RunOptions
 
     def with_words(self) -> Rows:
         """The corpus with an index of its words."""
-        from rir_hf import load_corpus
-
-        return self.words.attach(load_corpus(self.source, self.split))
+        return self.words.attach(self.reading.load(self.source))
 
     def with_vectors(self, retriever: Any) -> Rows:
         """The corpus with an index of a retriever's vectors."""
-        from rir_hf import load_corpus
         from rir_hf.cli.search import indexed
 
-        return indexed(
-            load_corpus(self.source, self.split), retriever, self.running, IndexOptions()
-        )
+        return indexed(self.reading.load(self.source), retriever, self.running, IndexOptions())
 
 
 def read_teacher(described: str | dict[str, Any], corpus: TeachersCorpus | None = None) -> Teacher:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 
+from rir_hf.cli.inputs import QrelsOptions
 from rir_hf.cli.output import check_file, write_json
 
 
 def command(
+    judging: QrelsOptions,
     rows: str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     qrels: str | None = None,
     precision: float = 0.9,
     max_false: float = 0.05,
@@ -23,7 +26,8 @@ def command(
 
     Args:
         rows: scored rows: a file, a folder, a Hub name.
-        split: which split, of the rows and of the qrels, where there are several.
+        split: split of the rows, where there are several; none: train.
+        limit: the first so many rows; none: all.
         qrels: judgements of the negatives, a TREC or BEIR file or folder; none: one positive of
             each row that has several is hidden among its negatives.
         precision: share of the moved negatives that must be relevant.
@@ -32,12 +36,12 @@ def command(
         seed: of the draws.
         json: also write the result to this file.
     """
-    from rir_hf import load_qrels, load_rows, recommend_relabelling
+    from rir_hf import load_rows, recommend_relabelling
 
     check_file(json, "--json")
     found = recommend_relabelling(
-        load_rows(rows, split),
-        load_qrels(qrels, split) if qrels else None,
+        load_rows(rows, split, limit=limit),
+        judging.load(qrels, split, "train"),
         precision=precision,
         max_false=max_false,
         thresholds=thresholds,

@@ -64,7 +64,8 @@ def command(
     rows: str,
     model: str,
     output: str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
 ) -> None:
     """Tune a generator on preference pairs by DPO, with LoRA unless --full is given.
 
@@ -77,11 +78,12 @@ def command(
         rows: preference pairs with prompt, chosen and rejected: a file, a folder, a Hub name.
         model: the generator to start from, Hub name or folder.
         output: folder for the adapter, with --full for the model, and for metrics.json.
-        split: which split, where there are several.
+        split: which split, where there are several; none: train.
+        limit: the first so many rows; none: all.
     """
     from rir_hf import load_rows, train_generator
 
-    folder = train_generator(load_rows(rows, split), model, output, **vars(training))
+    folder = train_generator(load_rows(rows, split, limit=limit), model, output, **vars(training))
     hub.push(str(folder))
     merged = f" and {training.merged_output}" if training.merged_output else ""
     logger.info("Written to %s%s", output, merged)

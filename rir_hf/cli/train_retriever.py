@@ -76,7 +76,8 @@ def command(
     rows: str,
     model: str,
     output: str,
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
     dev: str | None = None,
     dev_split: str = "test",
 ) -> None:
@@ -92,7 +93,8 @@ def command(
             folder, a Hub name.
         model: the retriever to start from, Hub name or folder of a sentence-transformers model.
         output: folder for the trained model.
-        split: which split, where there are several.
+        split: which split, where there are several; none: train.
+        limit: the first so many rows; none: all.
         dev: folder in BEIR layout whose judged queries are searched with the old and the new model.
         dev_split: its split.
     """
@@ -100,7 +102,7 @@ def command(
     from rir_hf.cli.compare import show
 
     before = None if dev is None else measured(dev, dev_split, model, training, training.revision)
-    folder = train_retriever(load_rows(rows, split), model, output, **vars(training))
+    folder = train_retriever(load_rows(rows, split, limit=limit), model, output, **vars(training))
     if dev is not None:
         after = measured(dev, dev_split, str(folder), training)
         show(compare(after, before, load_qrels(dev, dev_split)), folder / "metrics.json")
@@ -112,8 +114,9 @@ def measured(
     dev: str, split: str, model: str, training: Training, revision: str | None = None
 ) -> Rows:
     """The run of a model over the judged queries of a folder in BEIR layout."""
-    from rir_hf import load_qrels
-    from rir_hf.cli.evaluate import searched
+    from rir_hf import load_corpus, load_qrels, load_queries
+    from rir_hf.cli.evaluate import only_judged
+    from rir_hf.cli.search import nearest
 
     retriever = RetrieverOptions(
         model,
@@ -122,5 +125,5 @@ def measured(
         passage_prompt=training.passage_prompt,
         max_length=training.max_length,
     )
-    qrels = load_qrels(dev, split)
-    return searched(dev, dev, split, qrels, retriever, RunOptions(), IndexOptions())
+    asked = only_judged(load_queries(dev, split), load_qrels(dev, split))
+    return nearest(load_corpus(dev), asked, retriever, RunOptions(), IndexOptions())

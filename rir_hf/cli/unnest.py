@@ -11,7 +11,8 @@ def command(
     hub: HubOptions,
     rows: str,
     columns: dict[str, str],
-    split: str = "train",
+    split: str | None = None,
+    limit: int | None = None,
 ) -> None:
     """Make a row of each item of a list: pairs of query and passage of a passage with its queries.
 
@@ -20,11 +21,12 @@ def command(
     Args:
         rows: a file, a folder, a Hub name.
         columns: the columns of lists, each with the name that its items get.
-        split: which split, where there are several.
+        split: which split, where there are several; none: train.
+        limit: the first so many rows; none: all.
     """
     from rir_hf import load_rows, unnest
 
     output.check()
-    found = unnest(load_rows(rows, split), columns)
+    found = unnest(load_rows(rows, split, limit=limit), columns)
     output.save(found, lines="rows.jsonl")
     hub.push(found, "pairs")

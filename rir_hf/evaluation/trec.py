@@ -1,4 +1,4 @@
-"""Runs and judgements in files, as trec_eval and BEIR have them."""
+"""Runs and judgements in files, as trec_eval and BEIR have them, also as `.gz` or `.zst`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 
+from rir_hf.core.packed import open_text
 from rir_hf.evaluation.rows import in_order, run_in_rows
 
 _PATH = str | os.PathLike[str]
@@ -126,10 +127,8 @@ def write_qrels(qrels: Mapping[str, Mapping[str, float]], path: _PATH) -> None:
 
 
 def _lines(path: _PATH) -> Iterator[tuple[int, str]]:
-    """The lines that are not empty with their numbers, without the mark that some editors put
-    before the first one.
-    """
-    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+    """The lines that are not empty with their numbers."""
+    with open_text(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield number, line.strip()

@@ -33,7 +33,7 @@ def mined(collection: Path, minilm: str, tmp_path_factory: pytest.TempPathFactor
 
 def mine(collection: Path, minilm: str) -> list[object]:
     """The command that mines them."""
-    pairs = ["--pairs", collection / "pairs.jsonl", "--split", "test"]
+    pairs = ["--pairs", collection / "pairs.jsonl"]
     return ["mine", "--corpus", collection, *pairs, "--model", minilm, "--num_negatives", 3]
 
 

@@ -67,7 +67,7 @@ def test_a_retriever_is_distilled_without_labels(
     members = f"[LexicalTeacher, {{RetrieverTeacher: {{retriever: {minilm}}}}}]"
     teacher = f"{{Blend: {{teachers: {members}, weights: [2, 1]}}}}"
     scoring = ["score", "--rows", tmp_path / "lists", "--teacher", teacher]
-    rir_hf(*scoring, "--corpus", collection, "--split", "test", "--output", tmp_path / "scored")
+    rir_hf(*scoring, "--corpus", collection, "--output", tmp_path / "scored")
     scored = load_from_disk(tmp_path / "scored")
     row = scored[0]
     assert set(row["teacher_scores"]) == {"LexicalTeacher", "RetrieverTeacher"}
@@ -81,7 +81,7 @@ def test_a_retriever_is_distilled_without_labels(
 
     fitting = ["fit-blend", "--rows", tmp_path / "scored", "--qrels", collection]
     capsys.readouterr()
-    rir_hf(*fitting, "--split", "test", "--json", tmp_path / "weights.json")
+    rir_hf(*fitting, "--qrels_split", "test", "--json", tmp_path / "weights.json")
     fitted = json.loads((tmp_path / "weights.json").read_text())
     weighed = capsys.readouterr().out.splitlines()[-1]
     again = ["score", "--rows", tmp_path / "scored", "--teacher", weighed]

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import logging
+import sys
 from pathlib import Path
 
 import pytest
+import zstandard
 from datasets import Dataset, DatasetDict
 
-from rir_hf.data.load import (
-    load_corpus,
-    load_pairs,
-    load_qrels,
-    load_queries,
-    load_rows,
-    stream_pairs,
-)
+from rir_hf import load_corpus, load_pairs, load_qrels, load_queries, load_rows, stream_pairs
 
 PASSAGES = [
     {"_id": "p1", "title": "Cats", "text": "They purr."},
     {"_id": "p2", "title": "", "text": "Dogs bark."},
 ]
-KINDS = ["jsonl", "parquet", "tsv", "saved", "saved splits", "folder"]
+KINDS = ["jsonl", "json", "parquet", "csv", "tsv", "saved", "saved splits", "folder"]
+KINDS += ["jsonl.gz", "csv.gz", "parquet.gz", "json.zst", "tsv.zst", "parquet.zst"]
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:
@@ -44,12 +42,13 @@ def beir(tmp_path: Path) -> Path:
 
 def test_a_beir_folder_gives_corpus_judged_pairs_and_qrels(beir: Path) -> None:
     assert load_corpus(beir).to_list() == [
-        {"id": "p1", "text": "Cats They purr."},
-        {"id": "p2", "text": "Dogs bark."},
+        {"id": "p1", "title": "Cats", "text": "Cats They purr."},
+        {"id": "p2", "title": "", "text": "Dogs bark."},
     ]
     assert load_pairs(beir, "test").to_list() == [
         {"query_id": "q1", "query": "query q1", "pos_ids": ["p2", "p1"]}
     ]
+    assert load_corpus(beir, limit=1)["id"][:] == ["p1"]
     assert load_queries(beir)["query_id"][:] == ["q1", "q2"]  # those judged in the split
     assert load_queries(beir / "queries.jsonl")["query_id"][:] == ["q1", "q2", "q3"]
     with pytest.raises(ValueError, match=r"split 'train', only \['test'\].*queries.jsonl for all"):
@@ -57,18 +56,20 @@ def test_a_beir_folder_gives_corpus_judged_pairs_and_qrels(beir: Path) -> None:
     assert load_qrels(beir, "test") == {"q1": {"p2": 1, "p1": 2}, "q2": {"p1": 0}}
     with pytest.raises(ValueError, match=r"no judgements for the split 'train', only \['test'\]"):
         load_pairs(beir, "train")
-    with pytest.raises(ValueError, match="is in BEIR layout"):
+    with pytest.raises(ValueError, match="is in BEIR's layout"):
         stream_pairs(beir)
 
 
 def write(rows: Dataset, kind: str, source: Path) -> None:
     """Write the rows as this kind of source."""
-    if kind == "jsonl":
-        rows.to_json(source)
+    kind, _, packing = kind.partition(".")
+    target, source = source, source.with_name("plain") if packing else source
+    if kind in ("jsonl", "json"):
+        rows.to_json(source, lines=kind == "jsonl")
     elif kind == "parquet":
         rows.to_parquet(source)
-    elif kind == "tsv":
-        rows.to_csv(source, sep="\t")
+    elif kind in ("csv", "tsv"):
+        rows.to_csv(source, sep="," if kind == "csv" else "\t")
     elif kind == "saved":
         rows.save_to_disk(source)
     elif kind == "saved splits":
@@ -76,6 +77,9 @@ def write(rows: Dataset, kind: str, source: Path) -> None:
     else:
         source.mkdir()
         rows.to_json(source / "train.jsonl")
+    if packing:
+        pack = gzip.compress if packing == "gz" else zstandard.compress
+        target.write_bytes(pack(source.read_bytes()))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,6 +97,10 @@ def test_every_kind_of_source_gives_the_same_rows(kind: str, tmp_path: Path) -> 
     assert loaded.to_list() == expected
     assert loaded.cache_files
     assert list(stream_pairs(source)) == expected
+    assert load_pairs(source, "train", limit=1).to_list() == expected[:1]
+    for load in (load_pairs, stream_pairs):
+        with pytest.raises(ValueError, match=r"no split 'dev', only \["):
+            load(source, "dev")
 
 
 def test_a_corpus_without_ids_is_numbered_and_integers_become_strings(tmp_path: Path) -> None:
@@ -117,7 +125,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     Dataset.from_dict({"x": ["a"]}).to_json(tmp_path / "x.jsonl")
     (tmp_path / "x.txt").write_text("a")
     DatasetDict(dev=Dataset.from_dict({"x": [1]})).save_to_disk(tmp_path / "splits")
-    no_text = r"no column for the text of the passages .* among \['x'\]"
+    no_text = r"no column for the text .* among \['x'\].*--corpus_columns '{text: NAME}'"
     with pytest.raises(ValueError, match=no_text):
         load_corpus(tmp_path / "x.jsonl")
     with pytest.raises(ValueError, match="no column for the query"):
@@ -125,7 +133,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot read files ending in '.txt'"):
         load_rows(tmp_path / "x.txt")
     with pytest.raises(ValueError, match=r"no split 'train', only \['dev'\]"):
-        load_rows(tmp_path / "splits")
+        load_rows(tmp_path / "splits", "train")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_rows(tmp_path / "none.jsonl")
 
@@ -136,3 +144,122 @@ def test_a_file_without_rows_or_of_another_kind_is_named(tmp_path: Path) -> None
     for name in ("empty.jsonl", "header.csv"):
         with pytest.raises(ValueError, match=name):
             load_rows(tmp_path / name)
+
+
+def test_a_packed_file_that_changed_is_read_anew_and_a_missing_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text in ("a", "other"):
+        write(Dataset.from_dict({"text": [text]}), "parquet.gz", tmp_path / "x.parquet.gz")
+        assert load_rows(tmp_path / "x.parquet.gz")["text"][:] == [text]
+    write(Dataset.from_dict({"text": ["a"]}), "jsonl.zst", tmp_path / "x.jsonl.zst")
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(ImportError, match=r"x.jsonl.zst is packed .* \"rir-hf\[zstd\]\""):
+        load_rows(tmp_path / "x.jsonl.zst")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl", "x.json"])
+def test_a_byte_order_mark_never_reaches_an_id(name: str, tmp_path: Path) -> None:
+    row = {"id": "007", "text": "a"}
+    content = {
+        "x.csv": "id,text\n007,a\n",
+        "x.tsv": "id\ttext\n007\ta\n",
+        "x.jsonl": json.dumps(row) + "\n",
+        "x.json": json.dumps([row]),
+    }
+    (tmp_path / name).write_text(content[name], encoding="utf-8-sig")
+    assert load_corpus(tmp_path / name).to_list() == [row]
+
+
+def test_columns_with_names_of_the_field_are_found_and_said_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "docs.csv").write_text("DocNo,Title,body,year\n007,Cats,Purr.,1999\n")
+    with caplog.at_level(logging.INFO, "rir_hf"):
+        corpus = load_corpus(tmp_path / "docs.csv")
+    assert corpus.to_list() == [{"id": "007", "title": "Cats", "text": "Cats Purr."}]
+    [line] = caplog.messages
+    assert line.endswith("corpus: id is 'DocNo', text is 'body', title is 'Title'.")
+
+    (tmp_path / "queries.csv").write_text("qid,question\n01,why?\n")
+    assert load_queries(tmp_path / "queries.csv").to_list() == [{"query_id": "01", "query": "why?"}]
+    (tmp_path / "pairs.csv").write_text("query-id,anchor,answer_passage\n01,why?,so\n")
+    assert load_pairs(tmp_path / "pairs.csv").to_list() == [
+        {"query_id": "01", "query": "why?", "passage": "so"}
+    ]
+
+
+def test_columns_are_set_by_hand_and_then_hold_texts(tmp_path: Path) -> None:
+    (tmp_path / "docs.csv").write_text("number,doc_id,abstract\n007,a,Purr.\n")
+    by_hand = {"id": "number", "text": "abstract"}
+    assert load_corpus(tmp_path / "docs.csv", columns=by_hand).to_list() == [
+        {"id": "007", "text": "Purr."}
+    ]
+    write_lines(tmp_path / "pairs.jsonl", [{"query": "x", "claim": "c", "proof": ["a", "b"]}])
+    by_hand = {"query": "claim", "positive": "proof"}
+    expected = [{"query": "c", "pos": ["a", "b"]}]
+    assert load_pairs(tmp_path / "pairs.jsonl", columns=by_hand).to_list() == expected
+    assert list(stream_pairs(tmp_path / "pairs.jsonl", columns=by_hand)) == expected
+    assert load_queries(tmp_path / "pairs.jsonl", columns={"query": "claim"})["query"][:] == ["c"]
+    with pytest.raises(ValueError, match=r"there is no 'key', only id, text, title"):
+        load_corpus(tmp_path / "docs.csv", columns={"key": "number"})
+    with pytest.raises(ValueError, match=r"no column 'nr' for the id, only \['number', 'doc_id'"):
+        load_corpus(tmp_path / "docs.csv", columns={"id": "nr"})
+
+
+def test_two_columns_for_one_role_are_named_with_the_option(tmp_path: Path) -> None:
+    write_lines(tmp_path / "x.jsonl", [{"id": "1", "doc_id": "a", "text": "x"}])
+    with pytest.raises(ValueError, match=r"'id' and 'doc_id' may each be the id.*--corpus_columns"):
+        load_corpus(tmp_path / "x.jsonl")
+    assert load_corpus(tmp_path / "x.jsonl", columns={"id": "doc_id"})["id"][:] == ["a"]
+    write_lines(tmp_path / "y.jsonl", [{"query": "q", "pos": ["a"], "positive": "b"}])
+    with pytest.raises(ValueError, match="'pos' and 'positive' may each be the positive"):
+        load_pairs(tmp_path / "y.jsonl")
+
+
+def test_row_numbers_in_place_of_ids_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_lines(tmp_path / "x.jsonl", [{"text": "a", "number": 7}])
+    assert load_corpus(tmp_path / "x.jsonl")["id"][:] == ["0"]
+    assert "no column of ids among ['text', 'number']" in caplog.text
+
+
+def test_one_id_stands_for_one_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_lines(tmp_path / "x.jsonl", [{"id": "a", "text": "one"}, {"id": "a", "text": "two"}])
+    with pytest.raises(ValueError, match="rows 0 and 1 have the id 'a' and different texts"):
+        load_corpus(tmp_path / "x.jsonl")
+    with pytest.raises(ValueError, match="'a' stands for 'one' and 'two'"):
+        load_queries(tmp_path / "x.jsonl")
+    rows = [{"id": "a", "text": "one"}, {"id": "b", "text": "one"}, {"id": "a", "text": "one"}]
+    write_lines(tmp_path / "y.jsonl", rows)
+    assert load_corpus(tmp_path / "y.jsonl").to_list() == rows[:2]
+    assert "1 rows repeat another" in caplog.text
+    write_lines(tmp_path / "z.jsonl", [{"id": "a", "text": "one"}, {"id": None, "text": "two"}])
+    with pytest.raises(ValueError, match="row 1 has no id"):
+        load_corpus(tmp_path / "z.jsonl")
+
+
+def test_positives_in_lists_and_as_single_values_are_read(tmp_path: Path) -> None:
+    write_lines(tmp_path / "lists.jsonl", [{"query": "q", "positive": ["a", "b"]}])
+    assert load_pairs(tmp_path / "lists.jsonl").to_list() == [{"query": "q", "pos": ["a", "b"]}]
+    (tmp_path / "single.csv").write_text("query,pos,pos_ids\nq,a,01\nr,,02\n")
+    expected = [
+        {"query": "q", "pos": ["a"], "pos_ids": ["01"]},
+        {"query": "r", "pos": None, "pos_ids": ["02"]},
+    ]
+    assert load_pairs(tmp_path / "single.csv").to_list() == expected
+    assert list(stream_pairs(tmp_path / "single.csv")) == expected
+
+
+def test_a_corpus_that_was_loaded_before_does_not_get_its_titles_twice(tmp_path: Path) -> None:
+    write_lines(tmp_path / "corpus.jsonl", [*PASSAGES, {"_id": "p3", "title": " A ", "text": ""}])
+    corpus = load_corpus(tmp_path / "corpus.jsonl")
+    corpus.to_json(tmp_path / "again.jsonl")
+    assert load_corpus(tmp_path / "again.jsonl").to_list() == corpus.to_list()
+
+
+def test_a_folder_of_csv_files_keeps_leading_zeros(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text(f"id,text\n007,{split}\n")
+    assert load_corpus(tmp_path, "test").to_list() == [{"id": "007", "text": "test"}]

@@ -1,0 +1,249 @@
+"""Rows as they are, from a file, a folder or the Hub; `load.py` says what their columns mean."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import datasets
+import pandas as pd  # type: ignore[import-untyped]  # ships no types
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+
+from rir_hf.core.columns import check_at_least
+from rir_hf.core.packed import check_packing, open_bytes, open_text, without_packing
+from rir_hf.data.names import TEXTS, plain_name
+from rir_hf.export.files import replacing
+
+Source: TypeAlias = str | os.PathLike[str]
+
+READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
+_OF_TREC = (".txt", ".topics", ".qrels", ".trec", ".xml")
+_SAVED = ("dataset_info.json", "dataset_dict.json")
+
+
+def load_rows(
+    source: Source,
+    split: str | None = None,
+    *,
+    revision: str | None = None,
+    limit: int | None = None,
+) -> Dataset:
+    """Rows from wherever they are, with the columns that they have there.
+
+    Args:
+        source: a file (`.jsonl`, `.json`, `.parquet`, `.csv`, `.tsv`, each also `.gz` or `.zst`), a
+            folder written by `save_to_disk`, a folder of such files, or a Hub dataset, `"name"` or
+            `"name:config"`.
+        split: which split. Default: the only one, or `train` of several.
+        revision: branch, tag or commit of a Hub dataset.
+        limit: the first so many rows. Default: all.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ImportError: a `.zst` file, and zstandard is missing.
+        ValueError: a file with another ending, or no such split; the message says what there is.
+
+    Example:
+        >>> load_rows("mined.jsonl.gz", limit=100)                                # doctest: +SKIP
+        >>> load_rows("me/my-dataset:mined", "test")                              # doctest: +SKIP
+    """
+    return first_rows(read(source, split, revision=revision), limit)
+
+
+def read(
+    source: Source,
+    split: str | None = None,
+    default: str = "train",
+    *,
+    texts: Collection[str] = (),
+    revision: str | None = None,
+) -> Dataset:
+    """The rows of a split.
+
+    Args:
+        source: as in `load_rows`.
+        split: which split; None: the only one, or of several the default.
+        default: that one.
+        texts: columns of a CSV file that hold texts, beside those with a known name.
+        revision: of a Hub dataset.
+    """
+    path = Path(source)
+    if path.is_file():
+        check_split_of(path, split)
+        return read_files([path], texts)
+    if path.is_dir():
+        return choose_split(_read_folder(path, texts), split, default, source)
+    if is_path(path):
+        raise FileNotFoundError(f"{path} does not exist.")
+    if str(source).startswith("irds:"):
+        raise ValueError(f"{source} has a corpus, queries and qrels: load each of them.")
+    return choose_split(pulled(source, revision=revision), split, default, source)
+
+
+def kind_of(path: Source) -> str | None:
+    """What reads a file, by its ending; None where nothing does.
+
+    Example:
+        >>> kind_of("corpus.tsv.gz"), kind_of("topics.txt")
+        ('csv', None)
+    """
+    return READERS.get(without_packing(path).suffix)
+
+
+def is_path(source: Source) -> bool:
+    """Whether a source is on this machine, or looks as if it should be."""
+    path = Path(source)
+    looks_so = kind_of(path) is not None or without_packing(path).suffix in _OF_TREC
+    return looks_so or path.is_absolute() or path.exists()
+
+
+def split_of(path: Path) -> str:
+    """The split that a file's name says: `test` of `test.tsv.gz` and
+    `test-00000-of-00001.parquet`.
+    """
+    return re.split(r"[.-]", path.name)[0]
+
+
+def check_split_of(file: Path, split: str | None) -> None:
+    """Raise `ValueError` where a file is asked for a split that is not the one it is."""
+    known = sorted({"train", split_of(file)})
+    if split is not None and split not in known:
+        raise ValueError(
+            f"{file} is one file and has no split {split!r}, only {known}: leave the split out."
+        )
+
+
+def is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` wrote a folder."""
+    return any((path / name).exists() for name in _SAVED)
+
+
+def has_splits(source: Source) -> bool:
+    """Whether a source may have several splits: no file has, and no single saved dataset."""
+    path = Path(source)
+    return not path.is_file() and not (path / _SAVED[0]).exists()
+
+
+def split_for(source: Source, split: str | None, default: str) -> str | None:
+    """The split that is asked for; without one `default`, where there may be several."""
+    return split or (default if has_splits(source) else None)
+
+
+def first_rows(rows: Any, limit: int | None) -> Any:
+    """The first so many rows of a dataset or stream; all where `limit` is None."""
+    if limit is None:
+        return rows
+    check_at_least("limit", limit, 1)
+    return rows.take(limit)
+
+
+def choose_split(loaded: Any, split: str | None, default: str, source: Source) -> Any:
+    """The split that is asked for; without one the only one, or of several `default`.
+
+    Raises:
+        ValueError: there is none of that name; the message names those that there are.
+    """
+    splits = loaded
+    if not isinstance(loaded, Mapping):
+        splits = {str(loaded.split or "train"): loaded}
+    if split is None:
+        split = default if len(splits) > 1 else next(iter(splits))
+    if split not in splits:
+        raise ValueError(
+            f"{source} has no split {split!r}, only {sorted(splits)}: name one of these"
+            f"{', or leave the split out' if len(splits) == 1 else ''}."
+        )
+    return splits[split]
+
+
+def read_files(paths: Sequence[Path], texts: Collection[str] = ()) -> Dataset:
+    """The rows of files of one kind, one after the other.
+
+    Raises:
+        ImportError: a `.zst` file, and zstandard is missing.
+        ValueError: another kind of file, one without rows, or one that cannot be read.
+    """
+    first = paths[0]
+    kind = kind_of(first)
+    if kind is None:
+        raise ValueError(
+            f"{first}: cannot read files ending in {without_packing(first).suffix!r}, only "
+            f"{sorted(READERS)}, and these packed as .gz or .zst."
+        )
+    for path in paths:
+        check_packing(path)
+        if not path.stat().st_size:
+            raise ValueError(f"{path} is empty.")
+    if kind == "parquet":
+        paths = [_unpacked(path) for path in paths]
+    try:
+        options = _csv_options(first, texts) if kind == "csv" else {}
+        return datasets.load_dataset(kind, data_files=[*map(str, paths)], split="train", **options)
+    except ValueError as error:  # which does not say in which file
+        raise ValueError(f"{first} cannot be read: {error}") from error
+
+
+def pulled(source: Source, **options: Any) -> Any:
+    """What the Hub has under `"name"` or `"name:config"`."""
+    from rir_hf.hub.pull import pull
+
+    name, _, config = str(source).partition(":")
+    return pull(name, config or None, **options)
+
+
+def _read_folder(path: Path, texts: Collection[str]) -> Any:
+    if is_saved(path):
+        return datasets.load_from_disk(path)
+    files = sorted(file for file in path.rglob("*") if kind_of(file))
+    if not files:
+        raise FileNotFoundError(f"{path} holds no files ending in {sorted(READERS)}.")
+    for file in files:
+        check_packing(file)
+    if {kind_of(file) for file in files} == {"csv"}:
+        options = _csv_options(files[0], texts)
+        return datasets.load_dataset("csv", data_dir=str(path), **options)
+    return datasets.load_dataset(str(path))
+
+
+def _csv_options(path: Path, texts: Collection[str]) -> dict[str, Any]:
+    """How a CSV file is read: ids keep their leading zeros, and a text "NA" is a text."""
+    options = {
+        "sep": "\t" if without_packing(path).suffix == ".tsv" else ",",
+        "keep_default_na": False,
+        "na_values": [""],
+    }
+    if options["sep"] == "\t" and _has_no_header(path):
+        no_quotes = {"quoting": 3, "header": None}  # 3: a quotation mark is a character
+        names = ["id", "text"]
+        return {**options, **no_quotes, "names": names, "converters": dict.fromkeys(names, str)}
+    header = pd.read_csv(path, sep=options["sep"], nrows=0).columns
+    known = [name for name in header if plain_name(name) in TEXTS or name in texts]
+    return {**options, "converters": dict.fromkeys(known, str)}
+
+
+def _has_no_header(path: Path) -> bool:
+    """Whether a file begins with a number and a text, as MS MARCO's passages and queries do."""
+    with open_text(path) as file:
+        fields = file.readline().split("\t")
+    return len(fields) == 2 and fields[0].strip().isdigit()
+
+
+def _unpacked(path: Path) -> Path:
+    """A Parquet file as it is, or a copy of it in the cache where it is packed; `datasets` unpacks
+    all other files itself.
+    """
+    if without_packing(path) == path:
+        return path
+    found = path.resolve().stat()
+    name = Hasher.hash((str(path.resolve()), found.st_mtime_ns, found.st_size))
+    target = Path(datasets.config.EXTRACTED_DATASETS_PATH) / f"{name}.parquet"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as part, open_bytes(path) as packed, part.open("wb") as plain:
+            shutil.copyfileobj(packed, plain)
+    return target

@@ -1,0 +1,77 @@
+"""A command reads columns under whatever names, and so many rows as asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import load_from_disk
+
+from rir_hf.cli.main import main
+
+
+def write(folder: Path) -> None:
+    """Tables whose columns bear names that nobody could guess."""
+    (folder / "docs.csv").write_text("nr,abstract\n007,cats purr\n008,dogs bark\n009,cats sleep\n")
+    (folder / "pairs.csv").write_text("nr,claim,proof\n1,do cats purr,007\n2,do dogs bark,008\n")
+    (folder / "qrels.csv").write_text("claim,doc,rating\n1,007,1\n2,008,1\n")
+
+
+def test_own_names_of_columns_and_a_limit_reach_the_negatives(tmp_path: Path) -> None:
+    write(tmp_path)
+    command = [
+        *(
+            "mine",
+            "--corpus",
+            tmp_path / "docs.csv",
+            "--corpus_columns",
+            "{id: nr, text: abstract}",
+        ),
+        *("--pairs", tmp_path / "pairs.csv"),
+        *("--pairs_columns", "{query_id: nr, query: claim, pos_ids: proof}"),
+        *("--qrels", tmp_path / "qrels.csv"),
+        *("--qrels_columns", "{query_id: claim, passage_id: doc, score: rating}"),
+        *("--index", "bm25", "--num_negatives", 1, "--relative_margin", 0, "--limit", 1),
+        *("--output", tmp_path / "mined"),
+    ]
+    assert main([*map(str, command)]) == 0
+    [row] = load_from_disk(tmp_path / "mined").to_list()
+    assert (row["query_id"], row["pos"], row["neg_ids"]) == ("1", ["cats purr"], ["009"])
+
+
+def test_search_and_evaluate_read_queries_and_judgements_with_own_names(tmp_path: Path) -> None:
+    write(tmp_path)
+    inputs = [
+        *("--corpus", tmp_path / "docs.csv", "--corpus_columns", "{id: nr, text: abstract}"),
+        *("--queries", tmp_path / "pairs.csv", "--queries_columns", "{query_id: nr, query: claim}"),
+    ]
+    found = ["--index", "bm25", "--output", tmp_path / "found", "--limit", 1]
+    assert main([*map(str, ["search", *inputs, *found])]) == 0
+    assert load_from_disk(tmp_path / "found")["hit_ids"][0][0] == "007"
+    judged = [
+        *("--qrels", tmp_path / "qrels.csv"),
+        *("--qrels_columns", "{query_id: claim, passage_id: doc, score: rating}"),
+        *("--index", "bm25", "--measures", "RR@10", "--json", tmp_path / "measures.json"),
+    ]
+    assert main([*map(str, ["evaluate", *inputs, *judged])]) == 0
+    assert json.loads((tmp_path / "measures.json").read_text()) == {"RR@10": 1.0}
+
+
+def test_what_is_not_recognised_names_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path)
+    command = ["search", "--corpus", tmp_path / "docs.csv", "--queries", tmp_path / "pairs.csv"]
+    command += ["--index", "bm25", "--output", tmp_path / "found"]
+    assert main([*map(str, command)]) == 2
+    assert "--corpus_columns '{text: NAME}'" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*map(str, [*command, "--split", "nope"])]) == 2
+    command += [
+        "--corpus_columns",
+        "{id: nr, text: abstract}",
+        "--queries_columns",
+        "{query: claim}",
+    ]
+    assert main([*map(str, [*command, "--split", "nope"])]) == 2
+    assert "has no split 'nope'" in capsys.readouterr().err.splitlines()[-1]
