@@ -85,7 +85,7 @@ def write_queries(
     """Queries for passages, the kinds in turn.
 
     Args:
-        passages: with `id` and `text`.
+        passages: with `id`, `text` and perhaps `title`.
         options: the kinds, and how queries are written.
         llm: what writes; None where all kinds are taken from the passage.
         run: maps a step.
@@ -171,7 +171,7 @@ def _taken(passages: Dataset, kind: str, number: int, seed: int) -> Dataset:
     for passage in passages:
         sentences = sentences_of(passage["text"])
         if kind == "title":
-            chosen = sentences[:1]
+            chosen = [passage["title"]] if passage.get("title") else sentences[:1]
         else:
             generator = generator_of(seed + number, kind, passage["text"])
             rest = sentences[1:] or sentences

@@ -128,6 +128,14 @@ def test_what_was_not_written_is_missing_and_counted() -> None:
     assert counts == {"passages": 4, "asked": 4, "written": 2}
 
 
+def test_a_title_is_the_corpus_own_where_it_has_one() -> None:
+    passages = passages_of(f"Cats at home {FIRST} {REST[0]}", FIRST).add_column(
+        "title", ["Cats at home", None]
+    )
+    rows = queries_of(passages, "title")
+    assert [row["query"] for row in rows] == ["Cats at home", FIRST]
+
+
 def test_examples_show_what_the_task_wants_and_no_other_kind() -> None:
     example = {"passage": "Cats sleep by day.", "query": "When do cats sleep?"}
     for kind, is_shown in (("task", True), ("claim", False)):
