@@ -290,3 +290,32 @@ def test_rows_with_different_template_arguments_keep_their_own(tiny_lm: str) -> 
         for one in made["chat_template_kwargs"]
     ]
     assert given == [{"enable_thinking": False}, {"loud": True}, {}]
+
+
+@pytest.mark.slow
+def test_trls_own_function_unpairs_the_rows_for_kto(
+    pairs: Dataset, tiny_lm: str, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import KTOConfig, KTOTrainer, unpair_preference_dataset
+
+    rows = unpair_preference_dataset(to_trl(pairs))
+    assert rows["label"][:] == [True] * 3 + [False] * 3
+    settings = KTOConfig(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=2,
+        max_steps=2,
+        bf16=False,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        logging_steps=1,
+    )
+    trainer = KTOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(tiny_lm),
+        args=settings,
+        train_dataset=rows,
+        processing_class=AutoTokenizer.from_pretrained(tiny_lm),
+    )
+    trainer.train()
+    assert trainer.state.global_step == 2
