@@ -176,7 +176,7 @@ def train_retriever(
     parts = _parts(rows)
     names = _losses_of(parts, loss)
     _check_guide(guide, names)
-    known = _check_frozen(names, embedded) if freeze_passages else None
+    known = _check_frozen(freeze_passages, names, embedded)
     folder = output_folder(output)
     data = {
         part: to_sentence_transformers(
@@ -192,7 +192,7 @@ def train_retriever(
         columns = ", ".join(data[part].column_names)
         title = f"{part}: {name}" if part else name
         logger.info("%s on %d rows: %s", title, len(data[part]), columns)
-    loaded, length = _load(model, revision, max_length, train_length)
+    loaded, length = _load(model, revision, max_length, train_length, freeze_passages)
     prompts = _prompts(data, loaded, query_prompt, passage_prompt)
     sides = None
     if freeze_passages:
@@ -318,11 +318,17 @@ def _check_guide(guide: str | os.PathLike[str] | None, losses: Mapping[str, str]
 
 
 def _check_frozen(
-    losses: Mapping[str, str], embedded: Dataset | str | os.PathLike[str] | None
+    freeze_passages: bool,
+    losses: Mapping[str, str],
+    embedded: Dataset | str | os.PathLike[str] | None,
 ) -> Dataset | None:
-    """The embedded corpus; `ValueError` for one without its columns, and for a loss that needs more
-    of passages than their vectors.
+    """The embedded corpus; `ValueError` for one without its columns or of no use, and for a loss
+    that needs more of passages than their vectors.
     """
+    if not freeze_passages:
+        if embedded is not None:
+            raise ValueError("embedded is of use with freeze_passages=True alone.")
+        return None
     from rir_hf.training.frozen import LOSSES
 
     for name in losses.values():
@@ -350,13 +356,23 @@ def _two_sides(
 
 
 def _load(
-    model: str | os.PathLike[str], revision: str | None, max_length: int, train_length: int | None
+    model: str | os.PathLike[str],
+    revision: str | None,
+    max_length: int,
+    train_length: int | None,
+    freeze_passages: bool,
 ) -> tuple[SentenceTransformer, int]:
     """The model, cutting texts as training wants them, and the length to be set afterwards."""
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
 
     require_place(model)
     encoder = SentenceTransformer(os.fspath(model), revision=revision)
+    if isinstance(encoder[0], Router) and not freeze_passages:
+        raise ValueError(
+            f"{model} has a Router with a side for queries and one for passages: "
+            "freeze_passages=True trains that for queries."
+        )
     length = min(max_length, encoder.max_seq_length or max_length)
     encoder.max_seq_length = min(train_length or length, length)
     return encoder, length
