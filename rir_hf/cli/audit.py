@@ -11,6 +11,7 @@ from pathlib import Path
 from rir_hf.cli.inputs import CorpusOptions, PairsOptions
 from rir_hf.cli.options import Rows
 from rir_hf.cli.output import OutputOptions, check_file, write_json
+from rir_hf.core.texts import printable
 
 
 def command(
@@ -102,4 +103,4 @@ def describe(example: dict[str, str]) -> str:
     for id, text in (("id", "text"), ("of", "of_text")):
         said = textwrap.shorten(example[text] or "", 100, placeholder=" ...")
         lines.append(f"  {example[id]}: {said}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

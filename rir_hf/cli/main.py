@@ -151,11 +151,13 @@ def is_users(error: Exception) -> bool:
 
 def explain(error: BaseException) -> str:
     """An error and what caused it, in one line without control characters."""
+    from rir_hf.core.texts import on_one_line
+
     said = _message_of(error)
     cause = error.__cause__
     if cause is not None and (known := _message_of(cause)) not in said and said not in known:
         said = f"{said.rstrip('.')}: {known}"
-    return " ".join("".join(char if char.isprintable() else " " for char in said).split())
+    return on_one_line(said)
 
 
 def _message_of(error: BaseException) -> str:

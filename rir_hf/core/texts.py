@@ -1,4 +1,4 @@
-"""A text in, what of it counts when it is compared with another out."""
+"""A text in, what of it counts when it is compared or shown out."""
 
 from __future__ import annotations
 
@@ -34,3 +34,23 @@ def shingles_of(text: str | None) -> set[str]:
     text = plain(text)
     ends = range(max(1, len(text) - _CHARACTERS + 1))
     return {text[start : start + _CHARACTERS] for start in ends}
+
+
+def printable(text: str) -> str:
+    r"""A text without control characters, so that it can steer no terminal.
+
+    Example:
+        >>> printable("Stop\x1b[2J it"), printable("a\nb")
+        ('Stop [2J it', 'a b')
+    """
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def on_one_line(text: str) -> str:
+    r"""A text without control characters, line breaks and repeated spaces.
+
+    Example:
+        >>> on_one_line(" Stop\n  it ")
+        'Stop it'
+    """
+    return " ".join(printable(text).split())

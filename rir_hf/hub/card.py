@@ -21,6 +21,7 @@ from huggingface_hub import CardData, DatasetCard
 from jinja2 import Environment, StrictUndefined, Template
 
 from rir_hf import schema
+from rir_hf.core.texts import on_one_line
 from rir_hf.hub.layout import folder_of
 from rir_hf.reports.counts import as_table, is_distribution
 from rir_hf.schema import COLUMNS
@@ -267,20 +268,15 @@ def _searched_in(value: Any) -> list[Mapping[str, Any]]:
 def _short(value: Any) -> str:
     """A setting on one line, without what would end the code span it stands in."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = _DIGEST.sub(r"\1:\2", _one_line(text).replace("`", "'"))
+    text = _DIGEST.sub(r"\1:\2", on_one_line(text).replace("`", "'"))
     if len(text) <= _SHOWN_CHARACTERS:
         return text
     return text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
-def _one_line(text: str) -> str:
-    """The text without line breaks and control characters."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
 def _cell(text: str) -> str:
     """A text for a cell of a table: on one line, without what would end the cell."""
-    return _one_line(text).replace("|", "\\|")
+    return on_one_line(text).replace("|", "\\|")
 
 
 def _fenced(text: str, language: str) -> str:

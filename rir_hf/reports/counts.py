@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from rir_hf import schema
 from rir_hf.core.columns import require_dataset, without_indexes
+from rir_hf.core.texts import printable
 from rir_hf.schema import code_of
 from rir_hf.teaching.relabel import names_of_negatives
 
@@ -117,7 +118,7 @@ def as_table(counts: Mapping[str, Any]) -> str:
             lines += [name, *(f"  {line}" for line in _lines_of(value, width=34))]
         else:
             lines += _lines_of({name: value}, width=36)
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def count_stages(ds: Dataset, output: str = "neg") -> dict[str, Any]:

@@ -191,6 +191,12 @@ def test_the_table_shows_large_and_missing_figures() -> None:
     assert lines == [["pairs", "12,345,678"], ["gap: mean", "-"], ["gap: max", "0.000"]]
 
 
+def test_a_code_from_elsewhere_cannot_steer_the_terminal() -> None:
+    table = as_table({"mining": {"notes": {"\x1b[2Jgone": 1}}})
+    assert "\x1b" not in table
+    assert "[2Jgone" in table
+
+
 def test_the_table_is_logged(mined: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "rir_hf"):
         counts = report(mined)
