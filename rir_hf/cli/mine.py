@@ -186,6 +186,8 @@ def finish(
     from rir_hf import plot_report, report
 
     counts = report(mined)
+    if len(mined) and counts["mining"]["rows_without_positive"] == len(mined):
+        raise ValueError(_why_nothing(mined, corpus))
     if answers:
         report(mined, output="neg_answer")
     folder = output.save(mined, lines=LINES, summary=counts)
@@ -194,11 +196,20 @@ def finish(
     except ImportError as error:
         logger.warning("No report.png: %s", error)
     hub.push(mined, "mined", corpus=corpus)
-    if len(mined) and counts["mining"]["rows_without_positive"] == len(mined):
-        raise ValueError(
-            "no positive of any row is in the corpus, so nothing was mined: do ids and texts of "
-            "pairs and corpus belong together?"
+
+
+def _why_nothing(mined: Rows, corpus: Rows) -> str:
+    """That no row has a positive in the corpus, with one of each to compare."""
+    said = "no positive of any row is in the corpus, so nothing was mined and nothing written."
+    if mined[0]["pos"]:
+        said += f" The first positive is {mined[0]['pos'][0]!r:.80}, "
+        said += f"the first passage {corpus[0]['text']!r:.80}."
+    if "title" in corpus.column_names:
+        said += (
+            " The corpus's titles stand before its texts: where the pairs have the texts alone, "
+            "give pos_ids, or a corpus without its titles."
         )
+    return said + " Do ids and texts of pairs and corpus belong together?"
 
 
 def check_columns(columns: list[str], *, qrels: bool, answers: bool) -> None:

@@ -99,8 +99,13 @@ def with_positives(
 
 
 def _warn_of_numbers(source: object, rows: Dataset) -> None:
-    message = "%s has no column of ids among %s: the ids are the numbers of the rows."
-    logger.warning(message, source, rows.column_names)
+    logger.warning(
+        "%s has no column of ids among %s: the ids are the numbers of the rows, from 0. Where one "
+        "of them holds ids, name it with columns= (on the command line --corpus_columns, "
+        "--queries_columns).",
+        source,
+        rows.column_names,
+    )
 
 
 def _begin_with(rows: Dataset, text: str, title: str) -> bool:

@@ -117,7 +117,8 @@ def scatter(title: str, across: Sequence[float | None], up: Sequence[float | Non
         {"x": x_axis(x), "y": y_axis(y), "r": round(1.2 + 3.6 * math.sqrt(n / counts.max()), 1)}
         for x, y, n in centers
     ]
-    says = f"in {100 * np.mean(ys < 0):.0f} % of {len(ys):,} rows the teacher prefers a negative"
+    share = 100 * np.mean(ys < 0)
+    says = f"in {share:.0f} % of {len(ys):,} rows the teacher puts a negative above a positive"
     return {
         "title": title,
         "axis": "the retriever's margin; upwards the teacher's",

@@ -38,7 +38,7 @@ class RetrievalReward:
     Raises:
         TypeError: nothing that encodes texts, or a corpus that is no dataset.
         ValueError: no such index or measure, a weight out of range; when it is called, no
-            `pos_ids`, or no `query` where `answer_weight` is below 1.
+            `pos_ids` or none that is in the corpus, or no `query` where `answer_weight` is below 1.
 
     Example:
         >>> from rir_hf import attach_index
@@ -78,7 +78,7 @@ class RetrievalReward:
     def __call__(
         self,
         completions: Sequence[Any],
-        pos_ids: Sequence[Sequence[Any]] | None = None,
+        pos_ids: Sequence[Any] | None = None,
         query: Sequence[str] | None = None,
         **columns: Any,
     ) -> list[float]:
@@ -86,7 +86,7 @@ class RetrievalReward:
 
         Args:
             completions: texts, or lists of messages whose last one is the text.
-            pos_ids: ids of the relevant passages of each.
+            pos_ids: id or ids of the relevant passages of each.
             query: the query of each, where it is searched with too.
             columns: what else TRL passes; not used.
         """
@@ -96,6 +96,8 @@ class RetrievalReward:
                 f"RetrievalReward needs the column {missing!r} in the rows that GRPO trains on, "
                 f"found {sorted(columns)}."
             )
+        relevant = [_ids_of(ids) for ids in pos_ids]
+        self._check(len(completions), relevant)
         texts = [text_of(completion) for completion in completions]
         asked = [place for place, text in enumerate(texts) if text.strip()]
         rewards = [0.0] * len(texts)
@@ -109,11 +111,32 @@ class RetrievalReward:
         found = self.search({name: vectors.tolist() for name, vectors in batch.items()})
         names = [str(place) for place in asked]
         run = Dataset.from_dict({"query_id": names, **found})
-        qrels = {str(place): dict.fromkeys(map(str, pos_ids[place]), 1.0) for place in asked}
+        qrels = {str(place): dict.fromkeys(relevant[place], 1.0) for place in asked}
         rows = evaluate(run, qrels, [self.measure], per_query=True)
         for name, value in zip(rows["query_id"], rows[self.measure], strict=True):
             rewards[int(name)] = value
         return rewards
+
+    def _check(self, completions: int, relevant: list[list[str]]) -> None:
+        """Raise `ValueError` for other rows than completions, and where no id is in the corpus."""
+        if len(relevant) != completions:
+            raise ValueError(
+                f"RetrievalReward got {completions} completions and {len(relevant)} pos_ids."
+            )
+        names = [name for ids in relevant for name in ids]
+        found = self.search.views[0].positions_of_ids(names)
+        if not any(map(len, found)):
+            raise ValueError(
+                f"RetrievalReward: none of the pos_ids is in the corpus, {names[:3]} for example: "
+                "do they belong to this corpus?"
+            )
+
+
+def _ids_of(ids: Any) -> list[str]:
+    """The relevant ids of a row, as texts; a single one may stand without a list."""
+    if ids is None:
+        return []
+    return [str(name) for name in ids] if isinstance(ids, (list, tuple)) else [str(ids)]
 
 
 def text_of(completion: Any) -> str:

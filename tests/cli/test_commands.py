@@ -91,7 +91,10 @@ def test_mine_fails_where_no_positive_is_in_the_corpus(
     command = ["mine", "--corpus", collection, "--pairs", tmp_path / "pairs.jsonl"]
     command += ["--model", minilm, "--output", tmp_path / "out"]
     assert main(list(map(str, command))) == 2
-    assert "no positive of any row is in the corpus" in capsys.readouterr().err.splitlines()[-1]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "no positive of any row is in the corpus" in said
+    assert "The first positive is 'Nowhere.'" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_stream_of_pairs_is_mined_as_the_pairs_are(

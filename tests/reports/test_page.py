@@ -273,7 +273,9 @@ def test_the_charts_say_what_they_show(mined: Dataset) -> None:
         "Where the best positive ranks": "in 83 % of the rows it is the first",
         "The teacher's scores": "6 positives, median 2; 12 negatives, median 1",
         "The teacher's margins": "6 rows, median 1, 33 % below 0",
-        "Teacher against retriever": "in 33 % of 6 rows the teacher prefers a negative",
+        "Teacher against retriever": (
+            "in 33 % of 6 rows the teacher puts a negative above a positive"
+        ),
     }
 
 

@@ -50,11 +50,17 @@ def test_conversations_are_read_and_no_text_is_worth_nothing(
     first, second, *others = reward(completions=completions, pos_ids=[asked["pos_ids"][0]] * 4)
     assert first == second > 0
     assert others == [0.0, 0.0]
+    assert reward(completions=[text], pos_ids=asked["pos_ids"][0]) == [first]  # an id, no list
 
 
 def test_what_is_missing_is_said(faq_corpus: Dataset, retriever: Retriever, asked: Dataset) -> None:
     with pytest.raises(ValueError, match="needs the column 'pos_ids' .* found \\['label'\\]"):
         RetrievalReward(retriever, faq_corpus)(completions=["a"], label=[1])
+    reward = RetrievalReward(retriever, faq_corpus)
+    with pytest.raises(ValueError, match="none of the pos_ids is in the corpus, \\['x'\\]"):
+        reward(completions=["a"], pos_ids=[["x"]])
+    with pytest.raises(ValueError, match="got 1 completions and 2 pos_ids"):
+        reward(completions=["a"], pos_ids=[["x"], ["y"]])
     both = RetrievalReward(retriever, faq_corpus, answer_weight=0.2)
     with pytest.raises(ValueError, match="needs the column 'query'"):
         both(completions=["a"], pos_ids=[["x"]])
