@@ -9,12 +9,24 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from rir_hf.cli.options import Rows
 
 logger = logging.getLogger(__name__)
+
+_WRITTEN = (
+    "*.arrow",
+    "*.jsonl",
+    "dataset_info.json",
+    "state.json",
+    "report.json",
+    "report.png",
+    "embedding.faiss",
+)
+_ENDINGS = {"--json": (".json",), "--html": (".html", ".htm"), "--plot": (".png", ".svg", ".pdf")}
 
 
 @dataclass
@@ -44,6 +56,7 @@ class OutputOptions:
                 raise FileExistsError(f"{folder} holds other files: choose another --output")
             if not self.overwrite:
                 raise FileExistsError(f"{folder} holds a result: --overwrite replaces it")
+            check_no_other(folder)
         elif target != folder and target.exists() and not self.overwrite:
             raise FileExistsError(f"{target} is there: --overwrite replaces it")
         make_writable(folder.absolute().parent, "--output")
@@ -92,12 +105,34 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def check_no_other(folder: Path) -> None:
+    """Raise `FileExistsError` where a folder holds what no command has written there."""
+    others = sorted(
+        each.name
+        for each in folder.iterdir()
+        if each.is_dir() or not any(fnmatch(each.name, name) for name in _WRITTEN)
+    )
+    if others:
+        raise FileExistsError(
+            f"{folder} holds a result and {others[0]!r}, which would be lost: move it, or choose "
+            "another --output"
+        )
+
+
 def check_file(path: str | None, option: str) -> None:
-    """Raise `OSError` where a file cannot be written, and make its folder, before the work."""
+    """Raise `OSError` where a file cannot be written, and make its folder, before the work.
+
+    An earlier file is replaced where its ending says that it is of the kind.
+    """
     if path is None:
         return
     if Path(path).is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file as {option}")
+    endings = _ENDINGS.get(option)
+    if endings and Path(path).exists() and Path(path).suffix not in endings:
+        raise FileExistsError(
+            f"{path} is there, and does not end in {' or '.join(endings)}: name another {option}"
+        )
     make_writable(Path(path).absolute().parent, option)
 
 

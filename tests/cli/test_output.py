@@ -76,3 +76,16 @@ def test_the_older_result_stays_where_the_new_one_cannot_take_its_place(
         OutputOptions(str(tmp_path / "out"), overwrite=True).save(ROWS.select([1]), lines="")
     assert load_from_disk(tmp_path / "out").to_list() == ROWS.to_list()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_no_command_wrote_is_never_replaced(tmp_path: Path) -> None:
+    output = OutputOptions(str(tmp_path / "out"), overwrite=True)
+    output.save(ROWS, lines="rows.jsonl", summary={"rows": 2})
+    output.check()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds a result and 'notes.txt', which would be"):
+        output.check()
+    (tmp_path / "table.csv").write_text("a,b")
+    with pytest.raises(FileExistsError, match="is there, and does not end in .json"):
+        check_file(str(tmp_path / "table.csv"), "--json")
+    check_file(str(tmp_path / "new.csv"), "--json")
