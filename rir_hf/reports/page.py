@@ -93,7 +93,7 @@ def show(rows: Dataset | Mapping[str, Any], n: int = 20, *, output: str = "neg")
         output: the name that `MineNegatives` was given for its column of negatives.
 
     Raises:
-        TypeError: several splits, or a stream.
+        TypeError: several splits, a stream, or a slice of rows (`rows[:3]`).
         ValueError: the rows have none of the columns that are shown.
 
     Example:
@@ -104,10 +104,13 @@ def show(rows: Dataset | Mapping[str, Any], n: int = 20, *, output: str = "neg")
         <page of 1 row: shown in a notebook; write_report writes it as a file>
     """
     is_row = isinstance(rows, Mapping) and not isinstance(rows, DatasetDict)
+    if is_row and isinstance(rows.get("query"), list):
+        raise TypeError("show takes a dataset or one row; for a slice of rows give rows.select().")
     ds: Any = Dataset.from_list([dict(rows)]) if is_row else rows
     require_dataset(ds, "show")
     first = ds.select(range(min(n, len(ds))))
-    return Shown(_page(first, output, "show", "rows"), len(first))
+    name = "rows" if len(first) == len(ds) else f"The first {len(first)} of {len(ds):,} rows"
+    return Shown(_page(first, output, "show", name), len(first))
 
 
 class Shown:

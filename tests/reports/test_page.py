@@ -217,6 +217,8 @@ def test_rows_without_anything_to_show_are_refused(mined: Dataset, tmp_path: Pat
         write_report(DatasetDict(train=mined), path)
     with pytest.raises(TypeError, match="show takes one Dataset"):
         show(DatasetDict(train=mined))
+    with pytest.raises(TypeError, match=r"for a slice of rows give rows\.select"):
+        show(mined[:3])
     assert not list(tmp_path.iterdir())
     write_report(mined.select([]), path)
     assert Page.read(path).data["rows"] == []
@@ -297,6 +299,7 @@ def test_a_histogram_is_as_high_as_its_bins_are_full_and_ranks_count_from_one() 
 
 def test_a_notebook_shows_the_page_in_a_frame_that_reaches_nothing_else(mined: Dataset) -> None:
     shown = show(mined, 2)
+    assert "<h1>The first 2 of 6 rows</h1>" in shown.page
     ((tag, given),) = Page(shown._repr_html_()).tags
     assert (tag, given["sandbox"]) == ("iframe", "allow-scripts")
     data = Page(str(given["srcdoc"])).data
