@@ -25,6 +25,7 @@ from rir_hf.data.sources import (
     read,
     read_files,
     split_of,
+    unreachable,
 )
 from rir_hf.hub.calls import trying
 
@@ -128,6 +129,8 @@ class OnTheHub:
             self.configs = trying(lambda: datasets.get_dataset_config_names(name))
         except (FileNotFoundError, OfflineModeIsEnabled):  # reading the rows says what to do
             self.configs = []
+        except ConnectionError as error:
+            raise unreachable(name, error) from error
 
     def config(self, part: str) -> str | None:
         """The config of a part."""

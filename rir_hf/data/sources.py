@@ -193,7 +193,17 @@ def pulled(source: Source, **options: Any) -> Any:
     from rir_hf.hub.pull import pull
 
     name, _, config = str(source).partition(":")
-    return pull(name, config or None, **options)
+    try:
+        return pull(name, config or None, **options)
+    except ConnectionError as error:
+        raise unreachable(source, error) from error
+
+
+def unreachable(source: Source, error: Exception) -> ConnectionError:
+    """The error where the Hub is asked for what was perhaps meant as a path, and is not there."""
+    return ConnectionError(
+        f"{source} is no file or folder here, and the Hub cannot be asked for it: {error}"
+    )
 
 
 def _read_folder(path: Path, texts: Collection[str]) -> Any:

@@ -193,3 +193,17 @@ def test_qrels_are_a_dict_a_file_or_a_dataset(tmp_path: Path) -> None:
 def test_a_packed_run_is_read(tmp_path: Path) -> None:
     write(tmp_path / "a.run.gz", b"q Q0 d 1 0.5 tag\n")
     assert read_run(tmp_path / "a.run.gz") == {"q": {"d": 0.5}}
+
+
+@pytest.mark.parametrize("load", [load_rows, load_corpus])
+def test_a_misspelt_path_is_said_to_be_none_where_the_hub_is_away(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise ConnectionError("couldn't reach it")
+
+    monkeypatch.setattr("rir_hf.hub.calls.TRIES", 1)
+    monkeypatch.setattr("datasets.get_dataset_config_names", away)
+    monkeypatch.setattr("rir_hf.hub.pull.pull", away)
+    with pytest.raises(ConnectionError, match="nothere is no file or folder here, and the Hub"):
+        load("nothere")
