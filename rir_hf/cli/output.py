@@ -119,6 +119,17 @@ def check_no_other(folder: Path) -> None:
         )
 
 
+def check_model_folder(output: str, *marks: str) -> None:
+    """Raise `FileExistsError` where a folder holds files and none of those that mark a model of the
+    kind or a training that was begun, before the work.
+    """
+    folder = Path(output)
+    marks = (*marks, "checkpoints.json")
+    is_other = folder.is_dir() and any(folder.iterdir())
+    if is_other and not any((folder / mark).exists() for mark in marks):
+        raise FileExistsError(f"{folder} holds other files: choose another --output")
+
+
 def check_file(path: str | None, option: str) -> None:
     """Raise `OSError` where a file cannot be written, and make its folder, before the work.
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from rir_hf.cli.options import ModelHubOptions
+from rir_hf.cli.output import check_model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def command(
     """
     from rir_hf import load_rows, train_generator
 
+    check_model_folder(output, "adapter_config.json", "generation_config.json")
     folder = train_generator(load_rows(rows, split, limit=limit), model, output, **vars(training))
     hub.push(str(folder))
     merged = f" and {training.merged_output}" if training.merged_output else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rir_hf.cli.options import IndexOptions, ModelHubOptions, RetrieverOptions, Rows, RunOptions
+from rir_hf.cli.output import check_model_folder
 from rir_hf.training.losses import Loss
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ def command(
     from rir_hf import compare, load_qrels, load_rows, train_retriever
     from rir_hf.cli.compare import show
 
+    check_model_folder(output, "modules.json")
     before = None if dev is None else measured(dev, dev_split, model, training, training.revision)
     folder = train_retriever(load_rows(rows, split, limit=limit), model, output, **vars(training))
     if dev is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, load_from_disk
 
-from rir_hf.cli.output import OutputOptions, check_file
+from rir_hf.cli.output import OutputOptions, check_file, check_model_folder
 
 ROWS = Dataset.from_dict({"query": ["é", "b"]})
 
@@ -89,3 +89,12 @@ def test_what_no_command_wrote_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="is there, and does not end in .json"):
         check_file(str(tmp_path / "table.csv"), "--json")
     check_file(str(tmp_path / "new.csv"), "--json")
+
+
+def test_a_model_goes_into_no_folder_of_other_files(tmp_path: Path) -> None:
+    check_model_folder(str(tmp_path), "modules.json")
+    (tmp_path / "README.md").write_text("a project")
+    with pytest.raises(FileExistsError, match="holds other files: choose another --output"):
+        check_model_folder(str(tmp_path), "modules.json")
+    (tmp_path / "modules.json").write_text("[]")
+    check_model_folder(str(tmp_path), "modules.json")
