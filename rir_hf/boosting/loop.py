@@ -135,7 +135,7 @@ def boost(
         pairs: labelled queries, with `query` and `pos` or `pos_ids`.
         dev: judged queries to choose models by: rows with `query_id`, `query`, `pos_ids`, or a
             tuple of queries and qrels, or a folder in BEIR layout (its split `dev`). Default: a
-            part of `pairs`, else generated.
+            part of `pairs`, else generated, and a part of `queries` judged by the teacher.
         test: judged queries to measure with once, at the end. Default: as for `dev`.
         teacher: what scores passages. Default: words and the retriever's own similarities together
             (`Blend` of `LexicalTeacher` and `RetrieverTeacher`), which ranks better than either.

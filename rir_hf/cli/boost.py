@@ -140,7 +140,8 @@ class Judging:
 
     Args:
         dev: judged queries to choose models by: a folder in BEIR layout, or rows with query_id,
-            query and pos_ids; none: a part of --pairs, else generated.
+            query and pos_ids; none: a part of --pairs, else generated, and a part of --queries
+            judged by the teacher.
         dev_split: its split, where it has several; none: dev.
         test: judged queries to measure with once, at the end; none: as for --dev.
         test_split: its split, where it has several; none: test.
