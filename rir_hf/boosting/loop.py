@@ -136,7 +136,8 @@ def boost(
         dev: judged queries to choose models by: rows with `query_id`, `query`, `pos_ids`, or a
             tuple of queries and qrels, or a folder in BEIR layout (its split `dev`). Default: a
             part of `pairs`, else generated, and a part of `queries` judged by the teacher.
-        test: judged queries to measure with once, at the end. Default: as for `dev`.
+        test: judged queries to measure with once, at the end. Default: a part of `pairs`, else
+            generated.
         teacher: what scores passages. Default: words and the retriever's own similarities together
             (`Blend` of `LexicalTeacher` and `RetrieverTeacher`), which ranks better than either.
         passages: passages that queries are written for in each round, from all parts of the corpus;

@@ -143,7 +143,8 @@ class Judging:
             query and pos_ids; none: a part of --pairs, else generated, and a part of --queries
             judged by the teacher.
         dev_split: its split, where it has several; none: dev.
-        test: judged queries to measure with once, at the end; none: as for --dev.
+        test: judged queries to measure with once, at the end; none: a part of --pairs, else
+            generated.
         test_split: its split, where it has several; none: test.
         held_out: queries in each of dev and test, where they are not given; at most a fifth of the
             pairs, or a tenth of the corpus.
