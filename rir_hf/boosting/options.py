@@ -29,3 +29,8 @@ class Options:
     checkpoint_steps: int
     launch: str | None
     seed: int
+
+    @property
+    def freezes_passages(self) -> bool:
+        """Whether the queries' side of the retriever alone is trained."""
+        return bool(self.training.get("freeze_passages"))

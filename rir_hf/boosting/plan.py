@@ -125,7 +125,7 @@ def _retriever(
     epochs = options.training.get("epochs", 2)
     rows = lists + pairs * (3 if with_answers and options.answers else 1)
     steps = options.max_steps or round(epochs * rows / size)
-    encoded = dev if options.training.get("freeze_passages") else corpus + dev
+    encoded = dev if options.freezes_passages else corpus + dev
     of_pairs = [
         Planned("negatives", f"of {pairs} queries", encoded=2 * pairs),
         Planned("scored", f"the teacher on {pairs} pairs"),

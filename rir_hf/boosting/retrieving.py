@@ -138,7 +138,7 @@ def train(state: Round, parts: Mapping[str, Stage]) -> None:
 
     made = state.model("retriever", key, make)
     candidate = with_model(state.retriever, made.path)
-    if options.training.get("freeze_passages"):
+    if options.freezes_passages:
         setup.same_passages[str(made.path)] = setup.embedder(state.retriever)
 
     def compare() -> dict[str, Any]:

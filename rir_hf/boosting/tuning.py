@@ -67,7 +67,7 @@ def trained(
         **options.training,
         "model": _place_of(retriever.model),
     }
-    known = state.searched if options.training.get("freeze_passages") else None
+    known = state.searched if options.freezes_passages else None
     _call("train_retriever", dict(rows), folder, settings, options.launch, known)
     return {name: len(part) for name, part in rows.items()}
 

@@ -52,8 +52,7 @@ class OutputOptions:
             raise NotADirectoryError(f"{folder} is a file: name a folder as --output")
         target = folder if file is None else folder / file
         if target == folder and folder.exists() and any(folder.iterdir()):
-            if not (folder / "dataset_info.json").exists():
-                raise FileExistsError(f"{folder} holds other files: choose another --output")
+            check_kind(folder, "dataset_info.json")
             if not self.overwrite:
                 raise FileExistsError(f"{folder} holds a result: --overwrite replaces it")
             check_no_other(folder)
@@ -120,13 +119,16 @@ def check_no_other(folder: Path) -> None:
 
 
 def check_model_folder(output: str, *marks: str) -> None:
-    """Raise `FileExistsError` where a folder holds files and none of those that mark a model of the
-    kind or a training that was begun, before the work.
+    """Raise `FileExistsError` where a folder holds files, but neither a model with one of these
+    marks nor a training that was begun, before the work.
     """
-    folder = Path(output)
-    marks = (*marks, "checkpoints.json")
-    is_other = folder.is_dir() and any(folder.iterdir())
-    if is_other and not any((folder / mark).exists() for mark in marks):
+    check_kind(Path(output), *marks, "checkpoints.json")
+
+
+def check_kind(folder: Path, *marks: str) -> None:
+    """Raise `FileExistsError` where a folder holds files and none of those that mark its kind."""
+    is_filled = folder.is_dir() and any(folder.iterdir())
+    if is_filled and not any((folder / mark).exists() for mark in marks):
         raise FileExistsError(f"{folder} holds other files: choose another --output")
 
 

@@ -30,9 +30,20 @@ class TwoSides:
 
     Args:
         model: the model to start from. One with a `Router` has two sides already.
+        data: rows of a trainer, with texts in the columns of passages.
+        prompt: text before each passage.
+        length: tokens after which a passage is cut.
+        embedded: a corpus with `text` and `embedding`, whose passages need not be encoded.
     """
 
-    def __init__(self, model: SentenceTransformer) -> None:
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        data: Iterable[Dataset],
+        prompt: str,
+        length: int,
+        embedded: Dataset | None,
+    ) -> None:
         router = model[0]
         if isinstance(router, Router):
             rest = list(model)[1:]
@@ -43,22 +54,13 @@ class TwoSides:
             self.documents = deepcopy(asking)
         self.stored = model
         self.queries = SentenceTransformer(modules=asking, device=str(model.device))
-        self.places: dict[str, int] = {}
-        self.vectors = torch.empty(0, 0)
-
-    def encode(
-        self, data: Iterable[Dataset], prompt: str, length: int, embedded: Dataset | None = None
-    ) -> None:
-        """Get the vectors of what stands in the columns of passages: from an embedded corpus those
-        that are in it, of the model all others.
-        """
         columns = ((rows, name) for rows in data for name in passages_in(rows.column_names))
         texts = dict.fromkeys(text for rows, name in columns for text in rows.unique(name))
         known = _known(texts, embedded)
         others = [text for text in texts if text not in known]
-        model = SentenceTransformer(modules=self.documents, device=str(self.stored.device))
-        model.max_seq_length = length
-        vectors = model.encode(others, prompt=prompt or None, convert_to_numpy=True)
+        documents = SentenceTransformer(modules=self.documents, device=str(model.device))
+        documents.max_seq_length = length
+        vectors = documents.encode(others, prompt=prompt or None, convert_to_numpy=True)
         known.update(zip(others, vectors, strict=True))
         self.places = {text: place for place, text in enumerate(known)}
         self.vectors = torch.tensor(np.array([*known.values()], np.float32))
@@ -66,6 +68,10 @@ class TwoSides:
     def collator(self, prompts: Any) -> BaseDataCollator:
         """What makes batches of tokenized queries and vectors of passages."""
         return _Collator(self.queries.preprocess, prompts=prompts, sides=self)
+
+    def asked(self) -> VectorsToo:
+        """What a loss asks for embeddings."""
+        return VectorsToo(self.queries)
 
     def joined(self) -> SentenceTransformer:
         """Both sides as one model with a `Router`, whose queries are the trained ones."""
@@ -93,8 +99,9 @@ def _known(texts: Mapping[str, None], embedded: Dataset | None) -> dict[str, np.
     if embedded is None:
         return {}
     places = [row for row, text in enumerate(embedded["text"]) if text in texts]
-    rows = embedded.select(places).with_format("numpy")
-    return dict(zip(embedded.select(places)["text"], rows["embedding"][:], strict=True))
+    rows = embedded.select(places)
+    vectors = rows.with_format("numpy")["embedding"][:]
+    return dict(zip(rows["text"], vectors, strict=True))
 
 
 class VectorsToo(torch.nn.Module):

@@ -211,7 +211,8 @@ def train_retriever(
     )
     from sentence_transformers import SentenceTransformerTrainer
 
-    make_loss = _LossMaker(encoder, scale, temperature, guide, with_vectors=freeze_passages)
+    asked_by_losses = loaded if sides is None else sides.asked()
+    make_loss = _LossMaker(asked_by_losses, scale, temperature, guide)
     trainer = SentenceTransformerTrainer(
         model=encoder,
         args=settings,
@@ -350,9 +351,8 @@ def _two_sides(
     """The model as two sides, with the vectors of all passages."""
     from rir_hf.training.frozen import TwoSides
 
-    sides = TwoSides(loaded)
-    sides.encode(data.values(), _prompt(loaded, prompt, _PASSAGE_PROMPTS), length, embedded)
-    return sides
+    own_prompt = _prompt(loaded, prompt, _PASSAGE_PROMPTS)
+    return TwoSides(loaded, data.values(), own_prompt, length, embedded)
 
 
 def _load(
@@ -423,15 +423,12 @@ class _LossMaker:
 
     def __init__(
         self,
-        encoder: SentenceTransformer,
+        encoder: torch.nn.Module,
         scale: float,
         temperature: float,
         guide: str | os.PathLike[str] | None,
-        *,
-        with_vectors: bool,
     ) -> None:
         self.encoder = encoder
-        self.with_vectors = with_vectors
         self.scale = scale
         self.temperature = temperature
         self.guide = None if guide is None else _guide(guide)
@@ -441,16 +438,11 @@ class _LossMaker:
         from sentence_transformers.sentence_transformer import losses
 
         kind = getattr(losses, name)
-        asked: Any = self.encoder
-        if self.with_vectors:
-            from rir_hf.training.frozen import VectorsToo
-
-            asked = VectorsToo(self.encoder)
         if name == "DistillKLDivLoss":
-            return kind(asked, self._similarity, temperature=self.temperature)
+            return kind(self.encoder, self._similarity, temperature=self.temperature)
         if name in _GUIDED:
-            return kind(asked, self.guide, temperature=1 / self.scale)
-        return kind(asked, scale=self.scale) if name in _SCALED else kind(asked)
+            return kind(self.encoder, self.guide, temperature=1 / self.scale)
+        return kind(self.encoder, scale=self.scale) if name in _SCALED else kind(self.encoder)
 
     def _similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
         from sentence_transformers.util import pairwise_cos_sim

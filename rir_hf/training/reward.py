@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import Dataset
 
-from rir_hf.core.columns import check_at_least
+from rir_hf.core.columns import Batch, check_at_least
 from rir_hf.evaluation.metrics import evaluate, parse_measures
 from rir_hf.index.search import Search
+from rir_hf.mining.positives import read_positives
 from rir_hf.models.retriever import Encoder, as_encoder
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class RetrievalReward:
                 f"RetrievalReward needs the column {missing!r} in the rows that GRPO trains on, "
                 f"found {sorted(columns)}."
             )
-        relevant = [_ids_of(ids) for ids in pos_ids]
+        _, ids = read_positives(Batch({"pos_ids": pos_ids}, "RetrievalReward"))
+        relevant = [[name for name in row if name is not None] for row in ids]
         self._check(len(completions), relevant)
         texts = [text_of(completion) for completion in completions]
         asked = [place for place, text in enumerate(texts) if text.strip()]
@@ -130,13 +132,6 @@ class RetrievalReward:
                 f"RetrievalReward: none of the pos_ids is in the corpus, {names[:3]} for example: "
                 "do they belong to this corpus?"
             )
-
-
-def _ids_of(ids: Any) -> list[str]:
-    """The relevant ids of a row, as texts; a single one may stand without a list."""
-    if ids is None:
-        return []
-    return [str(name) for name in ids] if isinstance(ids, (list, tuple)) else [str(ids)]
 
 
 def text_of(completion: Any) -> str:

@@ -84,11 +84,14 @@ def test_no_query_and_no_positive_is_on_two_sides_whatever_the_order(
     }
 
 
-@given(
+groups_and_sizes = given(
     groups=st.lists(st.integers(0, 8), min_size=1, max_size=40).map(np.array),
     sizes=st.lists(st.integers(0, 10), min_size=1, max_size=3),
     seed=st.integers(0, 1000),
 )
+
+
+@groups_and_sizes
 def test_no_group_is_in_two_parts_or_in_the_rest(
     groups: np.ndarray, sizes: list[int], seed: int
 ) -> None:
@@ -99,11 +102,7 @@ def test_no_group_is_in_two_parts_or_in_the_rest(
     assert sum(map(len, members)) == len(set(groups.tolist()))
 
 
-@given(
-    groups=st.lists(st.integers(0, 8), min_size=1, max_size=40).map(np.array),
-    sizes=st.lists(st.integers(0, 10), min_size=1, max_size=3),
-    seed=st.integers(0, 1000),
-)
+@groups_and_sizes
 def test_a_part_is_never_larger_than_asked_and_takes_every_group_that_fits(
     groups: np.ndarray, sizes: list[int], seed: int
 ) -> None:

@@ -14,6 +14,14 @@ from datasets import Dataset, DatasetDict, load_dataset
 
 from rir_hf.export.generators import to_llamafactory, to_trl, trl_lengths
 
+TWO_STEPS: dict[str, Any] = {
+    "max_steps": 2,
+    "bf16": False,
+    "use_cpu": True,
+    "report_to": "none",
+    "save_strategy": "no",
+}
+
 
 @pytest.fixture
 def pairs() -> Dataset:
@@ -144,14 +152,10 @@ def trainer_of(rows: Dataset, model: str, folder: Path, max_length: int) -> Any:
     settings = DPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=1,
-        max_steps=2,
         max_length=max_length,
-        bf16=False,
-        use_cpu=True,
-        report_to="none",
-        save_strategy="no",
         disable_tqdm=True,
         dataloader_pin_memory=False,
+        **TWO_STEPS,
     )
     return DPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(model),
@@ -302,14 +306,7 @@ def test_trls_own_function_unpairs_the_rows_for_kto(
     rows = unpair_preference_dataset(to_trl(pairs))
     assert rows["label"][:] == [True] * 3 + [False] * 3
     settings = KTOConfig(
-        output_dir=str(tmp_path),
-        per_device_train_batch_size=2,
-        max_steps=2,
-        bf16=False,
-        use_cpu=True,
-        report_to="none",
-        save_strategy="no",
-        logging_steps=1,
+        output_dir=str(tmp_path), per_device_train_batch_size=2, logging_steps=1, **TWO_STEPS
     )
     trainer = KTOTrainer(
         model=AutoModelForCausalLM.from_pretrained(tiny_lm),

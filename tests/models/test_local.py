@@ -70,13 +70,18 @@ def test_sequence_logprobs_equal_a_plain_loop_for_every_batch(
         np.testing.assert_allclose(own, plain_logprobs(plain, prompt, answer), atol=1e-4)
 
 
-def test_what_all_prompts_begin_with_is_read_once(tiny_lm: str) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny_lm)
+def counting(folder: str) -> tuple[ChatLLM, list[int]]:
+    """A model, and how many tokens it has read in each call."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
     read: list[int] = []
     model.register_forward_pre_hook(
         lambda _, __, given: read.append(given["input_ids"].numel()), with_kwargs=True
     )
-    llm = ChatLLM(model, tokenizer=AutoTokenizer.from_pretrained(tiny_lm))
+    return ChatLLM(model, tokenizer=AutoTokenizer.from_pretrained(folder)), read
+
+
+def test_what_all_prompts_begin_with_is_read_once(tiny_lm: str) -> None:
+    llm, read = counting(tiny_lm)
     beginning = "A rule that stands before each question. " * 20
     lengths = llm.count_tokens([beginning, *PROMPTS])
     llm.generate([beginning + prompt for prompt in PROMPTS], max_tokens=1)
@@ -84,12 +89,7 @@ def test_what_all_prompts_begin_with_is_read_once(tiny_lm: str) -> None:
 
 
 def test_a_prompt_that_comes_often_is_read_once(tiny_lm: str) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny_lm)
-    read: list[int] = []
-    model.register_forward_pre_hook(
-        lambda _, __, given: read.append(given["input_ids"].numel()), with_kwargs=True
-    )
-    llm = ChatLLM(model, tokenizer=AutoTokenizer.from_pretrained(tiny_lm))
+    llm, read = counting(tiny_lm)
     llm.sequence_logprobs([PROMPTS[2]] * 50, ["No"] * 50)
     assert read[0] == llm.count_tokens([PROMPTS[2]])[0]
     assert sum(read[1:]) <= 50
