@@ -44,10 +44,10 @@ _MODULES = {
     "export.retrievers": (
         "from_flagembedding",
         "to_flagembedding",
-        "to_pylate",
         "to_sentence_transformers",
         "to_tevatron",
     ),
+    "export.joined": ("to_automodel", "to_pylate"),
     "export.generators": ("to_llamafactory", "to_trl", "trl_lengths"),
     "reports.counts": ("as_table", "report"),
     "reports.plots": ("plot_report",),
@@ -94,10 +94,10 @@ if TYPE_CHECKING:
     from rir_hf.evaluation.metrics import evaluate
     from rir_hf.evaluation.trec import read_qrels, read_run, write_qrels, write_run
     from rir_hf.export.generators import to_llamafactory, to_trl, trl_lengths
+    from rir_hf.export.joined import to_automodel, to_pylate
     from rir_hf.export.retrievers import (
         from_flagembedding,
         to_flagembedding,
-        to_pylate,
         to_sentence_transformers,
         to_tevatron,
     )
@@ -210,6 +210,7 @@ __all__ = [
     "show",
     "split_by_group",
     "stream_pairs",
+    "to_automodel",
     "to_flagembedding",
     "to_llamafactory",
     "to_pylate",

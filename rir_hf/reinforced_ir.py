@@ -35,10 +35,10 @@ from datasets import Dataset
 
 from rir_hf.core.columns import check_choice
 from rir_hf.core.draws import generator_of
+from rir_hf.core.unfinished import replacing
 from rir_hf.evaluation import metrics as measuring
 from rir_hf.evaluation.rows import best_of_repeats
 from rir_hf.evaluation.runs import Qrels, Run
-from rir_hf.export.files import replacing
 from rir_hf.generation.preferences import choose_pair
 from rir_hf.index.attach import arrow_columns, attach_index, vectors_at
 from rir_hf.index.search import search

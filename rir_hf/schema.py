@@ -195,6 +195,7 @@ TEACHER_ERROR = Column(
         ("empty_query", "the query is empty"),
         ("no_passage", "the row has no passage"),
         ("empty_passage", "a passage is empty: a list with a gap trains nothing"),
+        ("not_unicode", "the query or a passage is no valid Unicode, such as half an emoji"),
         ("too_many_passages", "more passages than the teacher takes in one list"),
         ("no_score", "the teacher knows nothing of a passage: `Similarities` without one of them"),
         ("failed", "the teacher failed, or its answer could not be read; `retry` asks again"),
@@ -234,6 +235,7 @@ QUERY_CHECKS = Column(
     "taken (null if it was)",
     codes=(
         ("empty_passage", "the passage is empty"),
+        ("not_unicode", "the passage is no valid Unicode, such as half an emoji"),
         ("failed", "the generator failed; `retry` asks again"),
         ("check_failed", "the quality check failed; `retry` asks again"),
         ("nothing_written", "the answer holds no query"),
@@ -260,6 +262,7 @@ ANSWER_ERROR = Column(
     "why answers are missing because of a failure, or all of them; null otherwise",
     codes=(
         ("empty_query", "the query is empty"),
+        ("not_unicode", "the query is no valid Unicode, such as half an emoji"),
         ("failed", "the generator failed on one answer or all; `retry` asks again"),
         ("nothing_written", "every answer was empty"),
     ),
@@ -284,6 +287,7 @@ PAIR_NOTE = Column(
     codes=(
         ("empty_query", "the query is empty"),
         ("empty_passage", "the passage is empty"),
+        ("not_unicode", "the query or the passage is no valid Unicode, such as half an emoji"),
         ("too_few_answers", "fewer than two distinct answers"),
         ("equal_scores", "the best and the worst answer are equally good"),
         ("small_gap", "the worst answer adds too much of what the best adds"),

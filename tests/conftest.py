@@ -87,6 +87,33 @@ def faq_pairs(faq_file: Path, retriever: rir_hf.Retriever) -> Dataset:
     return rows.map(rir_hf.Embed(retriever, "query", role="query"), batched=True, batch_size=64)
 
 
+@pytest.fixture(scope="session")
+def tiny_bert(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a BERT of one layer with random weights and no dropout, and MiniLM's tokenizer.
+
+    It loads as a bi-encoder, a cross-encoder, and a sparse encoder.
+    """
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    BertForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
     "{% endfor %}"

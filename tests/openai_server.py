@@ -23,6 +23,8 @@ class Reply:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    endless: float | None = None
+    """Seconds after which the body is sent again, until the other side has gone."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(reply.body)
+        while reply.endless is not None and not server.closing.wait(reply.endless):
+            self.wfile.write(reply.body)
         self.close_connection = headers["Content-Length"] != str(len(reply.body))
 
     def log_message(self, *_: object) -> None:

@@ -14,7 +14,7 @@ from rir_hf.schema import table_of_codes, table_of_columns
 
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted(
-    [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *ROOT.glob("rir_hf/*/README.md")]
+    [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *ROOT.glob("rir_hf/*/*.md")]
 )
 
 

@@ -55,8 +55,11 @@ _OWN_OPTIONS = {
     "full",
     "checkpoint_steps",
     "embedded",
+    "dev",
 }
 """What `boost` itself says to the trainers."""
+_NOT_RESUMED = {"lora_r", "lora_alpha", "lora_dropout"}
+"""Of the retriever's training: what goes without checkpoints, which a loop needs."""
 
 
 def corpus_of(corpus: Dataset | Source) -> Dataset:
@@ -212,8 +215,12 @@ def check(
 
 def _check_trainers(options: Options) -> None:
     """Raise `ValueError` for an option that a trainer does not have, or that cannot be kept."""
-    for function, given in ((train_retriever, options.training), (train_generator, options.tuning)):
-        known = set(inspect.signature(function).parameters) - _OWN_OPTIONS
+    trainers = (
+        (train_retriever, options.training, _OWN_OPTIONS | _NOT_RESUMED),
+        (train_generator, options.tuning, _OWN_OPTIONS),
+    )
+    for function, given, others in trainers:
+        known = set(inspect.signature(function).parameters) - others
         unknown = set(given) - known
         if unknown:
             raise ValueError(

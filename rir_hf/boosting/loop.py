@@ -39,7 +39,7 @@ from rir_hf.boosting.table import row_of, write_changed, write_table
 from rir_hf.boosting.tuning import tunable
 from rir_hf.core.columns import digest_of_rows
 from rir_hf.core.configured import key_of, record_of
-from rir_hf.core.provenance import without_secrets
+from rir_hf.core.secrets import without_secrets
 from rir_hf.core.step import Step
 from rir_hf.models.llm import LLM
 from rir_hf.models.local import ChatLLM, CompletionLLM, as_llm
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 _TAKEN = ("sentence", "title")
 _WRITTEN_TOO = ("task", "sentence", "title")
 
-_SECRET = re.compile(r"(\w*(?:TOKEN|KEY|SECRET|PASSWORD)\w*)=\S+", re.IGNORECASE)
+_VARIABLE = re.compile(r"(?<!\w)(\w+)=(\S+)")
 
 
 @dataclass(frozen=True)
@@ -364,5 +364,10 @@ def _said(
         **{name: record_of(value) for name, value in vars(setup.options).items()},
     }
     if setup.options.launch:
-        said["launch"] = _SECRET.sub(r"\1=(not shown)", setup.options.launch)
+        said["launch"] = _VARIABLE.sub(_without_secret, setup.options.launch)
     return dict(without_secrets(said))
+
+
+def _without_secret(variable: re.Match[str]) -> str:
+    """`NAME=value` of a command, its value hidden where the name is that of a key or a token."""
+    return "=".join(*without_secrets({variable[1]: variable[2]}).items())

@@ -17,7 +17,7 @@ import datasets
 from datasets import Dataset
 from jinja2 import Environment, StrictUndefined, Template
 
-from rir_hf.core.provenance import without_secrets
+from rir_hf.core.secrets import without_secrets
 from rir_hf.schema import code_of
 
 logger = logging.getLogger(__name__)

@@ -84,17 +84,19 @@ def command(
         folder.save(marked[name], lines="")
 
 
-def load_split(pairing: PairsOptions, source: str, split: str | None) -> Rows:
+def load_split(
+    pairing: PairsOptions, source: str, split: str | None, limit: int | None = None
+) -> Rows:
     """Queries with their positives; of files and Hub datasets without positives the queries."""
     from rir_hf import load_queries
     from rir_hf.data.names import MissingColumnError
 
     try:
-        return pairing.load(source, split)
+        return pairing.load(source, split, limit)
     except MissingColumnError:
         if pairing.pairs_columns:
             raise
-        return load_queries(source, split)
+        return load_queries(source, split, limit=limit)
 
 
 def describe(example: dict[str, str]) -> str:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rir_hf.cli.checks import check_model
 from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QueriesOptions
 from rir_hf.cli.options import IndexOptions, LLMOptions, Model, RetrieverOptions, RunOptions
 
@@ -64,13 +65,19 @@ class Generating:
     generator_length: int | None = None
     generator_weights: str | None = None
 
+    def check(self) -> None:
+        """Raise `OSError` where there is no such model, before anything is loaded."""
+        if self.generator is not None:
+            self._options(self.generator).check()
+
     def load(self) -> Model:
         """The language model that the options describe; None where there is none."""
-        if self.generator is None:
-            return None
+        return None if self.generator is None else self._options(self.generator).load()
+
+    def _options(self, generator: str) -> LLMOptions:
         same = ("model_type", "gguf_file", "dtype", "no_thinking", "base_url", "api_key")
         options = {name: getattr(self, name) for name in (*same, "concurrency")}
-        return LLMOptions(self.generator, max_length=self.generator_length, **options).load()
+        return LLMOptions(generator, max_length=self.generator_length, **options)
 
 
 @dataclass
@@ -251,6 +258,8 @@ def command(
             num_gpus: 1}'.
         dry_run: do nothing but say what each stage will do, ask and cost.
     """
+    check_model(retriever, "--retriever", retrieving.revision)
+    generating.check()
     from rir_hf import boost
     from rir_hf.boosting.plan import Planned, as_lines
 

@@ -78,14 +78,21 @@ def command(
     """
     from rir_hf import CandidateLists, report
     from rir_hf.cli.search import prepared, without_vectors
+    from rir_hf.core.columns import require_columns
 
     indexes.check(retriever)
     output.check()
+    hub.check()
     CandidateLists(indexes.tiny_corpus(), index=indexes.names(), **vars(lists))
     passages = reading.load(corpus)
     asked = asking.load(queries, split, "train", limit)
+    if lists.exclude is not None:
+        require_columns(asked, [lists.exclude], "--exclude")
     passages, asked = prepared(passages, asked, retriever, running, indexes, batch_size)
     step = CandidateLists(passages, index=indexes.names(), **vars(lists))
     found = without_vectors(running.run(asked, step, batch_size))
+    if running.dry_run:
+        running.plan.say()
+        return
     output.save(found, lines="lists.jsonl", summary=report(found))
     hub.push(found, "lists", corpus=passages)

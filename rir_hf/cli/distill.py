@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rir_hf.cli.checks import check_model, check_room
 from rir_hf.cli.options import HubOptions, LLMOptions, Model, Rows, RunOptions, Step
-from rir_hf.cli.output import write_lines
+from rir_hf.cli.output import check_writable, write_lines
 
 logger = logging.getLogger(__name__)
 
@@ -94,14 +95,27 @@ def command(
     from rir_hf import Blend, ScorePassages, Similarities, load_rows
 
     folders = folders_with_rows(Path(dataset_path), dataset_name)
+    targets = [Path(output_dir) / folder.name if output_dir else folder for folder in folders]
+    for target in targets:
+        check_writable(target.absolute(), "--output_dir" if output_dir else "--dataset_path")
+        check_room(target)
+    hub.check()
     teacher = teacher_for(method, llm, asking)
+    if method == "cross_encoder":
+        check_model(llm.generate_model_path, "--generate_model_path")
+    else:
+        llm.check()
     scoring = ScorePassages(Blend([teacher, Similarities()]) if blend_retriever else teacher)
-    for folder in folders:
-        target = (Path(output_dir) / folder.name if output_dir else folder) / FILE
+    for folder, place in zip(folders, targets, strict=True):
+        target = place / FILE
         score_file(folder / FILE, target, scoring, running, batch_size, overwrite=overwrite)
+        if running.dry_run:
+            continue
         if hub.push_to_hub is not None:
             config = "scored" if len(folders) == 1 else f"scored-{folder.name}"
             hub.push(load_rows(target), config, steps=[scoring])
+    if running.dry_run:
+        running.plan.say()
 
 
 def folders_with_rows(path: Path, name: str | None) -> list[Path]:
@@ -142,6 +156,9 @@ def score_file(
     earlier = read_lines(target) if target.exists() else []
     has_failures = any(row.get("teacher_error") for row in earlier)
     asked = columns_for(step, rows)
+    if running.dry_run:
+        running.run(asked, step, batch_size)
+        return
     if overwrite:
         forget(asked, step)
     scored = running.run(asked, step, batch_size)

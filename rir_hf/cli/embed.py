@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+from pathlib import Path
 
+from rir_hf.cli.checks import check_room, size_of_vectors
 from rir_hf.cli.inputs import CorpusOptions, QueriesOptions
-from rir_hf.cli.options import RetrieverOptions, RunOptions
+from rir_hf.cli.options import RetrieverOptions, RunOptions, check_factory
 from rir_hf.cli.output import OutputOptions
-
-logger = logging.getLogger(__name__)
 
 
 def command(
@@ -43,17 +42,26 @@ def command(
         raise ValueError("give either --corpus or --queries")
     if factory is not None and queries is not None:
         raise ValueError("--factory goes with --corpus")
+    output.check()
+    retriever.check()
+    if factory is not None:
+        check_factory(factory)
     from rir_hf import Embed, attach_index, save_index
 
-    output.check()
     if queries is None:
         reading.corpus_split = reading.corpus_split or split
         loaded, step = reading.load(str(corpus), limit), Embed(retriever.load())
     else:
         loaded = asking.load(queries, split, "train", limit)
         step = Embed(retriever.load(), "query", role="query")
+    size = size_of_vectors(retriever.model, len(loaded))
+    check_room(output.output, size if factory is None else 2 * size)
     rows = running.run(loaded, step, batch_size)
-    folder = output.save(rows, lines="")
-    if factory is not None:
-        save_index(attach_index(rows, factory=factory), folder / "embedding.faiss")
-        logger.info("Index in %s", folder / "embedding.faiss")
+    if running.dry_run:
+        running.plan.say()
+        return
+
+    def write_index(folder: Path) -> None:
+        save_index(attach_index(rows, factory=str(factory)), folder / "embedding.faiss")
+
+    output.save(rows, lines="", beside=None if factory is None else write_index)

@@ -78,6 +78,7 @@ def command(
     options = {"k": k, **answering(answers, answer_weight)}
     if run is None:
         check_search(indexes, options)
+    hub.check()
     check_file(run_file, "--run_file")
     check_file(json, "--json")
     judged: Any = judging.load(judgements, split, "test")
@@ -91,6 +92,9 @@ def command(
         passages = reading.load(str(corpus or data))
         options |= {"batch_size": batch_size}
         found = nearest(passages, asked, retriever, running, indexes, **options)
+        if running.dry_run:
+            running.plan.say()
+            return
     else:
         found = load_run(run)
     if run_file is not None:

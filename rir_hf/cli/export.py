@@ -15,6 +15,7 @@ FORMATS = {
     "flagembedding": "to_flagembedding",
     "pylate": "to_pylate",
     "tevatron": "to_tevatron",
+    "automodel": "to_automodel",
     "trl": "to_trl",
     "llamafactory": "to_llamafactory",
 }
@@ -23,7 +24,13 @@ FORMATS = {
 def command(
     rows: str,
     format: Literal[
-        "sentence-transformers", "flagembedding", "pylate", "tevatron", "trl", "llamafactory"
+        "sentence-transformers",
+        "flagembedding",
+        "pylate",
+        "tevatron",
+        "automodel",
+        "trl",
+        "llamafactory",
     ],
     path: str,
     split: str | None = None,

@@ -65,8 +65,13 @@ def command(
     from rir_hf import GenerateAnswers, load_rows, report
 
     output.check()
+    llm.check()
+    hub.check()
     step = GenerateAnswers(llm.load(), **vars(answers))
     queries = drawn(load_rows(rows, split, limit=limit), sample, answers.seed)
     answered = running.run(queries, step, batch_size, retry=retry)
+    if running.dry_run:
+        running.plan.say()
+        return
     output.save(answered, lines="answered.jsonl", summary=report(answered))
     hub.push(answered, "answered")

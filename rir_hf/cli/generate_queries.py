@@ -77,6 +77,8 @@ def command(
     from rir_hf import GenerateQueries, load_rows, report
 
     output.check()
+    llm.check()
+    hub.check()
     step = GenerateQueries(
         llm.load(),
         quality_check=False if quality_check == "none" else quality_check,
@@ -86,6 +88,9 @@ def command(
     reading.corpus_split = reading.corpus_split or split
     passages = load_rows(corpus, split, limit=limit) if retry else reading.load(corpus, limit)
     rows = running.run(drawn(passages, sample, queries.seed), step, batch_size, retry=retry)
+    if running.dry_run:
+        running.plan.say()
+        return
     output.save(rows, lines="generated.jsonl", summary=report(rows))
     hub.push(rows, "generated")
 

@@ -8,7 +8,9 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 COMMANDS = {
     "boost": "the whole loop: a retriever and a generator made better, with the proof",
@@ -33,6 +35,7 @@ COMMANDS = {
     "report": "what a dataset holds, counted and drawn",
     "audit": "near duplicates in a corpus, and queries that leak between splits",
     "cache": "what shards, indexes and boost runs occupy, and which of it to delete",
+    "split": "parts to train on, to choose by and to measure with, that share no query",
     "push": "rows to the Hub, with a card",
     "pull": "rows from the Hub",
     "train-retriever": "a retriever, contrastive or distilled, with sentence-transformers",
@@ -40,7 +43,14 @@ COMMANDS = {
 }
 """Each is a module of this folder, of its name with underscores, with a function `command`."""
 
-_NOISY = ("faiss", "httpx", "httpx2", "matplotlib", "openai", "sentence_transformers")
+_QUIET = {"TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+_TALKERS = ("faiss", "httpx", "httpx2", "matplotlib", "openai", "sentence_transformers")
+_NOISY = {
+    **dict.fromkeys(_TALKERS, logging.WARNING),
+    **dict.fromkeys(("datasets", "huggingface_hub", "transformers"), logging.ERROR),
+}
+_AT_ONCE = ("rir_hf.hub.calls",)
+"""Whose warnings say what is waited for."""
 _USERS = (ValueError, TypeError, OSError, ImportError, RuntimeError, EOFError)
 _LIBRARIES = (
     "httpx",
@@ -100,8 +110,8 @@ def run_command(name: str, options: Sequence[str]) -> int:
         values = read_arguments(command, options, f"rir-hf {name}")
     except SystemExit as end:  # after --help
         return int(end.code or 0)
-    log_plainly()
-    command(**values)
+    with plain_log():
+        command(**values)
     return 0
 
 
@@ -130,11 +140,57 @@ def unknown(name: str) -> str:
     return f"rir-hf: there is no command {name!r}.{meant} `rir-hf --help` lists them\n"
 
 
-def log_plainly() -> None:
-    """What the package says, as it is, without a line for each request of a library below."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in _NOISY:
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+class Log(logging.StreamHandler):
+    """Lines of the log on the standard error, warnings once and at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, list[str]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or keep a warning."""
+        if record.levelno < logging.WARNING or record.name in _AT_ONCE:
+            super().emit(record)
+        else:
+            self.kept.setdefault(str(record.msg), []).append(self.format(record).strip())
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record as text, without control characters and secrets."""
+        from rir_hf.core.secrets import masked
+        from rir_hf.core.texts import printable
+
+        return "\n".join(map(printable, masked(super().format(record)).split("\n")))
+
+    def say_warnings(self) -> None:
+        """Write each kind of warning once, with an example."""
+        for said in self.kept.values():
+            more = f" (the first of {len(said)} such warnings)" if len(said) > 1 else ""
+            self.stream.write(f"warning: {said[0]}{more}\n")
+
+
+@contextmanager
+def plain_log() -> Iterator[None]:
+    """What the package says, as it is, without what the libraries below say and draw."""
+    from datasets.utils import disable_progress_bars, enable_progress_bars
+
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    for name, level in _NOISY.items():
+        logging.getLogger(name).setLevel(level)
+    is_decided = "HF_DATASETS_DISABLE_PROGRESS_BARS" in os.environ
+    log = Log()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[log])
+    try:
+        if not is_decided:
+            disable_progress_bars()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if not is_decided:
+            enable_progress_bars()
+        log.say_warnings()
+        logging.getLogger().removeHandler(log)
 
 
 def is_users(error: Exception) -> bool:
@@ -150,14 +206,15 @@ def is_users(error: Exception) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """An error and what caused it, in one line without control characters."""
+    """An error and what caused it, in one line without control characters and secrets."""
+    from rir_hf.core.secrets import masked
     from rir_hf.core.texts import on_one_line
 
     said = _message_of(error)
     cause = error.__cause__
-    if cause is not None and (known := _message_of(cause)) not in said and said not in known:
-        said = f"{said.rstrip('.')}: {known}"
-    return on_one_line(said)
+    if cause is not None and str(cause).strip() not in said and said not in str(cause):
+        said = f"{said.rstrip('.')}: {_message_of(cause)}"
+    return on_one_line(masked(said))
 
 
 def _message_of(error: BaseException) -> str:
@@ -165,7 +222,8 @@ def _message_of(error: BaseException) -> str:
     said = str(error).strip()
     if isinstance(error, ImportError) and error.name == "faiss":
         return 'FAISS is missing: pip install "rir-hf[cpu]", or "rir-hf[gpu]" where there is a GPU'
-    if type(error).__name__ in ("ConnectError", "ConnectTimeout", "ConnectionError"):
+    is_broken = type(error).__name__ in ("ConnectError", "ConnectTimeout", "ConnectionError")
+    if is_broken and "cannot be asked" not in said:
         return f"no connection to the Hub or the server: {said}"
     if isinstance(error, KeyError) or not said:
         return f"{type(error).__name__}: {said}".rstrip(": ")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from rir_hf.cli.checks import check_model, check_models
 from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QrelsOptions
-from rir_hf.cli.options import IndexOptions, RunOptions
+from rir_hf.cli.options import IndexOptions, RunOptions, without_lines
 from rir_hf.cli.output import check_file, write_json
 
 
@@ -54,24 +55,29 @@ def command(
     if (corpus is None) != (model is None):
         raise ValueError("--corpus and --model go together")
     check_file(json, "--json")
+    if model is not None:
+        check_model(model, "--model")
     judge = read_teacher(teacher)
+    check_models(judge, "--teacher")
     passages = None
     if corpus is not None and model is not None:
         passages = indexed(reading.load(corpus), model, RunOptions(), IndexOptions())
         mined = run(pairing.load(rows, split, limit), Embed(model, "query", role="query"))
     else:
         mined = load_rows(rows, split, limit=limit)
-    found = recommend_margin(
-        mined,
-        judge,
-        sample,
-        corpus=passages,
-        margins=margins or MARGINS,
-        num_negatives=num_negatives,
-        max_false=max_false,
-        qrels=judging.load(qrels, split, "train"),
-        seed=seed,
-    )
+    judged = judging.load(qrels, split, "train")
+    with without_lines():  # the table goes to the standard output
+        found = recommend_margin(
+            mined,
+            judge,
+            sample,
+            corpus=passages,
+            margins=margins or MARGINS,
+            num_negatives=num_negatives,
+            max_false=max_false,
+            qrels=judged,
+            seed=seed,
+        )
     table = found["margins"].to_list()
     met = "" if found["is_met"] else f" (no margin has at most {max_false} false negatives)"
     names = ("margin", "false_negatives", "low", "high", "difficulty", "negatives")

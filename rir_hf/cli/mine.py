@@ -122,6 +122,8 @@ def command(
         raise ValueError("--streaming goes with neither --push_to_hub nor --engine ray")
     output.check(LINES if streaming else None)
     indexes.check(retriever)
+    running.check()
+    hub.check()
     rules.check(indexes, answer_weight)
     if streaming:
         stream = stream_pairs(pairs, split, columns=rows.pairs_columns)
@@ -145,6 +147,9 @@ def command(
     mine = partial(MineNegatives, searched, index=indexes.names(), qrels=known, **vars(rules))
     for step in chain(loaded, mine, answers, answer_weight):
         mined = running.run(mined, step, batch_size)
+    if running.dry_run:
+        running.plan.say()
+        return
     vectors = ["embedding", "answer_embedding"][: 1 + with_answers]
     mined = mined.remove_columns(vectors if loaded is not None else [])
     if max_rank is not None:
@@ -190,11 +195,14 @@ def finish(
         raise ValueError(_why_nothing(mined, corpus))
     if answers:
         report(mined, output="neg_answer")
-    folder = output.save(mined, lines=LINES, summary=counts)
-    try:
-        plot_report(mined, folder / "report.png")
-    except ImportError as error:
-        logger.warning("No report.png: %s", error)
+
+    def draw(folder: Path) -> None:
+        try:
+            plot_report(mined, folder / "report.png")
+        except ImportError as error:
+            logger.warning("No report.png: %s", error)
+
+    output.save(mined, lines=LINES, summary=counts, beside=draw)
     hub.push(mined, "mined", corpus=corpus)
 
 

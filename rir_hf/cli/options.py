@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 logger = logging.getLogger(__name__)
@@ -15,6 +18,9 @@ logger = logging.getLogger(__name__)
 Rows = Any
 Step = Any
 Model = Any
+
+_DIVISIBLE = 7680
+"""A dimension that the usual numbers of parts of a vector divide."""
 
 
 @dataclass
@@ -53,6 +59,12 @@ class RetrieverOptions:
 
         settings = {name: value for name, value in vars(self).items() if name != "texts_per_pass"}
         return Retriever(**settings, batch_size=self.texts_per_pass)
+
+    def check(self) -> None:
+        """Raise `OSError` where there is no such model, before anything is loaded."""
+        from rir_hf.cli.checks import check_model
+
+        check_model(self.model, "--model", self.revision)
 
 
 @dataclass
@@ -107,19 +119,35 @@ class IndexOptions(WordOptions):
         from rir_hf import attach_index
 
         rows = {"id": ["a"], "text": ["word"], "embedding": [[1.0]]}
-        logging.disable(logging.INFO)  # what is built here is nobody's
-        try:
+        with without_lines():
             corpus = attach_index(Dataset.from_dict(rows))
             return self.attach(corpus) if "bm25" in self.index else corpus
-        finally:
-            logging.disable(logging.NOTSET)
 
     def check(self, retriever: RetrieverOptions) -> None:
-        """Raise `ValueError` where vectors are asked for without a retriever, or nothing is."""
+        """Raise `ValueError` or `OSError` for what no index can be made of: vectors without a
+        retriever, no index, one that FAISS does not know.
+        """
         if not self.index:
             raise ValueError("--index needs embedding, bm25 or both")
-        if "embedding" in self.index and not retriever.model:
+        if "embedding" not in self.index:
+            return
+        if not retriever.model:
             raise ValueError("--model is needed for --index embedding")
+        check_factory(self.factory)
+        retriever.check()
+
+
+def check_factory(factory: str) -> None:
+    """Raise `ValueError` where FAISS knows no such index, before vectors are made for it."""
+    if factory == "Flat":
+        return
+    import faiss
+
+    try:
+        faiss.index_factory(_DIVISIBLE, factory)
+    except RuntimeError as error:
+        reason = str(error).rpartition(": ")[2]
+        raise ValueError(f"--factory: FAISS cannot make {factory!r}: {reason}") from None
 
 
 @dataclass
@@ -149,12 +177,30 @@ class LLMOptions:
     concurrency: int = 16
     max_length: int | None = None
 
-    def load(self) -> Model:
-        """The language model that the options describe."""
+    def check(self) -> None:
+        """Raise where there is no such model, or OpenAI is to be asked without a key; before
+        anything is loaded.
+
+        Raises:
+            ImportError: the package that asks a server is missing.
+            OSError: no such model, no key.
+            ValueError: options that do not go together.
+        """
         if self.base_url is not None and self.model_type != "gpt":
             raise ValueError("--base_url goes with --model_type gpt")
         if self.gguf_file is not None and self.model_type not in ("llm", "llm_instruct"):
             raise ValueError("--gguf_file goes with --model_type llm or llm_instruct")
+        from rir_hf.cli.checks import check_gguf, check_key, check_model
+
+        if self.model_type == "gpt":
+            check_key(self.base_url, self.api_key)
+        else:
+            check_model(self.generate_model_path, "--generate_model_path")
+            if self.gguf_file is not None:
+                check_gguf(self.generate_model_path, self.gguf_file)
+
+    def load(self) -> Model:
+        """The language model that the options describe."""
         import rir_hf
 
         thinking = {"enable_thinking": False} if self.no_thinking else None
@@ -182,31 +228,58 @@ class RunOptions:
     """How it is run.
 
     Args:
+        dry_run: check everything, try each step on a few rows (a language model is asked about
+            four), say what is cached already and what time and tokens the rest will take, and write
+            nothing.
         engine: what runs the steps: this machine, or a Ray cluster.
         rows_per_shard: a killed run goes on where it was, but for so many rows; none: a hundredth.
         num_proc: worker processes, each with a model of its own (with ray: actors).
         num_gpus: GPUs of each worker (with ray).
     """
 
+    dry_run: bool = False
     engine: Literal["datasets", "ray"] = "datasets"
     rows_per_shard: int | None = None
     num_proc: int | None = None
     num_gpus: float | None = None
 
+    def check(self) -> None:
+        """Raise `ValueError` for options that do not go together."""
+        if self.num_gpus is not None and self.engine != "ray":
+            raise ValueError("--num_gpus goes with --engine ray")
+
+    @cached_property
+    def plan(self) -> Any:
+        """What the steps would do, where they are not to be run."""
+        from rir_hf.cli.planning import Plan
+
+        return Plan()
+
+    def sample(self, rows: Rows) -> Rows:
+        """The rows; in a dry run the first few of them."""
+        return self.plan.sample(rows) if self.dry_run else rows
+
     def run(self, rows: Rows, step: Step, batch_size: int, *, retry: bool = False) -> Rows:
-        """The rows with the columns of a step; with `retry` those that failed are asked again."""
+        """The rows with the columns of a step; with `retry` those that failed are asked again.
+
+        In a dry run those that are in the cache, else a few.
+        """
+        self.check()
         from rir_hf import retry as ask_again
         from rir_hf import run
 
-        if self.num_gpus is not None and self.engine != "ray":
-            raise ValueError("--num_gpus goes with --engine ray")
+        check_vectors_fit(rows, step)
+        if self.dry_run:
+            with progress_bars(), without_lines():
+                return self.plan.run(asked_again(rows, step) if retry else rows, step, batch_size)
         options: dict[str, Any] = {"batch_size": batch_size, "rows_per_shard": self.rows_per_shard}
         if self.engine == "ray":
             workers = {"concurrency": self.num_proc or 1, "num_gpus": self.num_gpus}
             options |= {"engine": "ray", **workers}
         else:
             options["num_proc"] = self.num_proc
-        return ask_again(rows, step, **options) if retry else run(rows, step, **options)
+        with progress_bars():
+            return ask_again(rows, step, **options) if retry else run(rows, step, **options)
 
 
 @dataclass
@@ -227,6 +300,13 @@ class HubOptions:
     hub_config: str | None = None
     license: str | None = None
     language: str | None = None
+
+    def check(self) -> None:
+        """Raise where nothing can be pushed, before the work."""
+        from rir_hf.cli.checks import check_token
+
+        if self.push_to_hub is not None:
+            check_token(self.push_to_hub)
 
     def push(
         self, rows: Rows, config: str, *, corpus: Rows = None, steps: Sequence[Step] = ()
@@ -262,6 +342,13 @@ class ModelHubOptions:
     push_to_hub: str | None = None
     private: bool = False
 
+    def check(self) -> None:
+        """Raise where nothing can be pushed, before the work."""
+        from rir_hf.cli.checks import check_token
+
+        if self.push_to_hub is not None:
+            check_token(self.push_to_hub)
+
     def push(self, folder: str) -> None:
         """Send a folder with a model to the Hub, if asked."""
         if self.push_to_hub is None:
@@ -274,6 +361,53 @@ class ModelHubOptions:
             folder_path=folder, repo_id=made.repo_id, ignore_patterns=["checkpoint-*"]
         )
         logger.info("Pushed to %s: %s", made.repo_id, done.commit_url)
+
+
+@contextmanager
+def without_lines() -> Iterator[None]:
+    """No lines in the log of what is built here, which is nobody's; warnings stay."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def progress_bars() -> Iterator[None]:
+    """Let steps show their bars, and no other library its own."""
+    from datasets.utils import disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as of_transformers
+
+    of_transformers.disable_progress_bar()
+    if "HF_DATASETS_DISABLE_PROGRESS_BARS" in os.environ:
+        yield
+        return
+    enable_progress_bars()
+    try:
+        yield
+    finally:
+        disable_progress_bars()
+
+
+def check_vectors_fit(rows: Rows, step: Step) -> None:
+    """Raise `OSError` where the cache has no room for the vectors that a step makes."""
+    from datasets import Dataset, config
+
+    from rir_hf.cli.checks import check_room, size_of_vectors
+    from rir_hf.running.run import rows_made
+
+    model = getattr(getattr(step, "retriever", None), "model", None)
+    if type(step).__name__ == "Embed" and isinstance(model, str) and isinstance(rows, Dataset):
+        missing = len(rows) - rows_made(rows, step)
+        check_room(config.HF_DATASETS_CACHE, size_of_vectors(model, missing))
+
+
+def asked_again(rows: Rows, step: Step) -> Rows:
+    """The rows that a step marked as failed, without its columns."""
+    from rir_hf.running.retry import places_that_failed, rows_at
+
+    return rows_at(rows, places_that_failed(rows, step), step)
 
 
 def check_options(

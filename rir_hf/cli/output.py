@@ -6,21 +6,25 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from rir_hf.cli.checks import check_room
 from rir_hf.cli.options import Rows
+from rir_hf.core.unfinished import replacing, take_place
 
 logger = logging.getLogger(__name__)
 
+_MARKS = ("dataset_info.json", "dataset_dict.json")
 _WRITTEN = (
     "*.arrow",
     "*.jsonl",
-    "dataset_info.json",
+    *_MARKS,
     "state.json",
     "report.json",
     "report.png",
@@ -52,64 +56,57 @@ class OutputOptions:
             raise NotADirectoryError(f"{folder} is a file: name a folder as --output")
         target = folder if file is None else folder / file
         if target == folder and folder.exists() and any(folder.iterdir()):
-            check_kind(folder, "dataset_info.json")
+            check_kind(folder, *_MARKS)
             if not self.overwrite:
                 raise FileExistsError(f"{folder} holds a result: --overwrite replaces it")
             check_no_other(folder)
         elif target != folder and target.exists() and not self.overwrite:
             raise FileExistsError(f"{target} is there: --overwrite replaces it")
-        make_writable(folder.absolute().parent, "--output")
+        check_writable(folder.absolute().parent, "--output")
+        check_room(folder)
 
-    def save(self, rows: Rows, lines: str, summary: Mapping[str, Any] | None = None) -> Path:
+    def save(
+        self,
+        rows: Rows,
+        lines: str,
+        summary: Mapping[str, Any] | None = None,
+        beside: Callable[[Path], None] | None = None,
+    ) -> Path:
         """Write rows as `save_to_disk` does, and as JSON lines beside.
 
         Args:
-            rows: what is written.
+            rows: what is written, one dataset or several by name.
             lines: name of the file of JSON lines; empty: none, for rows with vectors.
             summary: what goes into `report.json`.
+            beside: writes more into the folder that it is given.
 
         Returns:
             The folder.
         """
         folder = Path(self.output)
-        with replacing_folder(folder) as part:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder, folder=True) as part:
             rows.save_to_disk(part)
             if lines:
                 rows.to_json(part / lines, force_ascii=False)
             if summary is not None:
                 write_json(summary, part / "report.json")
-        logger.info("Written to %s: %d rows", folder, len(rows))
+            if beside is not None:
+                beside(part)
+        number = sum(map(len, rows.values())) if isinstance(rows, Mapping) else len(rows)
+        logger.info("Written to %s: %d rows", folder, number)
         return folder
-
-
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the other's place when all is written; the other is
-    deleted last.
-    """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = part.with_suffix(".old")
-    try:
-        yield part
-        if folder.exists():
-            os.rename(folder, old)
-        try:
-            os.rename(part, folder)
-        except OSError:
-            if old.exists():
-                os.rename(old, folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def check_no_other(folder: Path) -> None:
     """Raise `FileExistsError` where a folder holds what no command has written there."""
+    for split in splits_in(folder):
+        check_no_other(folder / split)
     others = sorted(
         each.name
         for each in folder.iterdir()
-        if each.is_dir() or not any(fnmatch(each.name, name) for name in _WRITTEN)
+        if each.name not in splits_in(folder)
+        and (each.is_dir() or not any(fnmatch(each.name, name) for name in _WRITTEN))
     )
     if others:
         raise FileExistsError(
@@ -118,11 +115,58 @@ def check_no_other(folder: Path) -> None:
         )
 
 
-def check_model_folder(output: str, *marks: str) -> None:
-    """Raise `FileExistsError` where a folder holds files, but neither a model with one of these
-    marks nor a training that was begun, before the work.
+def splits_in(folder: Path) -> list[str]:
+    """The splits of a saved folder, each a folder in it."""
+    path = folder / "dataset_dict.json"
+    return json.loads(path.read_text(encoding="utf-8"))["splits"] if path.exists() else []
+
+
+@dataclass
+class ModelOutput:
+    """Where a trained model goes.
+
+    Args:
+        overwrite: replace an earlier model at --output once the new one is complete.
+        dry_run: check everything, say what would be trained on and in how many steps, and write
+            nothing.
     """
-    check_kind(Path(output), *marks, "checkpoints.json")
+
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def check(self, output: str, *marks: str) -> None:
+        """Raise `OSError` where a model cannot be written, or something else is there, before the
+        work.
+
+        Args:
+            output: the folder.
+            marks: files by one of which a model is known there. A training that was begun is gone
+                on with.
+        """
+        folder = Path(output)
+        check_kind(folder, *marks, "checkpoints.json")
+        if not self.overwrite and any((folder / mark).exists() for mark in marks):
+            raise FileExistsError(f"{folder} holds a model: --overwrite replaces it")
+        check_writable(folder.absolute().parent, "--output")
+        check_room(folder)
+
+    def say(self, rows: int, steps: int) -> None:
+        """Write what a dry run found to the standard output."""
+        sys.stdout.write(f"train on {rows:,} rows in {steps:,} steps\nnothing was written\n")
+
+    @contextmanager
+    def folder(self, output: str, *marks: str) -> Iterator[Path]:
+        """The folder to train into; where a model is there already one beside it, which takes its
+        place when it is complete. Several processes of one training may call it.
+        """
+        folder = Path(output)
+        if not any((folder / mark).exists() for mark in marks):
+            yield folder
+            return
+        part = folder.with_name(f".{folder.name}.new")
+        yield part
+        if os.environ.get("RANK", "0") == "0":
+            take_place(part, folder)
 
 
 def check_kind(folder: Path, *marks: str) -> None:
@@ -135,12 +179,14 @@ def check_kind(folder: Path, *marks: str) -> None:
 def check_file(path: str | None, option: str) -> None:
     """Raise `OSError` where a file cannot be written, and make its folder, before the work.
 
-    An earlier file is replaced where its ending says that it is of the kind.
+    An earlier file is replaced where its ending says that it is of the kind; a run where it is one.
     """
     if path is None:
         return
     if Path(path).is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file as {option}")
+    if option == "--run_file" and not is_run(Path(path)):
+        raise FileExistsError(f"{path} is there, and is no run: name another {option}")
     endings = _ENDINGS.get(option)
     if endings and Path(path).exists() and Path(path).suffix not in endings:
         raise FileExistsError(
@@ -149,11 +195,27 @@ def check_file(path: str | None, option: str) -> None:
     make_writable(Path(path).absolute().parent, option)
 
 
+def is_run(path: Path) -> bool:
+    """Whether a file is a TREC run, by its first line; also where there is none."""
+    if not path.exists() or not path.stat().st_size:
+        return True
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return len(lines.readline().split()) == 6
+
+
 def make_writable(folder: Path, option: str) -> None:
     """Make a folder; `OSError` where that fails or nothing can be written into it."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{folder} cannot be written into: choose another {option}")
+    check_writable(folder, option)
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Raise `OSError` where a folder cannot be made, or nothing be written into it."""
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(f"{place} is a file: choose another {option}")
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{place} cannot be written into: choose another {option}")
 
 
 def write_json(value: Any, path: str | Path | None) -> None:
@@ -168,8 +230,6 @@ def write_lines(rows: Iterable[Mapping[str, Any]], target: Path) -> None:
 
     A link stays a link, and the file's mode what it was.
     """
-    from rir_hf.export.files import replacing
-
     target.parent.mkdir(parents=True, exist_ok=True)
     file = target.resolve()
     with replacing(file) as part:

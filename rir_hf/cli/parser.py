@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import inspect
 import itertools
 import json
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
@@ -72,7 +73,7 @@ def read_arguments(
     try:
         values = parser.parse_args(completed(named(arguments, required), kinds)).as_dict()
     except argparse.ArgumentError as error:
-        raise OptionError(in_one_line(str(error), kinds)) from None
+        raise OptionError(in_one_line(str(error), kinds) + meant(str(error), kinds)) from None
     except UnicodeDecodeError as error:
         raise OptionError(f"--config: the file is no text ({error})") from None
     for name, group in groups.items():
@@ -160,6 +161,20 @@ def in_one_line(message: str, kinds: Mapping[str, Any]) -> str:
         wanted = inspect.formatannotation(kinds[key[1]]).replace("typing.", "")
         return f"--{key[1]} must be {wanted}, got {value[1]}"
     return " ".join(message.replace('Parser key "config": ', "--config: ").split())
+
+
+def meant(message: str, options: Collection[str]) -> str:
+    """Which option a misspelt one is near to; empty where it is near to none.
+
+    Example:
+        >>> meant("unrecognized arguments: --modl x", ["model", "output"])
+        ' Did you mean --model?'
+    """
+    unknown = re.search(r"(?:--|Key ')(\w+)", message)
+    if unknown is None or unknown[1] in options:
+        return ""
+    near = difflib.get_close_matches(unknown[1], options, n=1)
+    return f" Did you mean --{near[0]}?" if near else ""
 
 
 def _without_none(kind: Any) -> Any:

@@ -57,8 +57,13 @@ def command(
     from rir_hf import PreferencePairs, load_rows, report
 
     output.check()
+    retriever.check()
+    hub.check()
     step = PreferencePairs(retriever.load(), **vars(preferences))
     pairs = running.run(load_rows(rows, split, limit=limit), step, batch_size)
+    if running.dry_run:
+        running.plan.say()
+        return
     counts = report(pairs)
     output.save(pairs, lines="preferences.jsonl", summary=counts)
     if not counts["preferences"]["pairs"]:

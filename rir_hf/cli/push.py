@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 
+from rir_hf.cli.checks import check_token
 from rir_hf.cli.inputs import CorpusOptions
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ def command(
     language: list[str] | None = None,
     tags: list[str] | None = None,
     commit_message: str | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Send rows to the Hub. The token is that of `hf auth login`, or HF_TOKEN.
 
@@ -46,7 +49,9 @@ def command(
         language: languages of the rows, for the card, en for example.
         tags: further tags for the card.
         commit_message: of the commit.
+        dry_run: check everything here, say what would be sent, and send nothing.
     """
+    check_token(repo)
     from rir_hf import load_rows, push
     from rir_hf.boosting.push_run import is_run, push_run
 
@@ -62,14 +67,26 @@ def command(
         }
         if wrong := [name for name, is_given in given.items() if is_given]:
             raise ValueError(f"{rows} is a run of boost, with which --{wrong[0]} does not go")
+        if dry_run:
+            sys.stdout.write(f"send the run {rows} to {repo}\nnothing was sent\n")
+            return
         pushed = push_run(rows, repo, private=private or None, license=license, language=language)
         logger.info("Pushed to %s: %s", repo, ", ".join(pushed))
         return
+    found = load_rows(rows, split, limit=limit)
+    searched = passages.load(corpus) if corpus else None
+    if dry_run:
+        beside = f", {len(searched):,} passages as its config corpus" if searched else ""
+        sys.stdout.write(
+            f"send {len(found):,} rows to {repo} as its config {config_name}{beside}\n"
+            "nothing was sent\n"
+        )
+        return
     done = push(
-        load_rows(rows, split, limit=limit),
+        found,
         repo,
         config_name,
-        corpus=passages.load(corpus) if corpus else None,
+        corpus=searched,
         private=private or None,
         revision=revision,
         license=license,

@@ -37,7 +37,11 @@ def command(
     from rir_hf import RelabelNegatives, load_rows, report
 
     output.check()
+    hub.check()
     step = RelabelNegatives(move=move, drop=drop, dry=dry)
     relabelled = running.run(load_rows(rows, split, limit=limit), step, batch_size)
+    if running.dry_run:
+        running.plan.say()
+        return
     output.save(relabelled, lines="relabelled.jsonl", summary=report(relabelled))
     hub.push(relabelled, "relabelled")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from typing import Any, Literal
 
 from rir_hf.cli.inputs import CorpusOptions, QueriesOptions
@@ -14,6 +15,7 @@ from rir_hf.cli.options import (
     RetrieverOptions,
     Rows,
     RunOptions,
+    without_lines,
 )
 from rir_hf.cli.output import OutputOptions, check_file
 
@@ -70,6 +72,7 @@ def command(
 
     indexes.check(retriever)
     output.check()
+    hub.check()
     check_file(run_file, "--run_file")
     options: dict[str, Any] = {"k": k, "method": method, "weights": weights, "depth": depth}
     options |= answering(answers, answer_weight)
@@ -78,6 +81,9 @@ def command(
     if answers is not None:
         asked = with_answers(asked, answers, split)
     found = nearest(passages, asked, retriever, running, indexes, batch_size=batch_size, **options)
+    if running.dry_run:
+        running.plan.say()
+        return
     output.save(found, lines="hits.jsonl")
     if run_file is not None:
         write_run(found, run_file)
@@ -208,7 +214,12 @@ def indexed(
     """The corpus with the indexes that are asked for; the vectors are the retriever's."""
     from rir_hf import Embed, attach_index
 
+    factory = indexes.factory
     if "embedding" in indexes.index:
         corpus = running.run(corpus, Embed(retriever), batch_size)
-        corpus = attach_index(corpus, factory=indexes.factory)
-    return indexes.attach(corpus) if "bm25" in indexes.index else corpus
+    if running.dry_run and (factory != "Flat" or "bm25" in indexes.index):
+        corpus, factory = running.sample(corpus), "Flat"  # an index of all would be work
+    with without_lines() if running.dry_run else nullcontext():
+        if "embedding" in indexes.index:
+            corpus = attach_index(corpus, factory=factory)
+        return indexes.attach(corpus) if "bm25" in indexes.index else corpus

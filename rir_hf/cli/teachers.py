@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rir_hf.cli.inputs import CorpusOptions
 from rir_hf.cli.options import IndexOptions, Rows, RunOptions, WordOptions, check_options
@@ -42,6 +42,28 @@ TEACHERS = (
 MODELS = ("ChatLLM", "CompletionLLM", "OpenAIChat", "VLLM")
 
 
+class Corpora(Protocol):
+    """The corpus that teachers search."""
+
+    def with_words(self) -> Rows:
+        """The corpus with an index of its words."""
+
+    def with_vectors(self, retriever: Any) -> Rows:
+        """The corpus with an index of a retriever's vectors."""
+
+
+class TinyCorpus:
+    """A corpus of one passage, with which a teacher's options are checked before there is work."""
+
+    def with_words(self) -> Rows:
+        """The passage with an index of its words."""
+        return IndexOptions(index=["bm25"]).tiny_corpus()
+
+    def with_vectors(self, retriever: Any) -> Rows:
+        """The passage with an index of a vector."""
+        return IndexOptions().tiny_corpus()
+
+
 @dataclass
 class TeachersCorpus:
     """The corpus that teachers search, read and indexed when the first one asks for it."""
@@ -53,7 +75,7 @@ class TeachersCorpus:
 
     def with_words(self) -> Rows:
         """The corpus with an index of its words."""
-        return self.words.attach(self.reading.load(self.source))
+        return self.words.attach(self.running.sample(self.reading.load(self.source)))
 
     def with_vectors(self, retriever: Any) -> Rows:
         """The corpus with an index of a retriever's vectors."""
@@ -62,7 +84,7 @@ class TeachersCorpus:
         return indexed(self.reading.load(self.source), retriever, self.running, IndexOptions())
 
 
-def read_teacher(described: str | dict[str, Any], corpus: TeachersCorpus | None = None) -> Teacher:
+def read_teacher(described: str | dict[str, Any], corpus: Corpora | None = None) -> Teacher:
     """The teacher that a YAML text, a file of it, or what was read from one describes.
 
     Raises:
@@ -96,13 +118,15 @@ def named(value: Any) -> tuple[str, dict[str, Any]]:
         name, options = next(iter(value.items()))
         if options is None or isinstance(options, Mapping):
             return str(name), dict(options or {})
+    from rir_hf.core.secrets import without_secrets
+
     raise ValueError(
         "--teacher: a teacher or a model is its name, or {Name: {option: value}}, "
-        f"got {str(value)[:200]}"
+        f"got {str(without_secrets(value))[:200]}"
     )
 
 
-def make(value: Any, what: str, names: Sequence[str], corpus: TeachersCorpus | None = None) -> Any:
+def make(value: Any, what: str, names: Sequence[str], corpus: Corpora | None = None) -> Any:
     """The object that a value describes, of one of the classes with these names."""
     import rir_hf
 
@@ -121,7 +145,7 @@ def make(value: Any, what: str, names: Sequence[str], corpus: TeachersCorpus | N
     return kind(**given)
 
 
-def value_of(option: str, value: Any, corpus: TeachersCorpus | None = None) -> Any:
+def value_of(option: str, value: Any, corpus: Corpora | None = None) -> Any:
     """What a class is given for an option: teachers and models are made, all else stays."""
     if option == "teachers":
         if not isinstance(value, list):

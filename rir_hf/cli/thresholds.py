@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from rir_hf.cli.inputs import QrelsOptions
+from rir_hf.cli.options import without_lines
 from rir_hf.cli.output import check_file, write_json
 
 
@@ -39,14 +40,16 @@ def command(
     from rir_hf import load_rows, recommend_relabelling
 
     check_file(json, "--json")
-    found = recommend_relabelling(
-        load_rows(rows, split, limit=limit),
-        judging.load(qrels, split, "train"),
-        precision=precision,
-        max_false=max_false,
-        thresholds=thresholds,
-        seed=seed,
-    )
+    scored, judged = load_rows(rows, split, limit=limit), judging.load(qrels, split, "train")
+    with without_lines():  # the table goes to the standard output
+        found = recommend_relabelling(
+            scored,
+            judged,
+            precision=precision,
+            max_false=max_false,
+            thresholds=thresholds,
+            seed=seed,
+        )
     table = found["thresholds"].to_list()
     for line in [dict(zip(table[0], table[0], strict=True)), *table]:
         sys.stdout.write("  ".join(f"{_shown(value):>10}" for value in line.values()) + "\n")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
+from typing import Any
 
-from rir_hf.cli.options import ModelHubOptions
-from rir_hf.cli.output import check_model_folder
+from rir_hf.cli.checks import check_gguf, check_model
+from rir_hf.cli.options import ModelHubOptions, progress_bars
+from rir_hf.cli.output import ModelOutput
+from rir_hf.cli.train_retriever import held_out, hub_name
 
 logger = logging.getLogger(__name__)
+
+MARKS = ("adapter_config.json", "generation_config.json")
 
 
 @dataclass
@@ -32,9 +38,15 @@ class Training:
         warmup_steps: steps until that peak.
         max_length: tokens of prompt and answer together.
         gradient_checkpointing: less memory, a third more time.
+        eval_steps: steps between two evaluations on --eval_rows or --eval_split; below 1 their
+            share of the training.
         logging_steps: steps between two lines of metrics.
         checkpoint_steps: steps between two checkpoints, from the last of which the same command
             goes on after a kill; none: no checkpoint.
+        report_to: where the metrics are logged to besides, as transformers takes it: tensorboard,
+            wandb, trackio.
+        arguments: further settings of TRL's DPOConfig.
+        dataset_id: name of the pairs on the Hub, for the model card; none: --rows, where it is one.
         seed: of LoRA's first weights and the order of the pairs.
     """
 
@@ -54,19 +66,26 @@ class Training:
     warmup_steps: int = 0
     max_length: int = 1024
     gradient_checkpointing: bool = False
+    eval_steps: float = 0.1
     logging_steps: int = 10
     checkpoint_steps: int | None = None
+    report_to: str = "none"
+    arguments: dict[str, Any] | None = None
+    dataset_id: str | None = None
     seed: int = 0
 
 
 def command(
     training: Training,
     hub: ModelHubOptions,
+    writing: ModelOutput,
     rows: str,
     model: str,
     output: str,
     split: str | None = None,
     limit: int | None = None,
+    eval_rows: str | None = None,
+    eval_split: str | None = None,
 ) -> None:
     """Tune a generator on preference pairs by DPO, with LoRA unless --full is given.
 
@@ -81,11 +100,29 @@ def command(
         output: folder for the adapter, with --full for the model, and for metrics.json.
         split: which split, where there are several; none: train.
         limit: the first so many rows; none: all.
+        eval_rows: held-out pairs, whose loss is measured while the model is trained: the weights of
+            the lowest one are kept; none: those of --rows in --eval_split.
+        eval_split: their split; none, and without --eval_rows: no evaluation.
     """
-    from rir_hf import load_rows, train_generator
+    writing.check(output, *MARKS)
+    if training.merged_output is not None:
+        writing.check(training.merged_output, "config.json")
+    hub.check()
+    check_model(model, "--model", training.revision)
+    if training.gguf_file is not None:
+        check_gguf(model, training.gguf_file)
+    from rir_hf import load_rows, to_trl, train_generator
 
-    check_model_folder(output, "adapter_config.json", "generation_config.json")
-    folder = train_generator(load_rows(rows, split, limit=limit), model, output, **vars(training))
-    hub.push(str(folder))
+    pairs = load_rows(rows, split, limit=limit)
+    judged = held_out(rows, eval_rows, eval_split)
+    training.dataset_id = training.dataset_id or hub_name(rows)
+    if writing.dry_run:
+        number = len(to_trl(pairs))
+        size = training.batch_size * training.accumulate
+        writing.say(number, training.max_steps or math.ceil(training.epochs * number / size))
+        return
+    with progress_bars(), writing.folder(output, *MARKS) as folder:
+        train_generator(pairs, model, folder, dev=judged, **vars(training))
+    hub.push(output)
     merged = f" and {training.merged_output}" if training.merged_output else ""
     logger.info("Written to %s%s", output, merged)

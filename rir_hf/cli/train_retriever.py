@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from rir_hf.cli.options import IndexOptions, ModelHubOptions, RetrieverOptions, Rows, RunOptions
-from rir_hf.cli.output import check_model_folder
+from rir_hf.cli.checks import check_model
+from rir_hf.cli.options import (
+    IndexOptions,
+    ModelHubOptions,
+    RetrieverOptions,
+    Rows,
+    RunOptions,
+    progress_bars,
+)
+from rir_hf.cli.output import ModelOutput
 from rir_hf.training.losses import Loss
 
 logger = logging.getLogger(__name__)
+
+MARK = "modules.json"
 
 
 @dataclass
@@ -42,8 +54,20 @@ class Training:
         embedded: for --freeze_passages folder of the corpus with its vectors, as rir-hf embed wrote
             it: its passages are not encoded again.
         keep: share of the old weights in the trained model, 0 to below 1: 0.5 averages the two.
+        lora_r: train LoRA's matrices of this rank in place of all weights, which takes less memory;
+            raise --learning_rate, to 1e-4 for example. The trained model is a whole one.
+        lora_alpha: scale of LoRA.
+        lora_dropout: dropout of LoRA.
+        mini_batch_size: texts per forward pass in the cached losses.
+        gradient_checkpointing: less memory, a third more time.
+        eval_steps: steps between two evaluations on --eval_rows or --eval_split; below 1 their
+            share of the training.
         checkpoint_steps: steps between two checkpoints, from the last of which the same command
             goes on after a kill; none: no checkpoint.
+        report_to: where loss and evaluation are logged to besides, as transformers takes it:
+            tensorboard, wandb, trackio.
+        arguments: further settings of sentence-transformers' training arguments.
+        dataset_id: name of the rows on the Hub, for the model card; none: --rows, where it is one.
         seed: of the order of the rows.
     """
 
@@ -67,24 +91,39 @@ class Training:
     freeze_passages: bool = False
     embedded: str | None = None
     keep: float = 0.0
+    lora_r: int | None = None
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    mini_batch_size: int = 32
+    gradient_checkpointing: bool = False
+    eval_steps: float = 0.1
     checkpoint_steps: int | None = None
+    report_to: str = "none"
+    arguments: dict[str, Any] | None = None
+    dataset_id: str | None = None
     seed: int = 0
 
 
 def command(
     training: Training,
     hub: ModelHubOptions,
+    writing: ModelOutput,
     rows: str,
     model: str,
     output: str,
     split: str | None = None,
     limit: int | None = None,
+    eval_rows: str | None = None,
+    eval_split: str | None = None,
     dev: str | None = None,
     dev_split: str = "test",
 ) -> None:
     """Fine-tune a retriever on mined or scored rows, and measure it before and after.
 
     rir-hf train-retriever --rows scored --model BAAI/bge-base-en-v1.5 --output tuned --dev scifact
+
+    rir-hf train-retriever --rows scored --model BAAI/bge-base-en-v1.5 --output tuned
+        --eval_split dev --arguments '{gradient_accumulation_steps: 4}'
 
     Rows with a teacher's scores are distilled, others contrasted; --loss says otherwise. On several
     GPUs: accelerate launch -m rir_hf.cli.main train-retriever ...
@@ -96,20 +135,61 @@ def command(
         output: folder for the trained model.
         split: which split, where there are several; none: train.
         limit: the first so many rows; none: all.
+        eval_rows: held-out rows, evaluated while the model is trained: the weights of the best step
+            are kept; none: those of --rows in --eval_split.
+        eval_split: their split; none, and without --eval_rows: no evaluation.
         dev: folder in BEIR layout whose judged queries are searched with the old and the new model.
         dev_split: its split.
     """
+    writing.check(output, MARK)
+    hub.check()
+    check_model(model, "--model", training.revision)
+    if training.guide is not None:
+        check_model(training.guide, "--guide")
     from rir_hf import compare, load_qrels, load_rows, train_retriever
     from rir_hf.cli.compare import show
 
-    check_model_folder(output, "modules.json")
+    found = load_rows(rows, split, limit=limit)
+    judged = held_out(rows, eval_rows, eval_split)
+    training.dataset_id = training.dataset_id or hub_name(rows)
+    if writing.dry_run or dev is not None:  # before --dev is searched
+        number = usable_rows(found, training)
+        steps = training.max_steps or math.ceil(training.epochs * number / training.batch_size)
+    if writing.dry_run:
+        writing.say(number, steps)
+        return
     before = None if dev is None else measured(dev, dev_split, model, training, training.revision)
-    folder = train_retriever(load_rows(rows, split, limit=limit), model, output, **vars(training))
-    if dev is not None:
-        after = measured(dev, dev_split, str(folder), training)
-        show(compare(after, before, load_qrels(dev, dev_split)), folder / "metrics.json")
-    hub.push(str(folder))
-    logger.info("Written to %s", folder)
+    with progress_bars(), writing.folder(output, MARK) as folder:
+        train_retriever(found, model, folder, dev=judged, **vars(training))
+        if dev is not None:
+            after = measured(dev, dev_split, str(folder), training)
+            show(compare(after, before, load_qrels(dev, dev_split)), folder / "metrics.json")
+    hub.push(output)
+    logger.info("Written to %s", output)
+
+
+def held_out(rows: str, eval_rows: str | None, eval_split: str | None) -> Rows | None:
+    """The rows to evaluate on, which may be another split of those to train on; None: none."""
+    from rir_hf import load_rows
+
+    if eval_rows is None and eval_split is None:
+        return None
+    return load_rows(eval_rows or rows, eval_split)
+
+
+def hub_name(rows: str) -> str | None:
+    """The name of rows on the Hub; None where they are not from there."""
+    return None if Path(rows).exists() else rows.partition(":")[0]
+
+
+def usable_rows(rows: Rows, training: Training) -> int:
+    """How many rows can be trained on; `ValueError` where a column is missing, or none can."""
+    from rir_hf import to_sentence_transformers
+    from rir_hf.export.retrievers import has_scores
+
+    usual = "DistillKLDivLoss" if has_scores(rows) else "MultipleNegativesRankingLoss"
+    loss = training.loss or usual
+    return len(to_sentence_transformers(rows, loss=loss, num_negatives=training.num_negatives))
 
 
 def measured(

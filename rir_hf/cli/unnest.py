@@ -27,6 +27,7 @@ def command(
     from rir_hf import load_rows, unnest
 
     output.check()
+    hub.check()
     found = unnest(load_rows(rows, split, limit=limit), columns)
     output.save(found, lines="rows.jsonl")
     hub.push(found, "pairs")

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ import pyarrow as pa
 import xxhash
 from datasets import Dataset
 from datasets.search import BaseIndex
+
+from rir_hf.core.texts import is_whole, whole
+
+logger = logging.getLogger(__name__)
 
 _ROWS_PER_DIGEST = 8192
 
@@ -67,11 +72,15 @@ class Batch:
             )
 
     def values_of(self, name: str) -> list[Any]:
-        """The values of a column as a Python list, whatever the dataset's format."""
+        """The values of a column as a Python list, whatever the dataset's format.
+
+        A text that is no valid Unicode has halves of surrogate pairs in place of what is not, as
+        `rir_hf.core.texts.is_whole` tells.
+        """
         self.require(name)
         stored = self._stored(name)
         if stored is not None:
-            return list(stored.to_pylist())
+            return values_in(stored)
         return [_plain(value) for value in _plain(self._columns[name])]
 
     def texts(self, name: str) -> list[str | None]:
@@ -142,7 +151,8 @@ class Typed(list[Any]):
 
     `datasets` takes the type of a column from the first batch it writes: one without any value
     would fix the type "null" and fail at the first value that follows. A list that tells its type
-    does not.
+    does not. A half of a surrogate pair, which Arrow cannot store, becomes the replacement
+    character.
     """
 
     def __init__(self, values: Iterable[Any], kind: pa.DataType) -> None:
@@ -150,7 +160,28 @@ class Typed(list[Any]):
         self.kind = kind
 
     def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
-        return pa.array(list(self), type=type or self.kind)
+        try:
+            return pa.array(list(self), type=type or self.kind)
+        except UnicodeEncodeError:
+            return pa.array([_storable(value) for value in self], type=type or self.kind)
+
+
+def values_in(column: pa.ChunkedArray) -> list[Any]:
+    """The values of an Arrow column, also where a text in it is no valid Unicode; see
+    `Batch.values_of`.
+    """
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [_decoded(value) for value in column.cast(_of_bytes(column.type)).to_pylist()]
+
+
+def valid_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of texts, null in place of one that is no valid Unicode."""
+    if are_valid(column):
+        return column
+    texts = [text if text and is_whole(text) else None for text in values_in(column)]
+    return pa.chunked_array([pa.array(texts, column.type)])
 
 
 def vectors_of(column: pa.ChunkedArray) -> np.ndarray | None:
@@ -205,9 +236,22 @@ def digest_of_rows(ds: Dataset) -> str:
     """
     digest = xxhash.xxh3_128()
     for table in without_indexes(ds).with_format("arrow").iter(_ROWS_PER_DIGEST):
-        values = json.dumps(table.to_pydict(), ensure_ascii=False, default=str)
+        columns = {name: values_in(table.column(name)) for name in table.column_names}
+        values = json.dumps(columns, ensure_ascii=False, default=str)
         digest.update(values.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def with_valid_texts(ds: Dataset, who: str) -> Dataset:
+    """The same rows, the replacement character in place of what is no valid Unicode in their texts;
+    a warning says which columns have such texts.
+    """
+    broken = [name for name in ds.column_names if not are_valid(ds.data.column(name))]
+    if not broken:
+        return ds
+    message = "%s: texts in %s are not all valid UTF-8; U+FFFD stands in place of what is not."
+    logger.warning(message, who, broken)
+    return ds.with_format("arrow").map(mended, batched=True, desc="mended").with_format(None)
 
 
 def without_indexes(ds: Dataset) -> Dataset:
@@ -272,6 +316,61 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Raise `ValueError` for an option that is none of its choices."""
     if value not in tuple(choices):
         raise ValueError(f"{name} must be one of {tuple(choices)}, got {value!r}.")
+
+
+def mended(table: pa.Table) -> pa.Table:
+    """A table in which each text is valid Unicode, the replacement character in place of what is
+    not; the same one where nothing is.
+    """
+    for place, name in enumerate(table.column_names):
+        column = table.column(name)
+        if not are_valid(column):
+            values = [_storable(value) for value in values_in(column)]
+            table = table.set_column(place, name, pa.array(values, column.type))
+    return table
+
+
+def are_valid(column: pa.ChunkedArray) -> bool:
+    """Whether all texts in a column are valid Unicode; Arrow does not look when it reads one."""
+    if _of_bytes(column.type) == column.type:
+        return True
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _of_bytes(kind: pa.DataType) -> pa.DataType:
+    """The same type with bytes in place of texts."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return pa.large_binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_of_bytes(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(_of_bytes(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_of_bytes(kind.value_type))
+    return kind
+
+
+def _decoded(value: Any) -> Any:
+    """A value with bytes as texts."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return _with_texts(value, _decoded)
+
+
+def _storable(value: Any) -> Any:
+    """A value with each text in it as Arrow can store it."""
+    return whole(value) if isinstance(value, str) else _with_texts(value, _storable)
+
+
+def _with_texts(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A list or dict with its values changed; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {name: change(item) for name, item in value.items()}
+    return [change(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _plain(value: Any) -> Any:

@@ -20,8 +20,8 @@ from datasets.fingerprint import Hasher
 from datasets.utils._dill import pklregister
 
 from rir_hf.core.columns import fingerprint_of
-
-_NOT_CONTENT = {".git", ".cache", "README.md", ".gitattributes"}
+from rir_hf.core.digests import digest_of
+from rir_hf.core.secrets import without_secrets
 
 
 class Configured:
@@ -80,12 +80,12 @@ class Configured:
 
     def record(self) -> dict[str, Any]:
         """What the provenance of a dataset says of this object: its class and settings, for a
-        person to read.
+        person to read, without secrets.
         """
         settings = {}
         for name, value in self._deciding():
             settings[name] = self._shown(name) if name in self.models else record_of(value)
-        return {"class": type(self).__name__, **settings}
+        return {"class": type(self).__name__, **without_secrets(settings)}
 
     def to(self, device: str) -> None:
         """Put whatever runs on a device there, now or when it is loaded."""
@@ -107,10 +107,18 @@ class Configured:
         """To be called just before a model is loaded: from now on the key is that of what was
         loaded, whatever becomes of its files, so that old weights can never fill the cache under
         the key of new ones.
+
+        Raises:
+            RuntimeError: the files have changed since a part of the model was loaded.
         """
-        self.__dict__.setdefault("_loaded_identities", {})[name] = identity_of_model(
-            getattr(self, self.models[name])
-        )
+        model = getattr(self, self.models[name])
+        identity = identity_of_model(model)
+        kept = self.__dict__.setdefault("_loaded_identities", {})
+        if kept.setdefault(name, identity) != identity:
+            raise RuntimeError(
+                f"The files of {model} have changed since its tokenizer was loaded from there: "
+                f"make a new {type(self).__name__}."
+            )
 
     def _identity_of(self, name: str) -> str:
         kept = self.__dict__.get("_loaded_identities", {})
@@ -200,40 +208,6 @@ def require_place(model: Any) -> None:
         and (Path(model).is_absolute() or model.startswith(("./", "../", "~")))
     ):
         raise FileNotFoundError(f"There is no model at {model}.")
-
-
-def digest_of(root: Path) -> str:
-    """Digest of the content of a file, or of all files in a folder with their names below it.
-
-    Remembered in this process for as long as each file's resolved path, inode, size and times stay
-    the same.
-    """
-    files = [root] if root.is_file() else sorted(_files_in(root))
-    state = tuple(_state_of(path) for path in files)
-    if state not in _digests:
-        digest = xxhash.xxh3_128()
-        for path in files:
-            digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
-            with path.open("rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
-        _digests[state] = digest.hexdigest()
-    return _digests[state]
-
-
-_digests: dict[tuple[tuple[str, int, int, int, int], ...], str] = {}
-
-
-def _files_in(root: Path) -> Iterator[Path]:
-    for path in root.rglob("*"):
-        if path.is_file() and not _NOT_CONTENT & set(path.relative_to(root).parts):
-            yield path
-
-
-def _state_of(path: Path) -> tuple[str, int, int, int, int]:
-    real = path.resolve()
-    found = real.stat()
-    return str(real), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _digest_of_weights(model: Any) -> str:

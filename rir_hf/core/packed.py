@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,9 +37,18 @@ def check_packing(path: _PATH) -> None:
         ) from error
 
 
-def open_text(path: _PATH) -> IO[str]:
-    """A text file to read, unpacked, without the mark (BOM) that some editors put first."""
-    return _opened(path, "rt", encoding="utf-8-sig", newline="")
+@contextmanager
+def open_text(path: _PATH) -> Iterator[IO[str]]:
+    """A text file to read, unpacked, without the mark (BOM) that some editors put first.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    with _opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8: {error}. Convert it (iconv).") from error
 
 
 def open_bytes(path: _PATH) -> IO[bytes]:

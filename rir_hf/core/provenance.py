@@ -10,7 +10,6 @@ so that two runs of a recipe leave the same records.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -18,13 +17,11 @@ from typing import Any
 from datasets import Dataset, DatasetDict, DatasetInfo, IterableDataset, IterableDatasetDict
 
 from rir_hf.core.configured import Configured
+from rir_hf.core.secrets import without_secrets
+from rir_hf.core.texts import whole
 
 _HEADING = "Made with rir_hf, first step to last:"
 _LINE = '{"step": '
-_SECRET = re.compile(
-    r"(?:^|[_-])(?:(?:api)?key|token|secret|password|authorization)$", re.IGNORECASE
-)
-_HIDDEN = "(not shown)"
 _SHOWN = (
     "rir-hf",
     "datasets",
@@ -59,43 +56,43 @@ def provenance(
     lines = [
         line
         for part in parts
-        for line in (part.info.description or "").splitlines()
+        for line in (part.info.description or "").split("\n")
         if line.startswith(_LINE)
     ]
-    return [json.loads(line) for line in dict.fromkeys(lines)]
+    records = [_record_in(line) for line in dict.fromkeys(lines)]
+    return [record for record in records if record is not None]
 
 
 def record_step(step: Configured | Mapping[str, Any]) -> dict[str, Any]:
     """The record of one step: what `provenance` gives back."""
     if not isinstance(step, Configured):
-        return dict(step)
+        return dict(without_secrets(step))
     settings = {name: value for name, value in step.record().items() if name != "class"}
-    return without_secrets({"step": type(step).__name__, **settings})
+    return {"step": type(step).__name__, **settings}
 
 
 def with_steps(info: DatasetInfo, steps: Sequence[Mapping[str, Any]]) -> DatasetInfo:
     """A copy of a dataset's info, its records replaced by these."""
     text = [
         line
-        for line in (info.description or "").splitlines()
-        if line != _HEADING and not line.startswith(_LINE)
+        for line in (info.description or "").split("\n")
+        if line and line != _HEADING and not line.startswith(_LINE)
     ]
-    lines = [json.dumps({"step": step["step"], **step}, ensure_ascii=False) for step in steps]
+    records = [{"step": step["step"], **step} for step in steps]
+    lines = [whole(json.dumps(record, ensure_ascii=False)) for record in records]
     info = info.copy()
     info.description = "\n".join([*text, *([_HEADING] if lines else []), *lines])
     return info
 
 
-def without_secrets(value: Any) -> Any:
-    """The same record with whatever bears the name of a key or a token hidden."""
-    if isinstance(value, Mapping):
-        return {
-            name: _HIDDEN
-            if _SECRET.search(str(name)) and item is not None
-            else without_secrets(item)
-            for name, item in value.items()
-        }
-    return [without_secrets(item) for item in value] if isinstance(value, list) else value
+def _record_in(line: str) -> dict[str, Any] | None:
+    """The record in a line; None where it is none, as in a description that others wrote."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_record = isinstance(record, dict) and isinstance(record.get("step"), str)
+    return record if is_record else None
 
 
 def package_versions() -> dict[str, str]:

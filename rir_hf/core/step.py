@@ -15,6 +15,7 @@ from datasets import Dataset, Features
 
 from rir_hf.core.columns import Batch, Typed
 from rir_hf.core.configured import Configured
+from rir_hf.core.secrets import without_secrets
 from rir_hf.schema import Column, OneOf, code_of
 
 _parent_process = os.getpid()
@@ -70,6 +71,10 @@ class Step(Configured, ABC):
         """
         return self.outputs
 
+    def remark(self) -> str:
+        """What `run` says at the end of what this process did; empty for nothing."""
+        return ""
+
     def notes_of(self, row: Any) -> list[str | None]:
         """The notes in one value of the column `note`, where that holds more than one."""
         return [row]
@@ -107,6 +112,9 @@ class Step(Configured, ABC):
         missing = [column.name for column in outputs if column.name not in added]
         if missing:
             raise ValueError(f"{name}.transform did not make the column {missing[0]!r}.")
+        if self.note is not None and self.note.name in added:
+            notes = [without_secrets(value) for value in added[self.note.name]]
+            added = {**added, self.note.name: notes}
         return {
             column.name: _typed(added[column.name], column, len(columns), name)
             for column in outputs

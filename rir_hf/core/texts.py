@@ -24,6 +24,31 @@ def plain(text: str | None) -> str:
     return " ".join(unicodedata.normalize("NFKC", text or "").casefold().split())
 
 
+def is_whole(text: str) -> bool:
+    r"""Whether a text has no half of a surrogate pair, such as half an emoji, in it: nothing can
+    store, show or read one.
+
+    Example:
+        >>> is_whole("\U0001f600"), is_whole("\ud83d")
+        (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def whole(text: str) -> str:
+    r"""The text with the replacement character in place of each half of a surrogate pair.
+
+    Example:
+        >>> whole("one \ud83d") == "one \ufffd"
+        True
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def shingles_of(text: str | None) -> set[str]:
     """All runs of five characters of a text in its plain form; a shorter text is one itself.
 

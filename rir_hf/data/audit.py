@@ -11,7 +11,13 @@ from typing import Any, TypeAlias
 
 from datasets import Dataset, Value
 
-from rir_hf.core.columns import Batch, require_columns, require_dataset, without_indexes
+from rir_hf.core.columns import (
+    Batch,
+    require_columns,
+    require_dataset,
+    with_valid_texts,
+    without_indexes,
+)
 from rir_hf.core.texts import plain
 from rir_hf.data.near import Sketches, check_threshold, first_of_each_group
 from rir_hf.mining.positives import read_positives
@@ -302,7 +308,7 @@ def _only_texts(ds: Dataset, column: str, who: str) -> Dataset:
             f"{who}: the column {column!r} must hold texts, found {kind}. Name the column that "
             "holds the text."
         )
-    return without_indexes(ds).select_columns([column]).with_format(None)
+    return with_valid_texts(without_indexes(ds).select_columns([column]).with_format(None), who)
 
 
 def _names_of(ds: Dataset, column: str | None) -> list[str]:

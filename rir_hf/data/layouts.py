@@ -17,6 +17,7 @@ from rir_hf.core.packed import open_text
 from rir_hf.data.names import CORPUS, QUERIES, plain_name
 from rir_hf.data.sources import (
     Source,
+    check_bare_name,
     choose_split,
     is_path,
     is_saved,
@@ -126,6 +127,7 @@ class OnTheHub:
     def __init__(self, name: str) -> None:
         self.name = name
         try:
+            check_bare_name(name)
             self.configs = trying(lambda: datasets.get_dataset_config_names(name))
         except (FileNotFoundError, OfflineModeIsEnabled):  # reading the rows says what to do
             self.configs = []
@@ -202,8 +204,9 @@ def read_topics(path: Path) -> Dataset:
 
 
 def _tagged(text: str, path: Path) -> Iterator[dict[str, str]]:
-    for number, topic in enumerate(re.findall(r"<top>(.*?)</top>", text, re.DOTALL), 1):
-        id = re.search(r"<num>\s*(?:Number:)?\s*([^<\s]+)", topic)
+    for number, topic in enumerate(text.split("<top>")[1:], 1):
+        topic = topic.partition("</top>")[0]
+        id = re.search(r"<num>\s*(?:Number:\s*)?([^<\s]+)", topic)
         title = re.search(r"<title>\s*(?:Topic:)?([^<]*)", topic)
         if id is None or title is None:
             raise ValueError(f"{path}: topic {number} has no <num> or no <title>.")

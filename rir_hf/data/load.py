@@ -20,6 +20,7 @@ from rir_hf.data.sources import (
     check_split_of,
     choose_split,
     first_rows,
+    is_dataset,
     kind_of,
     pulled,
     read,
@@ -28,7 +29,7 @@ from rir_hf.schema import POS_IDS, QUERY_ID
 
 
 def load_corpus(
-    source: Source,
+    source: Source | Dataset,
     split: str | None = None,
     *,
     columns: Mapping[str, str] | None = None,
@@ -37,11 +38,12 @@ def load_corpus(
     """A corpus with the columns `id`, `text` and, where it has titles, `title`.
 
     Args:
-        source: as in `load_rows`; or a folder or Hub dataset in the layout of BEIR or MTEB, or
-            `"irds:ID"` of ir_datasets. `text` is the title, a space and the text, as BEIR encodes
-            it; where every text begins with its title already, it stays as it is. The columns are
-            found by the names that the field uses (`_id`, `doc_id`, `docno`, `contents`, `body`,
-            ...), and the log says which they are. Ids become strings.
+        source: as in `load_rows`; or a folder or Hub dataset in the layout of BEIR or MTEB,
+            `"irds:ID"` of ir_datasets, or a `Dataset`, whose columns are named anew. `text` is the
+            title, a space and the text, as BEIR encodes it; where every text begins with its title
+            already, it stays as it is. The columns are found by the names that the field uses
+            (`_id`, `doc_id`, `docno`, `contents`, `body`, ...), and the log says which they are.
+            Ids become strings.
         split: which split, where there are several. Default: `train`.
         columns: columns under other names, `{"id": "doc_id", "text": "abstract"}`; the keys are
             `id`, `text` and `title`.
@@ -61,13 +63,15 @@ def load_corpus(
         {'id': '4983', 'title': 'Microstructural development of human newborn ...', 'text': ...}
         >>> load_corpus("texts.csv", columns={"id": "number"})                    # doctest: +SKIP
     """
+    if is_dataset(source, split):
+        return as_corpus(source, columns, "the dataset", limit)
     found = collection_of(source, "corpus")
     rows = found.rows("corpus", split) if found else _read(source, split, columns)
     return as_corpus(rows, columns, source, limit)
 
 
 def load_queries(
-    source: Source,
+    source: Source | Dataset,
     split: str | None = None,
     *,
     columns: Mapping[str, str] | None = None,
@@ -94,6 +98,8 @@ def load_queries(
         >>> load_queries("scifact")[0]                                            # doctest: +SKIP
         {'query_id': '0', 'query': '0-dimensional biomaterials lack inductive properties.'}
     """
+    if is_dataset(source, split):
+        return first_rows(as_queries(source, columns, "the dataset"), limit)
     found = collection_of(source, "queries")
     if found is not None:
         rows = _queries_of(found, split, "test", columns, source)
@@ -105,7 +111,7 @@ def load_queries(
 
 
 def load_pairs(
-    source: Source,
+    source: Source | Dataset,
     split: str | None = None,
     *,
     columns: Mapping[str, str] | None = None,
@@ -134,6 +140,8 @@ def load_pairs(
         >>> load_pairs("scifact")[0]                                              # doctest: +SKIP
         {'query_id': '0', 'query': '0-dimensional biomaterials lack ...', 'pos_ids': ['31715818']}
     """
+    if is_dataset(source, split):
+        return first_rows(as_pairs(source, columns, "the dataset"), limit)
     found = collection_of(source, "queries")
     if found is not None:
         if columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,12 +10,15 @@ from datasets import Dataset, IterableDataset
 
 from rir_hf.core.packed import open_text, without_packing
 from rir_hf.data.layouts import Collection, collection_of
-from rir_hf.data.names import QRELS, plain_name, recognise
+from rir_hf.data.names import PAIRS, QRELS, MissingColumnError, plain_name, recognise
+from rir_hf.data.shapes import as_pairs
 from rir_hf.data.sources import Source, check_split_of, kind_of, read, read_files
 from rir_hf.evaluation.rows import qrels_in_rows
 from rir_hf.evaluation.runs import Qrels
 from rir_hf.evaluation.trec import read_qrels
 from rir_hf.schema import POS_IDS, QUERY_ID
+
+logger = logging.getLogger(__name__)
 
 Judged = dict[str, dict[str, float]]
 
@@ -106,12 +110,36 @@ def _in_rows(
     found = rows.column_names or list(next(iter(rows), {}))
     if POS_IDS.name in found and QUERY_ID.name in found and columns is None:
         return _whole(qrels_in_rows(rows))
+    plain = {plain_name(name) for name in found}
+    if columns is None and plain.isdisjoint(QRELS["score"][0]):
+        if plain & set(PAIRS["pos_ids"][0]):
+            return _whole(qrels_in_rows(_with_ids(as_pairs(rows, None, source), source)))
+        if plain & set(PAIRS["positive"][0]):
+            raise MissingColumnError(
+                f"{source}: judgements need the ids of the relevant passages (pos_ids), and these "
+                f"pairs have their texts alone, among {found}."
+            )
     names = recognise(found, "qrels", columns, source, required=[*QRELS])
     in_order = [names[role] for role in QRELS]
     as_in_beir = dict(zip(in_order, ("query-id", "corpus-id", "score"), strict=True))
     rows = rows.select_columns(in_order)
     renamed = {old: new for old, new in as_in_beir.items() if old != new}
     return _whole(qrels_in_rows(rows.rename_columns(renamed)))
+
+
+def _with_ids(pairs: Dataset | IterableDataset, source: object) -> Dataset | IterableDataset:
+    """The pairs with a `query_id`: the number of the row where they have none, as `load_queries`
+    gives it.
+
+    Raises:
+        ValueError: a stream of such pairs.
+    """
+    if QUERY_ID.name in (pairs.column_names or list(next(iter(pairs), {}))):
+        return pairs
+    if not isinstance(pairs, Dataset):
+        raise ValueError(f"{source}: a stream of judgements needs the column query_id.")
+    logger.warning("%s has no query_id: its queries are known by the numbers of the rows.", source)
+    return pairs.add_column(QUERY_ID.name, [str(number) for number in range(len(pairs))])
 
 
 def _whole(judged: Judged) -> Judged:

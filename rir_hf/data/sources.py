@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import datasets
 import pandas as pd  # type: ignore[import-untyped]  # ships no types
 from datasets import Dataset
-from datasets.fingerprint import Hasher
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 
-from rir_hf.core.columns import check_at_least
+from rir_hf.core.columns import check_at_least, with_valid_texts
+from rir_hf.core.digests import by_content, digest_of
 from rir_hf.core.packed import check_packing, open_bytes, open_text, without_packing
+from rir_hf.core.unfinished import replacing
+from rir_hf.data.json_files import has_halves, without_halves
 from rir_hf.data.names import TEXTS, plain_name
-from rir_hf.export.files import replacing
+from rir_hf.hub.calls import status_of
+
+logger = logging.getLogger(__name__)
 
 Source: TypeAlias = str | os.PathLike[str]
 
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 _OF_TREC = (".txt", ".topics", ".qrels", ".trec", ".xml")
+_FIRST_WAIT = 10.0
+"""Seconds that the Hub has to say whether it knows a name that may be a misspelt folder."""
 _SAVED = ("dataset_info.json", "dataset_dict.json")
 
 
@@ -83,6 +93,25 @@ def read(
     if str(source).startswith("irds:"):
         raise ValueError(f"{source} has a corpus, queries and qrels: load each of them.")
     return choose_split(pulled(source, revision=revision), split, default, source)
+
+
+def is_dataset(source: object, split: str | None) -> TypeGuard[Dataset]:
+    """Whether a source is a dataset already.
+
+    Raises:
+        TypeError: it is neither one nor the name of a place.
+        ValueError: a split of it is asked for.
+    """
+    if isinstance(source, Dataset):
+        if split is not None:
+            raise ValueError(f"A Dataset has no splits, got split={split!r}: leave it out.")
+        return True
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(
+            "A source is a path, a Hub name or a Dataset, got "
+            f"{type(source).__name__}: name a split of several, make a Dataset of a list or stream."
+        )
+    return False
 
 
 def kind_of(path: Source) -> str | None:
@@ -158,7 +187,8 @@ def choose_split(loaded: Any, split: str | None, default: str, source: Source) -
             f"{source} has no split {split!r}, only {sorted(splits)}: name one of these"
             f"{', or leave the split out' if len(splits) == 1 else ''}."
         )
-    return splits[split]
+    rows = splits[split]
+    return with_valid_texts(rows, str(source)) if isinstance(rows, Dataset) else rows
 
 
 def read_files(paths: Sequence[Path], texts: Collection[str] = ()) -> Dataset:
@@ -181,11 +211,15 @@ def read_files(paths: Sequence[Path], texts: Collection[str] = ()) -> Dataset:
             raise ValueError(f"{path} is empty.")
     if kind == "parquet":
         paths = [_unpacked(path) for path in paths]
+    if kind == "json":
+        paths = [_without_halves(path) if has_halves(path) else path for path in paths]
     try:
-        options = _csv_options(first, texts) if kind == "csv" else {}
-        return datasets.load_dataset(kind, data_files=[*map(str, paths)], split="train", **options)
-    except ValueError as error:  # which does not say in which file
-        raise ValueError(f"{first} cannot be read: {error}") from error
+        options = {**by_content(*paths), **(_csv_options(first, texts) if kind == "csv" else {})}
+        files = [*map(str, paths)]
+        rows = datasets.load_dataset(kind, data_files=files, split="train", **options)
+    except (ValueError, DatasetGenerationError) as error:  # which do not say in which file
+        raise ValueError(f"{first} cannot be read: {error.__cause__ or error}") from error
+    return with_valid_texts(rows, str(first))
 
 
 def pulled(source: Source, **options: Any) -> Any:
@@ -193,10 +227,27 @@ def pulled(source: Source, **options: Any) -> Any:
     from rir_hf.hub.pull import pull
 
     name, _, config = str(source).partition(":")
+    check_bare_name(name)
     try:
         return pull(name, config or None, **options)
-    except ConnectionError as error:
+    except (ConnectionError, HTTPError) as error:
         raise unreachable(source, error) from error
+
+
+def check_bare_name(name: str) -> None:
+    """Raise `OSError` where a name without an owner, more often a folder that is not there, is no
+    dataset on the Hub either; asked once.
+    """
+    if "/" in name:
+        return
+    try:
+        HfApi().dataset_info(name, timeout=_FIRST_WAIT)
+    except (ConnectionError, HTTPError) as error:
+        if isinstance(error, RepositoryNotFoundError) or status_of(error) == 404:
+            raise FileNotFoundError(
+                f"{name} is no file or folder here, and no dataset on the Hub."
+            ) from None
+        raise unreachable(name, error) from error
 
 
 def unreachable(source: Source, error: Exception) -> ConnectionError:
@@ -214,10 +265,19 @@ def _read_folder(path: Path, texts: Collection[str]) -> Any:
         raise FileNotFoundError(f"{path} holds no files ending in {sorted(READERS)}.")
     for file in files:
         check_packing(file)
+        if kind_of(file) == "json" and has_halves(file):
+            raise ValueError(f"{file} has halves of characters in it: load it by its own name.")
     if {kind_of(file) for file in files} == {"csv"}:
-        options = _csv_options(files[0], texts)
+        options = {**_csv_options(files[0], texts), **by_content(path)}
         return datasets.load_dataset("csv", data_dir=str(path), **options)
-    return datasets.load_dataset(str(path))
+    try:
+        return datasets.load_dataset(str(path), **by_content(path))
+    except DatasetGenerationError as error:
+        raise ValueError(
+            f"{path} cannot be read as rows: where its files hold different columns, name one of "
+            "them. A folder in BEIR's or MTEB's layout is read by load_corpus, load_queries, "
+            f"load_pairs and load_qrels. ({error.__cause__ or error})"
+        ) from error
 
 
 def _csv_options(path: Path, texts: Collection[str]) -> dict[str, Any]:
@@ -249,11 +309,25 @@ def _unpacked(path: Path) -> Path:
     """
     if without_packing(path) == path:
         return path
-    found = path.resolve().stat()
-    name = Hasher.hash((str(path.resolve()), found.st_mtime_ns, found.st_size))
-    target = Path(datasets.config.EXTRACTED_DATASETS_PATH) / f"{name}.parquet"
+    target = _place_of_copy(path, ".parquet")
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as part, open_bytes(path) as packed, part.open("wb") as plain:
             shutil.copyfileobj(packed, plain)
+    return target
+
+
+def _without_halves(path: Path) -> Path:
+    """A copy of a JSON file in the cache, without halves of characters."""
+    logger.warning("%s: U+FFFD stands in place of each half of a character.", path)
+    target = _place_of_copy(path, without_packing(path).suffix)
+    if not target.exists():
+        with replacing(target) as part, open_bytes(path) as lines, part.open("wb") as copy:
+            copy.writelines(map(without_halves, lines))
+    return target
+
+
+def _place_of_copy(path: Path, suffix: str) -> Path:
+    """Where the cache has a copy of a file with this content."""
+    target = Path(datasets.config.EXTRACTED_DATASETS_PATH) / f"{digest_of(path)}{suffix}"
+    target.parent.mkdir(parents=True, exist_ok=True)
     return target

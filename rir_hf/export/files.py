@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from datasets import Dataset
+
+from rir_hf.core.unfinished import replacing
 
 LINES = (".jsonl", ".json")
 PARQUET = ".parquet"
@@ -47,21 +49,43 @@ def write_rows(rows: Dataset, file: Path) -> Path:
     """
     with replacing(file) as part:
         if file.suffix == PARQUET:
-            rows.to_parquet(part)
+            write_parquet(rows, part)
         else:
             rows.to_json(part, force_ascii=False)
     return file
 
 
-@contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """A name to write under, which becomes that of the file where nothing failed.
+def write_parquet(rows: Dataset, path: Path) -> int:
+    """Write rows as one parquet file; the number of bytes before compression.
 
-    A killed run leaves an older file as it was.
+    Raises:
+        OSError: the disk is full.
     """
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+    with path.open("wb") as file:
+        patient = _Patient(file)
+        size = rows.to_parquet(patient)
+    if patient.error is not None:
+        raise patient.error
+    return size
+
+
+class _Patient(io.RawIOBase):
+    """A file that keeps an error until the writer is done: Arrow ends the process where a write
+    fails in the middle of a column (25, October 2026).
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        if self.error is None:
+            try:
+                self.file.write(content)
+                self.file.flush()
+            except OSError as error:
+                self.error = error
+        return len(content)

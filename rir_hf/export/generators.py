@@ -13,8 +13,14 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from datasets.utils import tqdm
 
-from rir_hf.core.columns import require_columns, require_dataset, without_indexes
-from rir_hf.export.files import check_path, replacing, write_rows
+from rir_hf.core.columns import (
+    require_columns,
+    require_dataset,
+    with_valid_texts,
+    without_indexes,
+)
+from rir_hf.core.unfinished import replacing
+from rir_hf.export.files import check_path, write_rows
 from rir_hf.export.usable import keep
 from rir_hf.models.llm import as_messages
 from rir_hf.schema import (
@@ -58,7 +64,8 @@ def to_trl(
 ) -> Pairs:
     """Preference pairs as TRL's `DPOTrainer` takes them.
 
-    The columns are `prompt`, `chosen` and `rejected`, and the scores, which the trainer ignores.
+    The columns are `prompt`, `chosen` and `rejected`, and the scores, which the trainer ignores,
+    where all rows have them.
     Rows without a pair, or with an empty text, are left out, and one warning says how many and why.
 
     Args:
@@ -218,7 +225,7 @@ def _files_for(pairs: Dataset | DatasetDict, path: str | os.PathLike[str]) -> di
 
 def _usable(pairs: Dataset, who: str) -> Dataset:
     """The rows that have a prompt and two answers, without index and format."""
-    pairs = without_indexes(pairs).with_format(None)
+    pairs = with_valid_texts(without_indexes(pairs).with_format(None), who)
     read = [name for name in (*_TEXTS, PAIR_NOTE.name) if name in pairs.column_names]
     return keep(pairs, [_why_not(row) for row in pairs.select_columns(read)], who)
 
@@ -232,22 +239,29 @@ def _why_not(row: Mapping[str, Any]) -> str | None:
 
 
 def _is_empty(text: str | list[dict[str, str]]) -> bool:
-    """Whether a text, or the last of several messages, says nothing."""
+    """Whether a text, or the last of several messages, says nothing, or one of them is null."""
     if isinstance(text, str):
         return not text.strip()
-    return not text or not (text[-1]["content"] or "").strip()
+    said = [message["content"] for message in text]
+    return not said or None in said or not said[-1].strip()
 
 
 def _as_trl_rows(
     pairs: Dataset, conversational: bool, template_arguments: dict[str, Any] | None
 ) -> Dataset:
     rows = _usable(pairs, "to_trl")
-    others = (*_SCORES, _TEMPLATE) if conversational else _SCORES
-    rows = rows.select_columns([*_TEXTS, *(name for name in others if name in rows.column_names)])
+    others = [name for name in _SCORES if name in rows.column_names and _are_numbers(rows[name][:])]
+    if conversational and _TEMPLATE in rows.column_names:
+        others.append(_TEMPLATE)
+    rows = rows.select_columns([*_TEXTS, *others])
     if not conversational:
         return rows.map(_as_plain, desc="to_trl")
     more = {_TEMPLATE: template_arguments} if template_arguments else {}
     return rows.map(_as_conversation, fn_kwargs={"more": more}, desc="to_trl")
+
+
+def _are_numbers(scores: list[float | None]) -> bool:
+    return None not in scores and bool(np.isfinite(np.array(scores, np.float64)).all())
 
 
 def _as_conversation(row: Mapping[str, Any], more: dict[str, Any]) -> dict[str, Any]:

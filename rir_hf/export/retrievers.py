@@ -11,25 +11,36 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import xxhash
-from datasets import Dataset, DatasetDict, LargeList, List, Value, load_dataset
+from datasets import Dataset, List, Value, load_dataset
 
 from rir_hf.core.columns import (
     check_at_least,
     check_choice,
-    require_columns,
     require_dataset,
     without_indexes,
 )
+from rir_hf.core.digests import by_content
 from rir_hf.export.files import check_path, write_rows
+from rir_hf.export.ids import passage_ids, passages_of, query_id
+from rir_hf.export.rows import (
+    SCORES,
+    check_lists,
+    has_scores,
+    is_limited,
+    prepared,
+    scores_of,
+    usable_rows,
+    without_unsafe,
+)
 from rir_hf.export.scores import Rescale, check_rescale, rescaled
 from rir_hf.export.shapes import (
     SCORED_LIST,
+    SCORED_PAIR,
     SCORED_TUPLE,
     SHAPE_OF_LOSS,
     TUPLE,
@@ -45,23 +56,7 @@ from rir_hf.export.usable import (
     why_ragged_ids,
     why_unusable,
 )
-from rir_hf.schema import (
-    NEG,
-    NEG_IDS,
-    NEG_SCORES,
-    PASSAGE,
-    PASSAGE_IDS,
-    PASSAGE_SCORES,
-    PASSAGES,
-    POS,
-    POS_IDS,
-    POS_SCORES,
-    QUERY,
-    QUERY_ID,
-)
-
-_SCORES = (POS_SCORES.name, NEG_SCORES.name)
-_IDS = (QUERY_ID.name, POS_IDS.name, NEG_IDS.name)
+from rir_hf.schema import NEG, NEG_SCORES, PASSAGES, POS, POS_SCORES, QUERY
 
 
 def to_sentence_transformers(
@@ -70,6 +65,8 @@ def to_sentence_transformers(
     *,
     loss: str,
     num_negatives: int | None = None,
+    min_margin: float | None = None,
+    max_teacher_score: float | None = None,
     query: str = QUERY.name,
     rescale: Rescale = "none",
     temperature: float = 1.0,
@@ -92,15 +89,25 @@ def to_sentence_transformers(
             - `GISTEmbedLoss`: the same with at most one negative, since it takes no more;
             - `DistillKLDivLoss`, `MarginMSELoss`: the same with `label`, the scores of the positive
               and of the negatives;
-            - `labeled-pair`, `BinaryCrossEntropyLoss`, `ContrastiveLoss`, `CoSENTLoss`,
+            - `labeled-pair`, `BinaryCrossEntropyLoss`, `ContrastiveLoss`,
               `OnlineContrastiveLoss`: `query, passage, label`, with 1 and 0, a row for each
               passage;
+            - `CoSENTLoss`, `AnglELoss`, `CosineSimilarityLoss`, `MSELoss` (of cross-encoders): the
+              same with the scores, or with 1 and 0 where there are no columns of scores;
             - `labeled-list`: `query, docs, labels`, with 1 and 0;
             - `LambdaLoss`, `ListNetLoss`, `ListMLELoss`, `PListMLELoss`, `RankNetLoss`,
               `ADRMSELoss`: the same with the scores, or with 1 and 0 where there are no columns of
               scores.
+
+            The losses of sparse encoders (`SparseMarginMSELoss`, ...) read what those of the same
+            name without `Sparse` do.
         num_negatives: of the tuples; a row with fewer is left out, and 0 gives pairs. In other
             shapes: at most so many. Default: as many as most rows have, and in other shapes all.
+        min_margin: leave out negatives that the teacher does not put so far below the lowest
+            positive of their row, in the units of the raw scores: 0 leaves out what it puts above.
+            Rows without scores are then left out. `RelabelNegatives(dry=True)` marks such negatives
+            instead, and moves them to the positives if that is wanted.
+        max_teacher_score: leave out negatives that score higher.
         query: the query's column.
         rescale: of the scores of each row: `"none"`; `"minmax"`, to 0 to 1; `"zscore"`;
             `"softmax"`.
@@ -135,10 +142,12 @@ def to_sentence_transformers(
         rows, num_negatives = _with_empty_negatives(rows), 0
     elif loss == "GISTEmbedLoss":
         num_negatives = _one_negative(num_negatives)
-    scored = shape == SCORED_TUPLE or (shape == SCORED_LIST and has_scores(rows))
-    rows = _prepared(rows, query, scored=scored, who=who)
+    scored = shape == SCORED_TUPLE or (shape in (SCORED_LIST, SCORED_PAIR) and has_scores(rows))
+    judged = scored or is_limited(min_margin, max_teacher_score)
+    rows = prepared(rows, query, scored=judged, who=who)
+    rows = without_unsafe(rows, query, who, min_margin, max_teacher_score)
     reads = PAIRED if num_negatives == 0 else CONTRASTED
-    reasons = [why_unusable(row, query, scored, reads) for row in rows]
+    reasons = [why_unusable(row, query, judged, reads) for row in rows]
     if shape in (TUPLE, SCORED_TUPLE):
         lengths = [len(negatives or ()) for negatives in rows[NEG.name][:]]
         if num_negatives is None:
@@ -168,6 +177,8 @@ def to_flagembedding(
     path: str | os.PathLike[str] | None = None,
     *,
     scores: bool | None = None,
+    min_margin: float | None = None,
+    max_teacher_score: float | None = None,
     rescale: Rescale = "none",
     temperature: float = 1.0,
     order: Literal["given", "teacher"] = "given",
@@ -186,6 +197,9 @@ def to_flagembedding(
         path: also write them here, as JSON lines: a file ending in `.jsonl` or `.json`.
         scores: take the scores along; a row without is then left out. Default: where `rows` has
             columns of scores.
+        min_margin: leave out negatives that come nearer to a positive, as in
+            `to_sentence_transformers`.
+        max_teacher_score: leave out negatives that score higher.
         rescale: of the scores of each row, as in `to_sentence_transformers`. FlagEmbedding puts
             them through a softmax without temperature.
         temperature: what the scores are divided by, as in `to_sentence_transformers`.
@@ -211,14 +225,15 @@ def to_flagembedding(
             'order="teacher" needs the scores: map ScorePassages first, or leave order="given".'
         )
     file = None if path is None else check_path(path, lines_only=True)
-    rows = _usable(rows, QUERY.name, scored, "to_flagembedding", why_incomplete)
+    limits = {"min_margin": min_margin, "max_teacher_score": max_teacher_score}
+    rows = usable_rows(rows, QUERY.name, scored, "to_flagembedding", why_incomplete, **limits)
     if scored:
         settings = {"rescale": rescale, "temperature": temperature, "order": order}
         rows = rows.map(_with_scores, fn_kwargs=settings, desc="to_flagembedding")
     for name, value in {"prompt": prompt, "type": type}.items():
         if value is not None and name not in rows.column_names:
             rows = rows.add_column(name, [value] * len(rows))
-    names = [QUERY.name, POS.name, NEG.name, *(_SCORES if scored else ()), *FLAG_EXTRAS]
+    names = [QUERY.name, POS.name, NEG.name, *(SCORES if scored else ()), *FLAG_EXTRAS]
     made = rows.select_columns([name for name in names if name in rows.column_names])
     return _written(made, file)
 
@@ -228,6 +243,8 @@ def to_tevatron(
     path: str | os.PathLike[str] | None = None,
     *,
     scores: bool | None = None,
+    min_margin: float | None = None,
+    max_teacher_score: float | None = None,
     query: str = QUERY.name,
 ) -> Dataset:
     """Rows as Tevatron trains on: `query_id, query, positive_passages, negative_passages`.
@@ -240,6 +257,9 @@ def to_tevatron(
         path: also write them here, as JSON lines: a file ending in `.jsonl` or `.json`.
         scores: take the scores along; a row without is then left out. Default: where `rows` has
             columns of scores.
+        min_margin: leave out negatives that come nearer to a positive, as in
+            `to_sentence_transformers`.
+        max_teacher_score: leave out negatives that score higher.
         query: the query's column.
 
     Raises:
@@ -253,7 +273,8 @@ def to_tevatron(
     """
     scored = has_scores(rows) if scores is None else scores
     file = None if path is None else check_path(path, lines_only=True)
-    rows = _usable(rows, query, scored, "to_tevatron", why_ragged_ids)
+    limits = {"min_margin": min_margin, "max_teacher_score": max_teacher_score}
+    rows = usable_rows(rows, query, scored, "to_tevatron", why_ragged_ids, **limits)
     made = rows.map(
         _tevatron_row,
         fn_kwargs={"query": query, "scored": scored},
@@ -261,66 +282,6 @@ def to_tevatron(
         desc="to_tevatron",
     )
     return _written(made, file)
-
-
-def to_pylate(
-    rows: Dataset,
-    path: str | os.PathLike[str] | None = None,
-    *,
-    query: str = QUERY.name,
-    rescale: Rescale = "none",
-    temperature: float = 1.0,
-) -> DatasetDict:
-    """Scored rows as PyLate's knowledge distillation takes them, joined by ids.
-
-    The three are `queries`, `documents` and `train`, which
-    `KDProcessing(queries=made["queries"], documents=made["documents"])` joins. It keeps the
-    first `n_ways` passages, and the positives come first. Ids are those of the rows (`query_id`,
-    `pos_ids`, `neg_ids`), and where there are none a digest of the text.
-
-    Args:
-        rows: with `query`, `pos`, `neg`, `pos_scores`, `neg_scores`.
-        path: also write them here: a folder, which gets a folder for each of the three, so that
-            `load_dataset(f"{path}/queries")` reads it.
-        query: the query's column.
-        rescale: of the scores of each row, as in `to_sentence_transformers`.
-        temperature: what the scores are divided by, as in `to_sentence_transformers`.
-
-    Raises:
-        ValueError: a missing column, no row with scores, or one id for two texts.
-
-    Example:
-        >>> rows = Dataset.from_dict({"query_id": ["7"], "query": ["q"],
-        ...     "pos": [["a"]], "pos_ids": [["1"]], "pos_scores": [[2.0]],
-        ...     "neg": [["b"]], "neg_ids": [["2"]], "neg_scores": [[1.0]]})
-        >>> made = to_pylate(rows)
-        >>> made["train"][0]
-        {'query_id': '7', 'document_ids': ['1', '2'], 'scores': [2.0, 1.0]}
-        >>> made["documents"][0]
-        {'document_id': '1', 'text': 'a'}
-    """
-    check_rescale(rescale, temperature)
-    parts = ("queries", "documents", "train")
-    files = {} if path is None else {part: check_path(os.path.join(path, part)) for part in parts}
-    queries: dict[str, str] = {}
-    documents: dict[str, str] = {}
-    train = []
-    for row in _usable(rows, query, True, "to_pylate", why_ragged_ids):
-        name, ids = _query_id(row, query), _passage_ids(row)
-        _learn(queries, [name], [row[query]])
-        _learn(documents, ids, _passages(row))
-        scores = rescaled(_scores(row), rescale, temperature).tolist()
-        train.append({"query_id": name, "document_ids": ids, "scores": scores})
-    made = DatasetDict(
-        queries=Dataset.from_dict({"query_id": list(queries), "text": list(queries.values())}),
-        documents=Dataset.from_dict(
-            {"document_id": list(documents), "text": list(documents.values())}
-        ),
-        train=Dataset.from_list(train),
-    )
-    for part, file in files.items():
-        write_rows(made[part], file)
-    return made
 
 
 def from_flagembedding(path: str | os.PathLike[str]) -> Dataset:
@@ -336,47 +297,10 @@ def from_flagembedding(path: str | os.PathLike[str]) -> Dataset:
     Example:
         >>> from_flagembedding("train.jsonl")                                     # doctest: +SKIP
     """
-    rows = load_dataset("json", data_files=os.fspath(path), split="train")
-    _check_columns(rows, [QUERY.name, POS.name, NEG.name], f"from_flagembedding({str(path)!r})")
+    file = os.fspath(path)
+    rows = load_dataset("json", data_files=file, split="train", **by_content(Path(path)))
+    check_lists(rows, [QUERY.name, POS.name, NEG.name], f"from_flagembedding({str(path)!r})")
     return rows
-
-
-def has_scores(rows: Dataset) -> bool:
-    """Whether rows have columns of a teacher's scores."""
-    require_dataset(rows, "The export")
-    names = set(rows.column_names)
-    return set(_SCORES) <= names or PASSAGE_SCORES.name in names
-
-
-def _prepared(rows: Dataset, query: str, *, scored: bool, who: str) -> Dataset:
-    """The columns that exports read, checked; a scalar `passage` counts as one positive."""
-    require_dataset(rows, who)
-    rows = without_indexes(rows).with_format(None)
-    if POS.name not in rows.column_names and PASSAGE.name in rows.column_names:
-        rows = rows.map(_listed, batched=True, desc=who)
-    if NEG.name not in rows.column_names and PASSAGES.name in rows.column_names:
-        if PASSAGE_SCORES.name not in rows.column_names:
-            raise ValueError(
-                f"{who} needs the column {PASSAGE_SCORES.name!r} beside {PASSAGES.name!r}: map "
-                "ScorePassages first (rir-hf score)."
-            )
-        rows = rows.map(_ranked, batched=True, remove_columns=_of_lists(rows), desc=who)
-    scores = _SCORES if scored else ()
-    _check_columns(rows, [query, POS.name, NEG.name, *scores], who)
-    known = {query, POS.name, NEG.name, *scores, *_IDS, *FLAG_EXTRAS}
-    return rows.select_columns([name for name in rows.column_names if name in known])
-
-
-def _usable(
-    rows: Dataset,
-    query: str,
-    scored: bool,
-    who: str,
-    why_not: Callable[[Mapping[str, Any]], str | None],
-) -> Dataset:
-    """The rows that a trainer can use, and that `why_not` says nothing against."""
-    rows = _prepared(rows, query, scored=scored, who=who)
-    return keep(rows, [why_unusable(row, query, scored) or why_not(row) for row in rows], who)
 
 
 def _written(rows: Dataset, file: Path | None) -> Dataset:
@@ -384,45 +308,6 @@ def _written(rows: Dataset, file: Path | None) -> Dataset:
     if file is not None:
         write_rows(rows, file)
     return rows
-
-
-def _check_columns(rows: Dataset, names: Sequence[str], who: str) -> None:
-    require_columns(rows, names, who)
-    for name in (POS.name, NEG.name):
-        if not isinstance(rows.features[name], (List, LargeList)):
-            raise ValueError(
-                f"{who}: {name!r} must hold a list of texts per row, found {rows.features[name]}. "
-                "Put a single text into a list of one."
-            )
-
-
-def _listed(batch: Mapping[str, list[Any]]) -> dict[str, list[list[str]]]:
-    return {POS.name: [[text] for text in batch[PASSAGE.name]]}
-
-
-def _of_lists(rows: Dataset) -> list[str]:
-    lists = (PASSAGES.name, PASSAGE_SCORES.name, PASSAGE_IDS.name)
-    return [name for name in lists if name in rows.column_names]
-
-
-def _ranked(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """Lists without labels as positives and negatives: the teacher's best passage and the others,
-    in its order. What was not scored stays without scores.
-    """
-    made: dict[str, list[Any]] = {}
-    lists = {NEG.name: PASSAGES.name, NEG_SCORES.name: PASSAGE_SCORES.name}
-    if PASSAGE_IDS.name in batch:
-        lists[NEG_IDS.name] = PASSAGE_IDS.name
-    for number, scores in enumerate(batch[PASSAGE_SCORES.name]):
-        passages = batch[PASSAGES.name][number] or []
-        order = np.argsort([-score for score in scores or [0.0] * len(passages)], kind="stable")
-        for name, source in lists.items():
-            values = batch[source][number]
-            ranked = None if values is None else [values[place] for place in order]
-            made.setdefault(name, []).append(ranked and ranked[1:])
-            best = POS.name + name.removeprefix(NEG.name)
-            made.setdefault(best, []).append(ranked and ranked[:1])
-    return made
 
 
 def _has_no_negatives(rows: Dataset) -> bool:
@@ -461,11 +346,6 @@ def _with_too_few(
     ]
 
 
-def _scores(row: Mapping[str, Any]) -> np.ndarray:
-    """The scores of the positives, then of the negatives."""
-    return np.array([*row[POS_SCORES.name], *row[NEG_SCORES.name]], np.float64)
-
-
 def _reshaped(
     batch: Mapping[str, list[Any]],
     shape: str,
@@ -482,7 +362,7 @@ def _reshaped(
         if rescale is None:
             labels = [1.0] * len(positives) + [0.0] * len(negatives)
         else:
-            labels = rescaled(_scores(row), rescale, temperature).tolist()
+            labels = rescaled(scores_of(row), rescale, temperature).tolist()
         negatives = negatives[:limit]
         labels = labels[: len(positives) + len(negatives)]
         made += rows_of(shape, text, positives, negatives, labels)
@@ -493,7 +373,7 @@ def _with_scores(
     row: Mapping[str, Any], rescale: Rescale, temperature: float, order: str
 ) -> dict[str, Any]:
     """The row's scores rescaled, and its negatives in the teacher's order where that is asked."""
-    scores = rescaled(_scores(row), rescale, temperature)
+    scores = rescaled(scores_of(row), rescale, temperature)
     high, low = np.split(scores, [len(row[POS.name])])
     negatives = row[NEG.name]
     if order == "teacher":
@@ -505,49 +385,15 @@ def _with_scores(
 def _tevatron_row(row: Mapping[str, Any], query: str, scored: bool) -> dict[str, Any]:
     passages: list[dict[str, Any]] = [
         {"docid": name, "title": "", "text": text}
-        for name, text in zip(_passage_ids(row), _passages(row), strict=True)
+        for name, text in zip(passage_ids(row), passages_of(row), strict=True)
     ]
     if scored:
-        for passage, score in zip(passages, _scores(row).tolist(), strict=True):
+        for passage, score in zip(passages, scores_of(row).tolist(), strict=True):
             passage["score"] = score
     number = len(row[POS.name])
     return {
-        "query_id": _query_id(row, query),
+        "query_id": query_id(row, query),
         "query": row[query],
         "positive_passages": passages[:number],
         "negative_passages": passages[number:],
     }
-
-
-def _passages(row: Mapping[str, Any]) -> list[str]:
-    """The row's passages, the positives first."""
-    return [*row[POS.name], *row[NEG.name]]
-
-
-def _passage_ids(row: Mapping[str, Any]) -> list[str]:
-    """The ids of the row's passages, the positives' first; a digest of the text for one without."""
-    given: list[Any] = []
-    for name in (POS.name, NEG.name):
-        given += row.get(f"{name}_ids") or [None] * len(row[name])
-    return [
-        _digest(text) if name is None else str(name)
-        for name, text in zip(given, _passages(row), strict=True)
-    ]
-
-
-def _query_id(row: Mapping[str, Any], query: str) -> str:
-    name = row.get(QUERY_ID.name)
-    return _digest(row[query]) if name is None else str(name)
-
-
-def _digest(text: str) -> str:
-    return xxhash.xxh3_64_hexdigest(text.encode())
-
-
-def _learn(known: dict[str, str], names: Sequence[str], texts: Sequence[str]) -> None:
-    """Note which text each id stands for; `ValueError` where one stands for two."""
-    for name, text in zip(names, texts, strict=True):
-        if known.setdefault(name, text) != text:
-            raise ValueError(
-                f"The id {name!r} stands for two texts: {known[name]!r:.60} and {text!r:.60}."
-            )

@@ -13,6 +13,7 @@ PAIR = "labeled-pair"
 LIST = "labeled-list"
 SCORED_TUPLE = "scored n-tuple"
 SCORED_LIST = "scored list"
+SCORED_PAIR = "scored pair"
 
 SHAPE_OF_LOSS = {
     TRIPLET: TRIPLET,
@@ -25,8 +26,11 @@ SHAPE_OF_LOSS = {
     PAIR: PAIR,
     "BinaryCrossEntropyLoss": PAIR,
     "ContrastiveLoss": PAIR,
-    "CoSENTLoss": PAIR,
     "OnlineContrastiveLoss": PAIR,
+    "AnglELoss": SCORED_PAIR,
+    "CoSENTLoss": SCORED_PAIR,
+    "CosineSimilarityLoss": SCORED_PAIR,
+    "MSELoss": SCORED_PAIR,
     LIST: LIST,
     "DistillKLDivLoss": SCORED_TUPLE,
     "MarginMSELoss": SCORED_TUPLE,
@@ -36,6 +40,13 @@ SHAPE_OF_LOSS = {
     "ListNetLoss": SCORED_LIST,
     "PListMLELoss": SCORED_LIST,
     "RankNetLoss": SCORED_LIST,
+    "SparseAnglELoss": SCORED_PAIR,
+    "SparseCoSENTLoss": SCORED_PAIR,
+    "SparseCosineSimilarityLoss": SCORED_PAIR,
+    "SparseDistillKLDivLoss": SCORED_TUPLE,
+    "SparseMarginMSELoss": SCORED_TUPLE,
+    "SparseMultipleNegativesRankingLoss": TUPLE,
+    "SparseTripletLoss": TRIPLET,
 }
 
 
@@ -47,7 +58,7 @@ def rows_of(
     if shape == TRIPLET:
         both = product(positives, negatives)
         return [{"query": query, "positive": one, "negative": other} for one, other in both]
-    if shape == PAIR:
+    if shape in (PAIR, SCORED_PAIR):
         labelled = zip(passages, labels, strict=True)
         return [{"query": query, "passage": text, "label": label} for text, label in labelled]
     if shape in (LIST, SCORED_LIST):
@@ -65,7 +76,7 @@ def features_of(shape: str, num_negatives: int | None) -> Features:
     text, number = Value("string"), Value("float32")
     if shape == TRIPLET:
         return Features({"query": text, "positive": text, "negative": text})
-    if shape == PAIR:
+    if shape in (PAIR, SCORED_PAIR):
         return Features({"query": text, "passage": text, "label": number})
     if shape in (LIST, SCORED_LIST):
         return Features({"query": text, "docs": List(text), "labels": List(number)})

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 FLAG_EXTRAS = (ANSWER.name, "neg_answer", "prompt", "type")
 """What FlagEmbedding reads besides texts and scores."""
 
+_GREATEST = np.finfo(np.float32).max  # trainers read scores as float32
+
 PAIRED = {POS.name: "positive"}
 CONTRASTED = {POS.name: "positive", NEG.name: "negative"}
 """The lists of texts that a trainer reads, by column, and what one of their texts is called."""
@@ -84,7 +86,7 @@ def why_unscored(row: Mapping[str, Any]) -> str | None:
         return "no scores"
     if len(high) != len(row[POS.name]) or len(low) != len(row[NEG.name]):
         return "not a score for each passage"
-    if None in [*high, *low] or not np.isfinite([*high, *low]).all():
+    if None in [*high, *low] or not (np.abs([*high, *low]) <= _GREATEST).all():
         return "a score that is not a number"
     return None
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from rir_hf.core.columns import Batch, check_at_least
 from rir_hf.core.step import Step
+from rir_hf.core.texts import is_whole, whole
 from rir_hf.generation.drafting import (
     THINKING_HINT,
     check_draws,
     cue,
     failure,
-    storable,
 )
 from rir_hf.models.llm import LLM, LLMError, is_chat, raise_if_hopeless
 from rir_hf.models.local import as_llm
@@ -173,6 +173,9 @@ class _Answered:
     def __post_init__(self) -> None:
         if not self.query.strip():
             self.error = note("empty_query")
+        elif not is_whole(self.query):
+            self.error = note("not_unicode")
+        if self.error:
             self.dropped["no_query"] = self.asked
 
     def take(self, results: list[str] | LLMError) -> None:
@@ -180,7 +183,7 @@ class _Answered:
         texts = [] if isinstance(results, LLMError) else results
         lost = Counter(failed=self.asked - len(texts))
         for text in texts:
-            answer = storable(without_thinking(text).strip())
+            answer = whole(without_thinking(text).strip())
             if answer and answer not in self.answers:
                 self.answers.append(answer)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from rir_hf.core.columns import check_at_least
+from rir_hf.core.texts import whole
 from rir_hf.models.llm import LLMError, check_sampling
 from rir_hf.models.prompts import capitalized, without_thinking
 from rir_hf.schema import note
@@ -14,11 +15,9 @@ THINKING_HINT = "a model that thinks first needs more max_tokens, or to be told 
 
 _MARKS = " \t#*`-"
 _LIST_MARK = re.compile(r"^(?:[-*•]\s+|\(?1[.):]\s+)")
-_ANNOUNCED = re.compile(
-    r"^(?:sure|certainly|of course|okay|ok|here)\b"
-    r"|\b(?:here is|here's|here are|following)\b.*:$",
-    re.IGNORECASE,
-)
+_AGREED = re.compile(r"(?:sure|certainly|of course|okay|ok|here)\b", re.IGNORECASE)
+_ANNOUNCED = re.compile(r"\b(?:here is|here's|here are|following)\b", re.IGNORECASE)
+_LAYERS = 8
 _QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`"}
 _YES_OR_NO = re.compile(r"\b(yes|no|not)\b")
 _FIRST_WORD = re.compile(r"\W*(yes|no)\s*(?:[.,;:!*-]|$)")
@@ -43,17 +42,9 @@ def check_draws(n: int, temperature: float, top_p: float, seed: int) -> None:
         raise ValueError(f"n={n} texts at temperature 0 are all the same: raise the temperature.")
 
 
-def storable(text: str) -> str:
-    """The text with `?` for each half of a surrogate pair, which Arrow cannot store.
-
-    A server's answer that was cut inside an emoji holds one.
-    """
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def failure(code: str, error: LLMError | str) -> str:
     """A note on what a model, or the server before it, said when it failed."""
-    return note(code, storable(str(error)))
+    return note(code, whole(str(error)))
 
 
 def clean_query(text: str, label: str = "query", *, one_line: bool = True) -> str:
@@ -74,13 +65,12 @@ def clean_query(text: str, label: str = "query", *, one_line: bool = True) -> st
         'Sleep helps.'
     """
     lines = [line.strip() for line in without_thinking(text).splitlines() if line.strip(_MARKS)]
-    if len(lines) > 1 and _ANNOUNCED.search(lines[0].rstrip("*")):
+    if len(lines) > 1 and _announces(lines[0].rstrip("*")):
         lines = lines[1:]
     names = f"{re.escape(label)}|query|question|{re.escape(label.split()[-1])}"
     labelled = re.compile(rf"^(?:{names})(?:\s*\d+)?\s*:[\s*]*", re.IGNORECASE)
-    query, before = "\n".join(lines[:1] if one_line else lines), None
-    while query != before:
-        before = query
+    query = "\n".join(lines[:1] if one_line else lines)
+    for _ in range(_LAYERS):
         query = query.strip().strip("*").strip()
         query = labelled.sub("", _LIST_MARK.sub("", query))
         query = _without_quotes(query)
@@ -103,6 +93,11 @@ def read_yes_or_no(answer: str) -> bool | None:
     if len(words) == 1 and (first or re.search(r"\b(yes|no)\b", said)):
         return "yes" in words
     return first[1] == "yes" if first else None
+
+
+def _announces(line: str) -> bool:
+    """Whether a line only says that a query follows."""
+    return bool(_AGREED.match(line) or (line.endswith(":") and _ANNOUNCED.search(line)))
 
 
 def _without_quotes(text: str) -> str:

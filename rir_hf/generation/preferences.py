@@ -12,6 +12,7 @@ import numpy as np
 
 from rir_hf.core.columns import Batch
 from rir_hf.core.step import Step
+from rir_hf.core.texts import is_whole
 from rir_hf.models.prompts import answer_prompt
 from rir_hf.models.retriever import Encoder, as_encoder
 from rir_hf.schema import (
@@ -62,7 +63,7 @@ class PreferencePairs(Step):
       are what the answer alone adds, `w * E(prefix + a) * E(passage)`; where that is negative for
       the best answer, no gap is asked for;
     - `no_gain`: `require_gain` is set and not `best > raw`: no answer helps the query;
-    - `empty_query`, `empty_passage`, `not_a_number`: there is nothing to compare.
+    - `empty_query`, `empty_passage`, `not_unicode`, `not_a_number`: there is nothing to compare.
 
     Columns added: the texts `prompt`, `chosen` and `rejected`, the numbers `chosen_score`,
     `rejected_score` and `query_score` (which is `raw`), and `pair_note`. No row is dropped: one
@@ -179,14 +180,15 @@ class PreferencePairs(Step):
         return [positives[0] if positives else None for positives in batch.lists(POS.name)]
 
     def _distinct(self, answers: list[Any]) -> list[str]:
-        """The answers that are neither empty nor equal to an earlier one."""
+        """The answers that can be encoded and are not equal to an earlier one."""
         for answer in answers:
             if answer is not None and not isinstance(answer, str):
                 raise ValueError(
                     f"PreferencePairs: the column {self.answers!r} must hold lists of texts, found "
                     f"{str(answer)[:60]!r} in one."
                 )
-        return list(dict.fromkeys(answer for answer in answers if answer and not answer.isspace()))
+        usable = [text for text in answers if text and not text.isspace() and is_whole(text)]
+        return list(dict.fromkeys(usable))
 
     def _score(self, rows: list[_Row]) -> None:
         """Compute the similarities of each row's passage to its query and to its answers."""
@@ -278,6 +280,8 @@ class _Row:
             return "empty_query"
         if not self.passage.strip():
             return "empty_passage"
+        if not (is_whole(self.query) and is_whole(self.passage)):
+            return "not_unicode"
         return "too_few_answers" if len(self.answers) < 2 else None
 
 

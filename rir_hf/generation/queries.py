@@ -13,6 +13,7 @@ import numpy as np
 from rir_hf.core.columns import Batch, check_at_least, check_choice
 from rir_hf.core.draws import generator_of, seed_of
 from rir_hf.core.step import Step
+from rir_hf.core.texts import is_whole, whole
 from rir_hf.generation.drafting import (
     THINKING_HINT,
     check_draws,
@@ -20,7 +21,6 @@ from rir_hf.generation.drafting import (
     cue,
     failure,
     read_yes_or_no,
-    storable,
 )
 from rir_hf.models.fitting import fit
 from rir_hf.models.llm import (
@@ -36,6 +36,7 @@ from rir_hf.models.prompts import JUDGEMENTS, Task, check_fields, fill_prompt, f
 from rir_hf.schema import PASSAGE_CUT, QUERIES, QUERY_CHECKS, TEXT, Column, code_of, note
 
 _SHOWN_CHARACTERS = 60
+_NOT_ASKED = ("empty_passage", "not_unicode")
 _GENERATOR_FAULTS = ("failed", "check_failed", "nothing_written")
 
 
@@ -260,7 +261,7 @@ class GenerateQueries(Step):
             )
 
         found = ask_where_fitting(prompts, ask)
-        return [texts if isinstance(texts, LLMError) else storable(texts[0]) for texts in found]
+        return [texts if isinstance(texts, LLMError) else whole(texts[0]) for texts in found]
 
     def _fit(self, draft: _Draft, asking: _Asking, answer_tokens: int) -> Prompt | LLMError:
         text = draft.passage[: self.max_chars]
@@ -279,7 +280,7 @@ class GenerateQueries(Step):
         faults = [
             draft.note if code in _GENERATOR_FAULTS else None
             for draft, code in zip(drafts, codes, strict=True)
-            if code != "empty_passage"
+            if code not in _NOT_ASKED
         ]
         raise_if_hopeless(self, "generator", faults)
 
@@ -301,6 +302,8 @@ class _Draft:
     def __post_init__(self) -> None:
         if not self.passage.strip():
             self.note = note("empty_passage")
+        elif not is_whole(self.passage):
+            self.note = note("not_unicode")
 
     @property
     def is_open(self) -> bool:
@@ -337,7 +340,7 @@ class _Draft:
             return
         says_yes = read_yes_or_no(answer)
         if says_yes is None:
-            self.note = note("unclear", storable(repr(answer)[:_SHOWN_CHARACTERS]))
+            self.note = note("unclear", whole(repr(answer)[:_SHOWN_CHARACTERS]))
         elif not says_yes:
             self.note = note("rejected")
 

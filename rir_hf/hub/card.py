@@ -22,7 +22,7 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from rir_hf import schema
 from rir_hf.core.texts import on_one_line
-from rir_hf.hub.layout import folder_of
+from rir_hf.hub.layout import folder_of, slug_of
 from rir_hf.reports.counts import as_table, is_distribution
 from rir_hf.schema import COLUMNS
 
@@ -166,7 +166,8 @@ def with_section(body: str, repo_id: str, config: str, section: str) -> str:
 
 def _comments(config: str) -> tuple[str, str]:
     """What stands before and after the section of a config."""
-    return f"<!-- rir_hf: {config} -->", f"<!-- rir_hf: end of {config} -->"
+    slug = slug_of(config)
+    return f"<!-- rir_hf: {slug} -->", f"<!-- rir_hf: end of {slug} -->"
 
 
 def describe_column(name: str) -> str:
@@ -302,6 +303,7 @@ def _template() -> Template:
     environment.filters |= {
         "cell": _cell,
         "fenced": _fenced,
+        "quoted": lambda text: json.dumps(text, ensure_ascii=False),
         "nested": lambda value: _nested("", value).strip(),
         "step_lines": describe_step,
         "all_settings": _all_settings,

@@ -1,39 +1,53 @@
-"""What `push` and `pull` agree on: what lies where in a repository, and what an index matches."""
+"""What `push` and `pull` agree on: what lies where in a repository."""
 
 from __future__ import annotations
 
 import re
-
-from datasets import Dataset
-
-from rir_hf.core.columns import digest_of_rows, without_indexes
+from urllib.parse import quote
 
 CARD = "README.md"
 FOLDER = "rir_hf"
-"""Where a push keeps what is not rows: provenance, index, plot."""
-_NAME = re.compile(r"[\w.-]+")
+"""Where a push keeps what is not rows: provenance and plot."""
+_DEFAULT = "data"
+_NOT_IN_NAMES = frozenset("<>:/\\|?*")
 
 
 def check_config(name: str) -> None:
-    """Raise `ValueError` for a name of a config that cannot be a folder of its own."""
-    if not _NAME.fullmatch(name) or name in (FOLDER, ".", ".."):
+    """Raise `ValueError` for a name of a config that `datasets` does not take, or that cannot be
+    shown.
+    """
+    if not name.strip() or not name.isprintable() or _NOT_IN_NAMES & set(name):
         raise ValueError(
-            f"config_name must be letters, digits, _, - and ., and not {FOLDER!r}, got {name!r}."
+            f"config_name must be printable, without any of {''.join(sorted(_NOT_IN_NAMES))}, got "
+            f"{name!r}."
         )
-    if name == "data":
-        raise ValueError(
-            "config_name='data' would share a folder with the config 'default': choose another."
-        )
+
+
+def slug_of(config: str) -> str:
+    """The name of a config as one for folders and comments, another for each config.
+
+    Example:
+        >>> slug_of("mined"), slug_of("my data"), slug_of("data")
+        ('mined', 'my%20data', '%64ata')
+    """
+    if config in (_DEFAULT, FOLDER, ".", ".."):
+        return f"%{ord(config[0]):02x}{config[1:]}"
+    return quote(config, safe="")
 
 
 def folder_of(config: str) -> str:
-    """Where the rows of a config lie."""
-    return "data" if config == "default" else config
+    """Where the rows of a config lie.
+
+    Example:
+        >>> folder_of("default"), folder_of("mined")
+        ('data', 'mined')
+    """
+    return _DEFAULT if config == "default" else slug_of(config)
 
 
 def beside(config: str, name: str) -> str:
-    """Where what is not rows of a config lies: `provenance.json`, `report.png` and the index."""
-    return f"{FOLDER}/{config}/{name}"
+    """Where what is not rows of a config lies: `provenance.json` and `report.png`."""
+    return f"{FOLDER}/{slug_of(config)}/{name}"
 
 
 def belongs_to(path: str, config: str) -> bool:
@@ -46,13 +60,4 @@ def belongs_to(path: str, config: str) -> bool:
         False
     """
     shard = rf"{re.escape(folder_of(config))}/[\w.]+-\d{{5}}-of-\d{{5}}\.parquet"
-    return path.startswith(f"{FOLDER}/{config}/") or re.fullmatch(shard, path) is not None
-
-
-def digest_without_lists(ds: Dataset) -> str:
-    """Digest of the texts and numbers of all rows.
-
-    Columns of lists are left out: the vectors are checked against the index itself.
-    """
-    names = [name for name, feature in ds.features.items() if not hasattr(feature, "feature")]
-    return digest_of_rows(without_indexes(ds).select_columns(names))
+    return path.startswith(beside(config, "")) or re.fullmatch(shard, path) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,16 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from rir_hf.core.provenance import with_steps
 from rir_hf.hub.calls import explaining, head_of, trying
-from rir_hf.hub.layout import beside, digest_without_lists
-from rir_hf.index.attach import load_index
+from rir_hf.hub.layout import beside
+from rir_hf.index.attach import attach_index
 from rir_hf.index.files import set_search_settings
 
 logger = logging.getLogger(__name__)
+
+_KINDS = {"Flat", "HNSW", "IVF", "OPQ", "PCA", "PCAR", "PQ", "RFlat", "Refine", "SQ", "SQfp"}
+_KINDS |= {"fs", "fsr", "x"}  # as in PQ16x4fs
+_LARGEST = 1024
+"""The largest number in the record of an index that is taken even over few rows."""
 
 
 def pull(
@@ -45,12 +51,13 @@ def pull(
 
     Returns:
         A `Dataset` for one split, else a `DatasetDict`; with `streaming` an `IterableDataset` or an
-        `IterableDatasetDict`. `provenance(rows)` says what made them. An index comes attached and
-        memory-mapped.
+        `IterableDatasetDict`. `provenance(rows)` says what made them. An index is built from the
+        vectors, once, and comes attached: no file of the repository is read as one. A record that
+        cannot be read costs the provenance or the index, with a line in the log, never the rows.
 
     Raises:
         FileNotFoundError: no such repository (or a private one, and no token for it) or revision.
-        ValueError: no such config or split, or an index that does not belong to the rows.
+        ValueError: no such config or split.
         ConnectionError: the Hub does not answer, and only a copy of another commit is here.
 
     Example:
@@ -67,16 +74,11 @@ def pull(
         note = trying(lambda: _read_note(api, repo_id, builder.config.name, commit))
         if isinstance(rows, Mapping) and len(rows) == 1:
             rows = next(iter(rows.values()))
-        _write_steps(rows, note.get("steps", []))
-        index = note.get("index")
-        if not index or not isinstance(rows, Dataset) or split not in (None, note["split"]):
-            return rows
-        path = trying(
-            lambda: api.hf_hub_download(
-                repo_id, index["file"], repo_type="dataset", revision=commit
-            )
-        )
-        return _with_index(rows, Path(path), index, f"{repo_id} ({builder.config.name})")
+    _write_steps(rows, note.get("steps"))
+    is_indexed = "index" in note and split in (None, note.get("split"))
+    if not is_indexed or not isinstance(rows, Dataset):
+        return rows
+    return _with_index(rows, note["index"], f"{repo_id} ({builder.config.name})")
 
 
 def _builder(
@@ -122,24 +124,41 @@ def _read_note(api: HfApi, repo_id: str, config: str, commit: str | None) -> dic
         return {}
     try:
         return dict(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         logger.warning("%s in %s cannot be read: rows come without it.", name, repo_id)
         return {}
 
 
-def _write_steps(rows: Any, steps: list[dict[str, Any]]) -> None:
-    """Put the records of `push` into rows that were just read."""
+def _write_steps(rows: Any, steps: Any) -> None:
+    """Put the records of `push` into rows that were just read, those that are records."""
+    steps = steps if isinstance(steps, list) else []
+    records = [step for step in steps if isinstance(step, dict) and "step" in step]
     for part in rows.values() if isinstance(rows, Mapping) else [rows]:
-        part.info.description = with_steps(part.info, steps).description
+        part.info.description = with_steps(part.info, records).description
 
 
-def _with_index(rows: Dataset, path: Path, index: Mapping[str, Any], where: str) -> Dataset:
-    if index["rows"] != len(rows) or index["corpus"] != digest_without_lists(rows):
-        raise ValueError(
-            f"The index in {where} was built over other rows ({index['rows']:,} of them, here are "
-            f"{len(rows):,}): its hits would be wrong. Push the corpus again with its index, or "
-            "load the rows without it, with load_dataset."
-        )
-    rows = load_index(rows, path, index["name"])
-    set_search_settings(rows.get_index(index["name"]).faiss_index, index["settings"])
-    return rows
+def _with_index(rows: Dataset, index: Any, where: str) -> Dataset:
+    """The rows with the index that a record names, built from their vectors; without one where the
+    record or the vectors do not allow it.
+    """
+    try:
+        _check_record(index, len(rows))
+        built = {name: index["built"].get(name) for name in ("factory", "train_size")}
+        indexed = attach_index(rows, index["name"], **built)
+        set_search_settings(indexed.get_index(index["name"]).faiss_index, index["settings"])
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        logger.warning("The index of %s cannot be built again: %s", where, error)
+        return rows
+    return indexed
+
+
+def _check_record(index: Any, rows: int) -> None:
+    """Raise `ValueError` for a record, which comes from elsewhere, that asks for a kind of index
+    that is not known to be built in good time, or for numbers that could never pay.
+    """
+    factory, settings = index["built"]["factory"], index["settings"]
+    sizes = [*settings.values(), index["built"].get("train_size") or 1]
+    sizes += map(int, re.findall(r"\d+", factory))
+    is_known = _KINDS.issuperset(re.findall(r"[^\W\d_]+", factory)) and len(factory) < 100
+    if not is_known or not all(0 < size <= max(rows, _LARGEST) for size in sizes):
+        raise ValueError(f"its record asks for {factory!r:.100} and {settings!r:.100}")

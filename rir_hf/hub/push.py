@@ -1,4 +1,4 @@
-"""Datasets onto the Hub: rows, card, provenance and index in one commit.
+"""Datasets onto the Hub: rows, card and provenance in one commit.
 
 A push writes everything to a temporary folder first, then uploads, then commits once, on top of the
 revision that it has read: whatever stops it before leaves the repository as it was.
@@ -6,11 +6,13 @@ revision that it has read: whatever stops it before leaves the repository as it 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +20,24 @@ from datasets import Dataset, DatasetDict, DatasetInfo
 from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.py_utils import convert_file_size_to_int
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from rir_hf.core.columns import without_indexes
 from rir_hf.core.configured import Configured
 from rir_hf.core.provenance import package_versions, provenance, record_step, without_secrets
 from rir_hf.core.step import Step
-from rir_hf.hub.calls import explaining, head_of, reason_of, trying
+from rir_hf.core.unfinished import remove_leftovers, unfinished
+from rir_hf.export.files import write_parquet
+from rir_hf.hub.calls import explaining, head_of, trying
 from rir_hf.hub.card import Part, updated_card
-from rir_hf.hub.layout import (
-    CARD,
-    belongs_to,
-    beside,
-    check_config,
-    digest_without_lists,
-    folder_of,
-)
-from rir_hf.index.attach import check_index, index_identity, save_index, vector_indexes
+from rir_hf.hub.layout import CARD, belongs_to, beside, check_config, folder_of, slug_of
+from rir_hf.index.attach import file_of, index_identity, vector_indexes
 from rir_hf.reports.counts import count_stages
 from rir_hf.reports.plots import plot_report
 
 logger = logging.getLogger(__name__)
 
-_SPLIT = re.compile(r"\w+(\.\w+)*")
+_SPLIT = re.compile(r"(?!all$)\w+(\.\w+)*")
 
 
 def push(
@@ -59,19 +56,19 @@ def push(
     commit_message: str | None = None,
     token: str | None = None,
 ) -> CommitInfo:
-    """Put rows on the Hub as a config of a dataset repository, with a card, their provenance and
-    their index, in one commit.
+    """Put rows on the Hub as a config of a dataset repository, with a card and their provenance,
+    in one commit.
 
     Other configs of the repository stay as they are; this one is replaced. So is its section of the
     card, while all text outside it, and what the card's YAML says already, stays. Pushing the same
-    again changes nothing. Where the repository did not exist and the push fails, it is removed
-    again.
+    again changes nothing.
 
     Args:
-        ds: rows of any stage; a `Dataset` becomes the split that it names, or `train`. An attached
-            index goes along.
-        repo_id: `"user/name"`, or `"name"` for your own. Created where it does not exist.
-        config_name: name of the config: letters, digits, `_`, `-` and `.`.
+        ds: rows of any stage; a `Dataset` becomes the split that it names, or `train`. How an
+            attached index was built goes along: `pull` builds it again from the vectors.
+        repo_id: `"user/name"`, or `"name"` for your own. Created where it does not exist; a push
+            that fails then leaves it empty.
+        config_name: name of the config, any that `datasets` takes; it gets a folder of its own.
         corpus: a corpus with an attached index, pushed in the same commit as the config `corpus`.
         steps: what made `ds`, first to last, where it was mapped with plain `map`, which leaves no
             record as `run` does: steps, or records as `provenance` gives them. Added to what
@@ -89,6 +86,7 @@ def push(
 
     Raises:
         TypeError, ValueError: something that cannot be pushed, before anything is sent.
+        OSError: the temporary folder is full, before anything is sent.
         PermissionError: no token, or one that may not write there.
         HfHubHTTPError, HTTPError: the Hub failed, again and again; the revision before is intact.
 
@@ -112,20 +110,43 @@ def push(
         configs["corpus"] = _as_splits(corpus, "corpus")
     api = HfApi(token=token, library_name="rir_hf")
     yaml = {"license": license, "language": language, "tags": list(tags)}
+    shard_size = convert_file_size_to_int(max_shard_size)
     message = commit_message or f"Push {', '.join(configs)}"
-    with tempfile.TemporaryDirectory(prefix="rir-hf-push-") as folder, explaining(repo_id):
-        parts = [
-            _prepare(name, splits, records.get(name, []), Path(folder, name), max_shard_size)
-            for name, splits in configs.items()
-        ]
-        repo_id, is_new = _require_repository(api, repo_id, private)
-        try:
-            _require_branch(api, repo_id, revision)
-            return trying(lambda: _commit(api, repo_id, revision, parts, yaml, message))
-        except BaseException:
-            if is_new:
-                _remove_again(api, repo_id, revision)
+    with _temporary() as folder, explaining(repo_id):
+        with _room_explained(folder):
+            parts = [
+                _prepare(name, splits, records.get(name, []), folder / slug_of(name), shard_size)
+                for name, splits in configs.items()
+            ]
+        repo_id = _require_repository(api, repo_id, private)
+        _require_branch(api, repo_id, revision)
+        return trying(lambda: _commit(api, repo_id, revision, parts, yaml, message))
+
+
+@contextmanager
+def _temporary() -> Iterator[Path]:
+    """A folder for what is to be sent, that nobody else can read; those that killed pushes left are
+    removed.
+    """
+    place = Path(tempfile.gettempdir(), "rir-hf-push")
+    remove_leftovers(place.parent, place.name)
+    with unfinished(place, folder=True) as folder:
+        folder.chmod(0o700)
+        yield folder
+
+
+@contextmanager
+def _room_explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
+        raise OSError(
+            error.errno,
+            f"{folder.parent} is full: a push needs as much room there as the rows take in "
+            "parquet. Nothing was sent. Make room, or set TMPDIR to another folder",
+        ) from error
 
 
 def _as_splits(ds: Any, config: str) -> dict[str, Dataset]:
@@ -143,8 +164,8 @@ def _as_splits(ds: Any, config: str) -> dict[str, Dataset]:
     for name, rows in splits.items():
         if not _SPLIT.fullmatch(name):
             raise ValueError(
-                f"The split {name!r} has a name that the Hub does not take: letters, digits, _ and "
-                "single dots between them."
+                f"The split {name!r} has a name that datasets does not take: letters, digits, _ "
+                "and single dots between them, and not 'all'."
             )
         if rows.features != first.features:
             raise ValueError(
@@ -176,7 +197,7 @@ def _prepare(
     splits: dict[str, Dataset],
     records: list[dict[str, Any]],
     folder: Path,
-    max_shard_size: int | str,
+    max_shard_size: int,
 ) -> Part:
     """Write everything that belongs to a config, but the card, as it will lie in the repository."""
     for name in (folder_of(config), beside(config, "")):
@@ -185,7 +206,7 @@ def _prepare(
     known = provenance(DatasetDict(splits))
     made_by = [*known, *(record for record in records if record not in known)]
     note: dict[str, Any] = {"steps": made_by, "versions": package_versions()}
-    note |= _write_index(config, splits, made_by, folder)
+    note |= _describe_index(config, splits, made_by)
     first = next(iter(splits.values()))
     counts = count_stages(first) if len(first) else {}
     plot = beside(config, "report.png")
@@ -200,12 +221,12 @@ def _prepare(
     return Part(config, files, info, note, counts, plot if has_plot else None)
 
 
-def _write_rows(splits: dict[str, Dataset], folder: Path, max_shard_size: int | str) -> DatasetInfo:
+def _write_rows(splits: dict[str, Dataset], folder: Path, max_shard_size: int) -> DatasetInfo:
     """Write the parquet files, and say what is in them."""
     infos = SplitDict()
     for split, rows in splits.items():
         shards = _shards(without_indexes(rows), split, max_shard_size)
-        written = sum(shard.to_parquet(folder / name) for name, shard in shards)
+        written = sum(write_parquet(shard, folder / name) for name, shard in shards)
         infos[split] = SplitInfo(name=split, num_bytes=written, num_examples=len(rows))
     return DatasetInfo(
         features=next(iter(splits.values())).features,
@@ -215,10 +236,10 @@ def _write_rows(splits: dict[str, Dataset], folder: Path, max_shard_size: int | 
     )
 
 
-def _shards(rows: Dataset, split: str, max_shard_size: int | str) -> Iterator[tuple[str, Dataset]]:
+def _shards(rows: Dataset, split: str, max_shard_size: int) -> Iterator[tuple[str, Dataset]]:
     """The parts of a split that become a file each, named as `Dataset.push_to_hub` does."""
     stored = rows.data.nbytes * len(rows) / max(1, rows.data.num_rows)
-    number = max(1, -int(-stored // convert_file_size_to_int(max_shard_size)))
+    number = max(1, -int(-stored // max_shard_size))
     number = min(number, max(1, len(rows)))
     plain = rows.with_format(None)
     for position in range(number):
@@ -226,11 +247,12 @@ def _shards(rows: Dataset, split: str, max_shard_size: int | str) -> Iterator[tu
         yield f"{split}-{position:05d}-of-{number:05d}.parquet", shard
 
 
-def _write_index(
-    config: str, splits: dict[str, Dataset], steps: list[dict[str, Any]], folder: Path
+def _describe_index(
+    config: str, splits: dict[str, Dataset], steps: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Write the index of vectors, if one is attached, and say what it is: for people and for
-    `pull`. One of words stays here: `attach_lexical` makes it of the texts in a moment.
+    """What the index of vectors is, if one is attached, for people and for `pull`, which builds it
+    again: a file from elsewhere is never read as an index. One of words is made by
+    `attach_lexical` in a moment.
     """
     names = {split: vector_indexes(rows) for split, rows in splits.items()}
     attached = [(split, name) for split, of_split in names.items() for name in of_split]
@@ -240,11 +262,14 @@ def _write_index(
         raise ValueError(f"A config can have one index of vectors, {config!r} has {names}.")
     split, name = attached[0]
     rows = splits[split]
-    file = beside(config, f"{name}.faiss")
-    check_index(rows.get_index(name).faiss_index, len(rows), f"The index {name!r}")
-    save_index(rows, folder / file, name)
-    identity = index_identity(rows, name)
-    identity |= {"file": file, "corpus": digest_without_lists(rows)}
+    built = file_of(rows, name).built
+    if not built or name not in rows.column_names:
+        raise ValueError(
+            f"The index {name!r} of {config!r} cannot be built again from the rows, as pull does: "
+            f"it takes a column {name!r} with the vectors, and a kind of index that a FAISS "
+            "factory string can name. Attach one with attach_index, or drop it with drop_index."
+        )
+    identity = {**index_identity(rows, name), "built": built}
     embedded = [step for step in steps if step.get("output") == name and "retriever" in step]
     if embedded:
         identity["retriever"] = embedded[-1]["retriever"]
@@ -261,21 +286,24 @@ def _write_plot(rows: Dataset, path: Path) -> bool:
     return True
 
 
-def _require_repository(api: HfApi, repo_id: str, private: bool | None) -> tuple[str, bool]:
-    """The full name of the repository, and whether it was created just now."""
+def _require_repository(api: HfApi, repo_id: str, private: bool | None) -> str:
+    """The full name of the repository, which is created where it does not exist.
+
+    It stays where the push fails: whoever else found it meanwhile may be about to commit.
+    """
     try:
         info = trying(lambda: api.repo_info(repo_id, repo_type="dataset"))
     except RepositoryNotFoundError:
         url = trying(
             lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         )
-        return url.repo_id, True
+        return str(url.repo_id)
     if private and not info.private:
         raise ValueError(
             f"{repo_id} exists and is public, private=True was asked. Make it private first, or "
             "choose another name."
         )
-    return info.id, False
+    return str(info.id)
 
 
 def _require_branch(api: HfApi, repo_id: str, revision: str | None) -> None:
@@ -320,16 +348,3 @@ def _commit(
         revision=revision,
         parent_commit=head,
     )
-
-
-def _remove_again(api: HfApi, repo_id: str, revision: str | None) -> None:
-    """Remove the repository, unless somebody has put something into it meanwhile."""
-    try:
-        refs = api.list_repo_refs(repo_id, repo_type="dataset")
-        others = {branch.name for branch in refs.branches} - {"main", revision}
-        files = set(api.list_repo_files(repo_id, repo_type="dataset"))
-        if not others and not refs.tags and not files - {".gitattributes"}:
-            api.delete_repo(repo_id, repo_type="dataset", missing_ok=True)
-    except (HTTPError, OSError) as error:
-        message = "%s was created for this push and could not be removed again: %s"
-        logger.warning(message, repo_id, reason_of(error))

@@ -6,23 +6,14 @@ passages, for more only where a query has not yet enough, and what remains is se
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from rir_hf.index.devices import GPU_LIMIT, is_on_gpu
-from rir_hf.index.exact import (
-    Asked,
-    Marks,
-    Nearest,
-    Pairs,
-    Proposed,
-    Vectors,
-    keep_best,
-    nearest_below,
-    nothing,
-    similarities,
-)
+from rir_hf.index.exact import Asked, Marks, Nearest, Pairs, nearest_below, nothing
+from rir_hf.index.passages import Vectors, similarities
+from rir_hf.index.products import float32_error
 
 if TYPE_CHECKING:
     import faiss
@@ -60,7 +51,7 @@ def nearest_by_index(
         if len(todo):
             some = asked.take(todo)
             proposed = _ask(index, some, vectors, depth, eligible)
-            todo = todo[~keep_best(result, todo, some, vectors, proposed)]
+            todo = todo[~_keep_best(result, todo, some, vectors, proposed)]
     if len(todo):
         some = asked.take(todo)
         rest_marks = Marks(some.mark_scores.astype(np.float32), some.mark_positions)
@@ -70,9 +61,59 @@ def nearest_by_index(
     return result
 
 
+class _Proposed(NamedTuple):
+    """Passages that are worth an exact score.
+
+    positions: `(n, depth)` int64, -1 where there are fewer.
+    above, before: `(n,)` int64, as in `Nearest`.
+    floor: `(n,)` float64; no eligible passage that is missing here scores both below the ceiling
+        and above this. -inf where none is missing.
+    """
+
+    positions: np.ndarray
+    above: np.ndarray
+    before: np.ndarray
+    floor: np.ndarray
+
+
+def _keep_best(
+    result: Nearest, rows: np.ndarray, asked: Asked, vectors: Vectors, proposed: _Proposed
+) -> np.ndarray:
+    """Score what is proposed exactly and write the best into these rows of the result.
+
+    Returns:
+        For each of the rows whether it is certain: nothing that was left out can be among its best.
+    """
+    k = result.scores.shape[1]
+    scores, positions = _in_order(asked, vectors, proposed.positions)
+    width = min(k, scores.shape[1])
+    result.scores[rows, :width] = scores[:, :width]
+    result.positions[rows, :width] = positions[:, :width]
+    result.above[rows] = proposed.above
+    result.before[rows] = proposed.before
+    if k == 0:
+        return proposed.floor < np.inf
+    last = result.scores[rows, k - 1]
+    return (proposed.floor == -np.inf) | (last > proposed.floor)
+
+
+def _in_order(
+    asked: Asked, vectors: Vectors, proposed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact scores and positions `(n, depth)` of what lies at or below the ceilings, best first."""
+    rows, columns = np.nonzero(proposed >= 0)
+    scores = np.full(proposed.shape, -np.inf, np.float32)
+    scores[rows, columns] = similarities(asked.queries, vectors, rows, proposed[rows, columns])
+    fits = (scores <= asked.ceilings[:, None]) & (proposed >= 0)
+    scores = np.where(fits, scores, -np.inf).astype(np.float32)
+    positions = np.where(fits, proposed, -1)
+    order = np.lexsort((positions, -scores), axis=1)
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+
+
 def _ask(
     index: faiss.Index, asked: Asked, vectors: Vectors, depth: int, eligible: np.ndarray | None
-) -> Proposed:
+) -> _Proposed:
     """What the index returns, with the counts among that, and what is certain of the rest."""
     depth = min(depth, GPU_LIMIT) if is_on_gpu(index) else depth
     scores, positions = index.search(np.ascontiguousarray(asked.queries), depth)
@@ -80,7 +121,7 @@ def _ask(
     floor = _floor(index, asked, vectors, scores, positions)
     if eligible is not None:
         positions = np.where(eligible[positions] & (positions >= 0), positions, -1)
-    return Proposed(positions, above, before, floor)
+    return _Proposed(positions, above, before, floor)
 
 
 def _counts(asked: Asked, vectors: Vectors, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -101,12 +142,12 @@ def _floor(
     scores: np.ndarray,
     positions: np.ndarray,
 ) -> np.ndarray:
-    """Below which score something may be missing, see `Proposed`; +inf where the answer does not
+    """Below which score something may be missing, see `_Proposed`; +inf where the answer does not
     count: it came padded, or ended before the mark.
     """
     import faiss
 
-    slack = asked.rounding(vectors.longest)
+    slack = float32_error(asked.queries) * vectors.longest
     last = scores[:, -1].astype(np.float64)
     # A compressing index orders by rough scores, about which nothing is certain: enough will do.
     keeps_vectors = isinstance(index, (faiss.IndexIVFFlat, faiss.IndexHNSWFlat))

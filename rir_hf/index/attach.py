@@ -24,15 +24,17 @@ from rir_hf.core.columns import (
     with_index,
     without_indexes,
 )
-from rir_hf.core.configured import digest_of
+from rir_hf.core.digests import digest_of, remembered
 from rir_hf.index.devices import on_cpu, to_device
 from rir_hf.index.files import (
     IndexFile,
-    identity_in,
+    digest_in,
+    digest_of_blocks,
     index_path,
+    is_intact,
     read_index,
     search_settings,
-    vectors_in,
+    signature_in,
     write_index,
 )
 
@@ -41,11 +43,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FILE_VERSION = 2
+_FILE_VERSION = 3
 _MIN_TRAINING_ROWS = 65_536
 _TRAINING_ROWS_PER_LIST = 64
 _BLOCK = 8192
-_SAMPLE = 64
 
 
 def attach_index(
@@ -62,7 +63,8 @@ def attach_index(
     written once beside the cache files of the corpus (`index-*.faiss`; in the folder itself for a
     corpus from `load_from_disk`; such files can be deleted) and memory-mapped from there
     afterwards: a second run with the same vectors and settings builds nothing, and several
-    processes share one copy. A file that was cut or exchanged is built anew. Attach the index last:
+    processes share one copy. The file holds a digest of the vectors and a checksum: one that was
+    cut, damaged or exchanged is built again, with a line in the log. Attach the index last:
     `Dataset.map` drops it, `select`, `filter` and `sort` refuse to run with one.
 
     Args:
@@ -91,13 +93,17 @@ def attach_index(
         [1]
     """
     _check_is_vector_column(corpus, column)
-    identity = Hasher.hash([_FILE_VERSION, fingerprint_of(corpus), column, factory, train_size])
+    vectors = digest_of_vectors(corpus, column)
+    identity = Hasher.hash([_FILE_VERSION, vectors, factory, train_size])
     path = index_path(corpus, identity)
-    if not path.exists() or identity_in(path) != identity:
+    if not is_intact(path, identity):
+        if path.exists():
+            logger.warning("%s is damaged or of other vectors: it is built again.", path)
         logger.info("Building the index %r over %d vectors of %r.", factory, len(corpus), column)
-        write_index(_build(corpus, column, factory, train_size), path, identity)
+        write_index(_build(corpus, column, factory, train_size), path, identity, vectors)
     index = to_device(read_index(path), device)
-    return _attach(corpus, index, IndexFile(str(path), identity, column), column)
+    built = {"factory": factory, "train_size": train_size}
+    return _attach(corpus, index, IndexFile(str(path), identity, column, vectors, built), column)
 
 
 def save_index(corpus: Dataset, path: str | os.PathLike[str], name: str = "embedding") -> None:
@@ -109,7 +115,11 @@ def save_index(corpus: Dataset, path: str | os.PathLike[str], name: str = "embed
             end.
         name: name of the index.
     """
-    write_index(corpus.get_index(name).faiss_index, Path(path), "saved")
+    attached = corpus.get_index(name)
+    file = getattr(attached, "file", None)
+    index = on_cpu(attached.faiss_index)
+    vectors = digest_in(index) if file is None else file.vectors
+    write_index(index, Path(path), "saved", vectors)
 
 
 def load_index(
@@ -130,15 +140,24 @@ def load_index(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no complete index, it does not use inner product, it does not have
-            one vector for each row of the corpus, or (where it keeps the vectors and the corpus has
-            the column `name`) the vectors are those of other rows or of another order.
+        ValueError: the file is damaged or no index, it does not use inner product, it does not have
+            one vector for each row of the corpus, or it was built from other vectors than those in
+            the column `name`. That cannot be told where there is no such column, nor of a file of
+            FAISS that does not keep the vectors as they were (the log says so).
     """
     path = Path(path)
     index = read_index(path)
+    signature = signature_in(path)
+    if signature is not None and not is_intact(path):
+        raise ValueError(
+            f"The index {path} is damaged: it is not what save_index wrote. Delete it and build it "
+            "again with attach_index."
+        )
     check_index(index, len(corpus), f"The index {path}")
-    _check_sample(index, corpus, name, path)
-    file = IndexFile(str(path), f"content:{digest_of(path)}", name)
+    inside = digest_in(index) if signature is None else signature.vectors
+    vectors = _vectors_behind(corpus, name, inside, f"The index {path}")
+    content = digest_of(path) if signature is None else signature.checksum
+    file = IndexFile(str(path), f"content:{content}", name, vectors, built_as(index))
     return _attach(corpus, to_device(index, device), file, name)
 
 
@@ -177,6 +196,34 @@ def index_identity(corpus: Dataset, name: str) -> dict[str, Any]:
         "dimension": index.d,
         "settings": search_settings(index),
     }
+
+
+def built_as(index: faiss.Index) -> dict[str, Any]:
+    """With which settings `attach_index` builds an index of this kind; empty where with none."""
+    from faiss.contrib.factory_tools import reverse_index_factory
+
+    try:
+        return {"factory": reverse_index_factory(index)}
+    except NotImplementedError:
+        return {}
+
+
+def digest_of_vectors(corpus: Dataset, column: str) -> str:
+    """The digest of a corpus's vectors in their order, wherever they lie; see `digest_of_blocks`.
+
+    They are read anew only where the files of the corpus have changed.
+
+    Raises:
+        ValueError: not every row has a vector, or they are not of one length and finite.
+    """
+    files = [Path(file["filename"]) for file in corpus.cache_files]
+
+    def compute() -> str:
+        return digest_of_blocks(_checked_blocks(corpus, column))
+
+    if not files:
+        return compute()
+    return remembered(["vectors", fingerprint_of(corpus), column], files, compute)
 
 
 def vector_blocks(corpus: Dataset, column: str, rows: int) -> Iterator[np.ndarray]:
@@ -236,17 +283,46 @@ def _attach(corpus: Dataset, index: faiss.Index, file: IndexFile, name: str) -> 
 def _stored(corpus: Dataset, index: faiss.Index, name: str) -> IndexFile:
     import faiss
 
-    digest = Hasher.hash(faiss.serialize_index(on_cpu(index)).tobytes())
+    index = on_cpu(index)
+    digest = Hasher.hash(faiss.serialize_index(index).tobytes())
+    vectors = _vectors_behind(corpus, name, digest_in(index), f"The index {name!r}")
     path = index_path(corpus, digest)
-    if not path.exists() or identity_in(path) != digest:
-        write_index(index, path, digest)
-    return IndexFile(str(path), f"content:{digest}", name)
+    if not is_intact(path, digest):
+        write_index(index, path, digest, vectors)
+    return IndexFile(str(path), f"content:{digest}", name, vectors, built_as(index))
+
+
+def _vectors_behind(corpus: Dataset, column: str, inside: str | None, what: str) -> str:
+    """The digest of the vectors that a search over an index ranks by.
+
+    Args:
+        corpus: the rows.
+        column: where their vectors are, if they are there.
+        inside: the digest of the vectors that the index was built from, where it is known.
+        what: the index, for the error and the log.
+
+    Raises:
+        ValueError: both are known, and differ.
+    """
+    if column not in corpus.column_names:
+        return inside or ""
+    vectors = digest_of_vectors(corpus, column)
+    if inside is None:
+        message = "%s does not keep its vectors: whether they are those of %r cannot be checked."
+        logger.warning(message, what, column)
+    elif inside != vectors:
+        raise ValueError(
+            f"{what} holds other vectors than the column {column!r} of the corpus: it was built "
+            "from other rows, in another order or by another model. Build it again with "
+            "attach_index."
+        )
+    return vectors
 
 
 def _build(corpus: Dataset, column: str, factory: str, train_size: int | None) -> faiss.Index:
     import faiss
 
-    dimension = _check_vectors(corpus, column)
+    dimension = next(vector_blocks(corpus, column, 1)).shape[1]
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
@@ -296,10 +372,8 @@ def _check_is_vector_column(corpus: Dataset, column: str) -> None:
         )
 
 
-def _check_vectors(corpus: Dataset, column: str) -> int:
-    """Dimension of the vectors; `ValueError` unless every row has one, all of one length and
-    finite.
-    """
+def _checked_blocks(corpus: Dataset, column: str) -> Iterator[np.ndarray]:
+    """The vectors of a column; `ValueError` unless each row has one, of one length and finite."""
     dimension = 0
     start = 0
     for block in vector_blocks(corpus, column, _BLOCK):
@@ -316,24 +390,5 @@ def _check_vectors(corpus: Dataset, column: str) -> int:
                 "search goes wrong. Half precision may have overflowed: encode with "
                 'Retriever(..., dtype="float32"), or drop the row.'
             )
+        yield block
         start += len(block)
-    return dimension
-
-
-def _check_sample(index: faiss.Index, corpus: Dataset, column: str, path: Path) -> None:
-    """Compare some rows of the vector column with an index that keeps the vectors."""
-    import faiss
-
-    flat = index if isinstance(index, faiss.IndexFlat) else getattr(index, "storage", None)
-    flat = faiss.downcast_index(flat) if flat is not None else None
-    if not isinstance(flat, faiss.IndexFlat) or column not in corpus.column_names:
-        return
-    rows = np.unique(np.linspace(0, len(corpus) - 1, _SAMPLE).astype(np.int64))
-    stored = vectors_in(flat)[rows]
-    vectors = vectors_at(arrow_columns(corpus, [column])[rows], column)
-    if stored.shape != vectors.shape or not np.allclose(stored, vectors, atol=1e-3):
-        raise ValueError(
-            f"The index {path} holds other vectors than the column {column!r} of the corpus: it "
-            "was built from other rows, in another order or by another model. Build it again with "
-            "attach_index."
-        )

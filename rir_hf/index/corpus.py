@@ -16,7 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from rir_hf.core.columns import Batch, require_dataset, stored_rows, without_indexes
+from rir_hf.core.columns import (
+    Batch,
+    require_dataset,
+    stored_rows,
+    valid_texts,
+    without_indexes,
+)
 from rir_hf.core.configured import Configured
 from rir_hf.core.provenance import provenance
 from rir_hf.index.attach import arrow_columns
@@ -103,9 +109,12 @@ class CorpusView(Configured, ABC):
         return self._by_text.is_first
 
     def values(self, column: str, positions: np.ndarray) -> list[str]:
-        """Values of a column at these positions as texts, `""` for a null."""
+        """Values of a column at these positions as texts, `""` for a null and for what is no valid
+        Unicode.
+        """
         taken = gather(self.corpus.data.column(column), stored_rows(self.corpus, positions))
-        return list(taken.cast(pa.large_string()).fill_null("").to_pylist())
+        texts = valid_texts(pa.chunked_array([taken]).cast(pa.large_string()))
+        return list(texts.fill_null("").to_pylist())
 
     def lists_of(self, column: str, positions: Sequence[np.ndarray]) -> list[list[str]]:
         """The values of a column at the positions of each row, all read at once."""
@@ -193,11 +202,11 @@ class _Lookup:
 
 
 def _hashes(corpus: Dataset, column: str) -> np.ndarray:
-    """`hash` of each value as a text, 0 where it is null or blank."""
+    """`hash` of each value as a text, 0 where it is null, blank or no valid Unicode."""
     hashes = np.empty(len(corpus), np.int64)
     start = 0
     for table in arrow_columns(corpus, [column]).iter(_BLOCK):
-        values = table.column(0).cast(pa.large_string())
+        values = valid_texts(table.column(0).cast(pa.large_string()))
         part = hashes[start : start + len(values)]
         part[:] = np.fromiter(map(hash, values.to_pylist()), np.int64, len(values))
         blank = pc.equal(pc.utf8_trim_whitespace(values), "").fill_null(True)

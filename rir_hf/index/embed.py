@@ -13,7 +13,8 @@ from datasets import Features
 
 from rir_hf.core.columns import Batch, Typed, check_choice
 from rir_hf.core.step import Step
-from rir_hf.models.retriever import Encoder, Role, as_encoder
+from rir_hf.core.texts import is_whole
+from rir_hf.models.retriever import Encoder, Retriever, Role, as_encoder
 from rir_hf.schema import ANSWER_EMBEDDING, EMBEDDING, TEXT, Column
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 class Embed(Step):
     """Adds the vectors of a text column.
 
-    A row whose text is empty or null keeps its place with a vector of zeros, whose similarity to
-    anything is 0: `Search` and `MineNegatives` give such a query no hits and a note, and such a
-    passage never becomes a negative. Within a batch each distinct text is encoded once, from the
-    longest to the shortest, so a large `batch_size` of the map (512, say) wastes little on padding.
+    A row whose text is empty, null or no valid Unicode (half an emoji) keeps its place with a
+    vector of zeros, whose similarity to anything is 0: `Search` and `MineNegatives` give such a
+    query no hits and a note, and such a passage never becomes a negative. Within a batch each
+    distinct text is encoded once, from the longest to the shortest, so a large `batch_size` of the
+    map (512, say) wastes little on padding.
 
     Where a row holds a list of texts, the `answers` of `GenerateAnswers` say, it gets a list of as
     many vectors, which `Search(..., answer=...)` takes; an empty or null list gives an empty one.
@@ -102,6 +104,15 @@ class Embed(Step):
         inside = {self.column: column.feature} if hasattr(column, "feature") else {}
         super().check(Features({**features, **inside}))
 
+    def remark(self) -> str:
+        """How many texts were cut."""
+        if not isinstance(self.retriever, Retriever):
+            return ""
+        read, cut = self.retriever.take_counts()
+        return (
+            f"{cut} of {read} texts fill max_length and were cut ({cut / read:.0%})" if cut else ""
+        )
+
     def transform(self, batch: Batch) -> dict[str, np.ndarray | Typed]:
         """Return `{output: (rows, d) float32}`, or of lists of texts lists of vectors."""
         if batch.is_of_lists(self.column):
@@ -136,18 +147,18 @@ class Embed(Step):
 
 
 def distinct_texts(texts: list[str | None]) -> tuple[np.ndarray, list[str]]:
-    """The distinct texts that are not empty, from the longest to the shortest, and where each row's
-    is among them.
+    """The distinct texts that can be encoded, from the longest to the shortest, and where each
+    row's is among them.
 
     Returns:
-        For each row the position of its text, -1 where that is empty, `(rows,)` int64; and the
-        texts.
+        For each row the position of its text, -1 where that is empty or no valid Unicode, `(rows,)`
+        int64; and the texts.
 
     Example:
         >>> distinct_texts(["a", None, "longer", "a", " "])
         (array([ 1, -1,  0,  1, -1]), ['longer', 'a'])
     """
-    filled = [text for text in texts if text and not text.isspace()]
+    filled = [text for text in texts if text and not text.isspace() and is_whole(text)]
     distinct = sorted(dict.fromkeys(filled), key=len, reverse=True)
     position = {text: number for number, text in enumerate(distinct)}
     numbers = [position.get(text, -1) if text is not None else -1 for text in texts]

@@ -1,28 +1,22 @@
 """Queries and vectors in, the best passages below each query's ceiling out, in exact order.
 
 The order is that of the similarities computed in double precision and rounded to float32; equal
-ones stand by position. A float32 matrix product, whose last bits change with its shape, only
-proposes passages: always enough that none of the best is missed.
+ones stand by position. A fast product only proposes passages. It says how far each of its scores
+can be from the exact one, so a passage is left out only where k others are certainly better.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from rir_hf.index.devices import TorchProduct, gpu_count
+from rir_hf.index.passages import ArrayVectors, Vectors, similarities
+from rir_hf.index.products import Product, product_for
 
 _QUERIES = 1024
-_PASSAGES = 4096
 _FIRST = 512
-_SPARE = 8
-_DEEPER = 4
-_TRIES = 3
-_PAIRS = 2048
+_MOST = 4_000_000
 
 
 class Nearest(NamedTuple):
@@ -79,60 +73,6 @@ class Pairs(NamedTuple):
         return np.split(self.scores, ends[:-1])
 
 
-class Vectors(ABC):
-    """Vectors that are read by block and by position."""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """All vectors in order, `(rows, d)` float32 at a time."""
-
-    @abstractmethod
-    def at(self, positions: np.ndarray) -> np.ndarray:
-        """Vectors at these positions, `(len(positions), d)` float32."""
-
-    @cached_property
-    def longest(self) -> float:
-        """Largest length of a vector; `ValueError` where one is not finite."""
-        longest = 0.0
-        for block in self.blocks(2 * _PASSAGES):
-            squares = np.einsum("nd,nd->n", block, block, dtype=np.float64)
-            if not np.isfinite(squares).all():
-                raise ValueError(
-                    "The index holds vectors with NaN or infinite values; rebuild it with "
-                    "attach_index."
-                )
-            longest = max(longest, float(squares.max(initial=0)))
-        return float(np.sqrt(longest))
-
-
-class ArrayVectors(Vectors):
-    """Vectors in memory, or in a file that is mapped to memory.
-
-    Args:
-        vectors: `(m, d)` float32, row after row.
-    """
-
-    def __init__(self, vectors: np.ndarray) -> None:
-        self.vectors = vectors
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """All vectors in order."""
-        for start in range(0, len(self), rows):
-            yield self.vectors[start : start + rows]
-
-    def at(self, positions: np.ndarray) -> np.ndarray:
-        """Vectors at these positions."""
-        # In a memory-mapped file they need not lie at multiples of four bytes, and taking rows of
-        # such an array as floats would copy all of it first; as bytes it does not.
-        return self.vectors.view(np.uint8).take(positions, axis=0).view(np.float32)
-
-
 def nearest_below(
     queries: np.ndarray,
     vectors: np.ndarray | Vectors,
@@ -164,34 +104,16 @@ def nearest_below(
     passages = ArrayVectors(vectors) if isinstance(vectors, np.ndarray) else vectors
     asked = Asked.of(queries, ceilings, marks)
     result = nothing(len(queries), k)
-    todo = np.arange(len(queries))
-    for attempt in range(_TRIES):
-        depth = (k + _SPARE) * _DEEPER**attempt
-        todo = todo[~_fill(result, todo, asked, passages, depth, eligible, device)]
-    for row in todo:  # more near-ties than any depth
-        _fill(result, np.array([row]), asked, passages, len(passages), eligible, device)
+    for start in range(0, len(queries), _QUERIES):
+        part = slice(start, start + _QUERIES)
+        some = asked.take(np.arange(len(queries))[part])
+        product = product_for(some.queries, passages, device)
+        search = _Search(some, passages, k, eligible)
+        for at, size in product:
+            search.look_at(product, at, size)
+        for values, found in zip(result, search.result(), strict=True):
+            values[part] = found
     return result
-
-
-def similarities(
-    queries: np.ndarray, vectors: Vectors, rows: np.ndarray, positions: np.ndarray
-) -> np.ndarray:
-    """Inner products of query `rows[i]` with passage `positions[i]`, summed in float64, as float32.
-
-    Each is computed for itself, so it is the same whatever it is asked together with.
-
-    Args:
-        queries: `(n, d)`.
-        vectors: the passages' vectors.
-        rows: `(pairs,)` int64.
-        positions: `(pairs,)` int64.
-    """
-    scores = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), _PAIRS):
-        part = slice(start, start + _PAIRS)
-        passages = vectors.at(positions[part]).astype(np.float64)
-        scores[part] = np.einsum("nd,nd->n", passages, queries[rows[part]].astype(np.float64))
-    return scores
 
 
 class Asked(NamedTuple):
@@ -228,30 +150,6 @@ class Asked(NamedTuple):
         no_tie = np.full(len(self.queries), -1)
         return Marks(self.ceilings, no_tie), Marks(self.mark_scores, self.mark_positions)
 
-    def rounding(self, longest: float) -> np.ndarray:
-        """How far a float32 product can be from the exact score, `(n,)` float64.
-
-        A product of d terms, in whatever order it is summed, is off by less than d rounding errors;
-        the other 16 cover the rounding of thresholds and of the exact score.
-        """
-        lengths = np.linalg.norm(self.queries.astype(np.float64), axis=1)
-        return (self.queries.shape[1] + 16) * 2.0**-24 * lengths * longest
-
-
-class Proposed(NamedTuple):
-    """Passages that are worth an exact score.
-
-    positions: `(n, depth)` int64, -1 where there are fewer.
-    above, before: `(n,)` int64, as in `Nearest`.
-    floor: `(n,)` float64; no eligible passage that is missing here scores both below the ceiling
-        and above this. -inf where none is missing.
-    """
-
-    positions: np.ndarray
-    above: np.ndarray
-    before: np.ndarray
-    floor: np.ndarray
-
 
 def nothing(n: int, k: int) -> Nearest:
     """The result for n queries before anything is found."""
@@ -263,209 +161,145 @@ def nothing(n: int, k: int) -> Nearest:
     )
 
 
-def keep_best(
-    result: Nearest, rows: np.ndarray, asked: Asked, vectors: Vectors, proposed: Proposed
-) -> np.ndarray:
-    """Score what is proposed exactly and write the best into these rows of the result.
+class _Rough(NamedTuple):
+    """Pairs of a query and a passage, one entry each, whose score is known to lie within limits.
 
-    Returns:
-        For each of the rows whether it is certain: nothing that was left out can be among its best.
+    rows, positions: as in `Pairs`.
+    scores: `(pairs,)` float64.
+    slack: `(pairs,)` float64, how far the score can be from the exact one; 0 where it is exact.
     """
-    k = result.scores.shape[1]
-    scores, positions = _in_order(asked, vectors, proposed.positions)
-    width = min(k, scores.shape[1])
-    result.scores[rows, :width] = scores[:, :width]
-    result.positions[rows, :width] = positions[:, :width]
-    result.above[rows] = proposed.above
-    result.before[rows] = proposed.before
-    if k == 0:
-        return proposed.floor < np.inf
-    last = result.scores[rows, k - 1]
-    return (proposed.floor == -np.inf) | (last > proposed.floor)
+
+    rows: np.ndarray
+    positions: np.ndarray
+    scores: np.ndarray
+    slack: np.ndarray
+
+    def take(self, which: np.ndarray) -> _Rough:
+        """Some of them."""
+        return _Rough(*(values[which] for values in self))
+
+    def made_exact(self, which: np.ndarray, queries: np.ndarray, vectors: Vectors) -> _Rough:
+        """The same, with exact scores for some."""
+        scores, slack = self.scores.copy(), self.slack.copy()
+        rows, positions = self.rows[which], self.positions[which]
+        scores[which] = similarities(queries, vectors, rows, positions)
+        slack[which] = 0
+        return self._replace(scores=scores, slack=slack)
 
 
-def _fill(
-    result: Nearest,
-    rows: np.ndarray,
-    asked: Asked,
-    vectors: Vectors,
-    depth: int,
-    eligible: np.ndarray | None,
-    device: str | None,
-) -> np.ndarray:
-    """One pass over all vectors for some of the queries; whether each is certain."""
-    certain = np.zeros(len(rows), bool)
-    for start in range(0, len(rows), _QUERIES):
-        part = slice(start, start + _QUERIES)
-        some = asked.take(rows[part])
-        proposed = _propose(some, vectors, depth, eligible, device)
-        certain[part] = keep_best(result, rows[part], some, vectors, proposed)
-    return certain
+class _Search:
+    """What is found for some queries while the passages go by in blocks.
 
-
-def _in_order(
-    asked: Asked, vectors: Vectors, proposed: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Exact scores and positions `(n, depth)` of what lies at or below the ceilings, best first."""
-    rows, columns = np.nonzero(proposed >= 0)
-    scores = np.full(proposed.shape, -np.inf, np.float32)
-    scores[rows, columns] = similarities(asked.queries, vectors, rows, proposed[rows, columns])
-    fits = (scores <= asked.ceilings[:, None]) & (proposed >= 0)
-    scores = np.where(fits, scores, -np.inf).astype(np.float32)
-    positions = np.where(fits, proposed, -1)
-    order = np.lexsort((positions, -scores), axis=1)
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
-
-
-def _propose(
-    asked: Asked, vectors: Vectors, depth: int, eligible: np.ndarray | None, device: str | None
-) -> Proposed:
-    """The `depth` passages with the best float32 products under each ceiling, and both counts.
-
-    The vectors go by in blocks. Only products above a query's threshold leave a block: the lowest
-    that is kept so far, or the mark or the ceiling where these are lower.
+    Kept are the pairs that may still be among the k best. They are looked through each time that
+    their number has doubled.
     """
-    n = len(asked.queries)
-    slack = asked.rounding(vectors.longest)
-    high = (asked.ceilings + slack).astype(np.float32)
-    counted = (np.minimum(asked.ceilings, asked.mark_scores) - slack).astype(np.float32)
-    counted = np.nextafter(counted, np.float32(-np.inf))  # what equals it leaves the block too
-    ceilings, marks = asked.limits()
-    above, before = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    best = _Best(n, depth)
-    waiting: list[Pairs] = []
-    product = _product_for(asked.queries, device)
-    start, first = 0, 0
-    for block in vectors.blocks(_PASSAGES):
-        product.multiply(block)
+
+    def __init__(self, asked: Asked, vectors: Vectors, k: int, eligible: np.ndarray | None) -> None:
+        n = len(asked.queries)
+        self.asked = asked
+        self.vectors = vectors
+        self.k = k
+        self.eligible = eligible
+        self.above, self.before = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        self._counted = np.minimum(asked.ceilings, asked.mark_scores)
+        # No passage that is certainly worse can be among the k best of its query.
+        self._lowest = np.full(n, -np.inf if k else np.inf)
+        self._kept: list[_Rough] = []
+        self._limit = 2 * n * max(k, 1)
+
+    def look_at(self, product: Product, start: int, size: int) -> None:
+        """Count and keep what matters of the block that the product computed last."""
+        slack = product.slack()
         if start == 0:
-            first = min(len(block), max(_FIRST, 2 * depth))
-            best.start(product.first(first), high, eligible)
-        hits = Pairs(*product.above(np.minimum(best.lowest, counted)))
-        hits = hits._replace(positions=hits.positions + start)
-        above += _count(asked, vectors, hits, ceilings, slack)
-        before += _count(asked, vectors, hits, marks, slack)
-        waiting.append(hits.take(_fits(hits, best.lowest, high, eligible, first)))
-        if sum(len(part.rows) for part in waiting) > best.scores.size:
-            best.merge(waiting)
-            waiting = []
-        start += len(block)
-    if waiting:
-        best.merge(waiting)
-    is_full = (best.positions >= 0).all(axis=1) & (depth < start)
-    floor = np.where(is_full, best.lowest + slack, -np.inf)
-    return Proposed(best.positions, above, before, floor)
+            self._begin(product.first(min(size, max(_FIRST, 2 * self.k))), slack)
+        low = np.minimum(self._lowest, self._counted) - slack
+        rows, columns, scores = product.above(low)
+        hits = _Rough(rows, columns + start, scores, product.slack_of(rows, columns))
+        hits = self._count(hits)
+        is_candidate = hits.scores + hits.slack >= self._lowest[hits.rows]
+        is_candidate &= hits.scores - hits.slack <= self.asked.ceilings[hits.rows]
+        if self.eligible is not None:
+            is_candidate &= self.eligible[hits.positions]
+        self._kept.append(hits.take(is_candidate))
+        if sum(len(part.rows) for part in self._kept) > self._limit:
+            self._look_through()
 
+    def result(self) -> Nearest:
+        """The best of what was kept, by their exact scores."""
+        self._look_through()
+        self._settle()
+        n = len(self._lowest)
+        result = nothing(n, self.k)._replace(above=self.above, before=self.before)
+        best = self._kept[0]
+        column = _place_in_row(best.rows, n)
+        result.scores[best.rows, column] = best.scores
+        result.positions[best.rows, column] = best.positions
+        return result
 
-def _count(
-    asked: Asked, vectors: Vectors, hits: Pairs, marks: Marks, slack: np.ndarray
-) -> np.ndarray:
-    """How many of the hits rank before each query's mark; near it exact scores decide."""
-    distance = hits.scores - marks.scores[hits.rows]
-    near = hits.take(np.abs(distance) <= slack[hits.rows])
-    exact = similarities(asked.queries, vectors, near.rows, near.positions)
-    better = marks.come_after(near._replace(scores=exact))
-    certain = hits.rows[distance > slack[hits.rows]]
-    n = len(slack)
-    return np.bincount(certain, minlength=n) + np.bincount(near.rows[better], minlength=n)
-
-
-def _fits(
-    hits: Pairs, lowest: np.ndarray, high: np.ndarray, eligible: np.ndarray | None, first: int
-) -> np.ndarray:
-    """Which hits may be among the best; the first passages have been looked at already."""
-    fits = (hits.scores <= high[hits.rows]) & (hits.scores > lowest[hits.rows])
-    fits &= hits.positions >= first
-    return fits if eligible is None else fits & eligible[hits.positions]
-
-
-class _Best:
-    """The `depth` best products of each of n queries so far, in no order, -inf and -1 where there
-    are fewer; and the lowest of them, `(n,)`.
-    """
-
-    def __init__(self, n: int, depth: int) -> None:
-        self.scores = np.full((n, depth), -np.inf, np.float32)
-        self.positions = np.full((n, depth), -1)
-        self.lowest = np.full(n, -np.inf, np.float32)
-
-    def start(self, scores: np.ndarray, high: np.ndarray, eligible: np.ndarray | None) -> None:
-        """Take the first passages, `(n, passages)`, whole: nothing is known yet that could keep any
-        of them out.
-        """
-        allowed = scores <= high[:, None]
-        if eligible is not None:
-            allowed &= eligible[: scores.shape[1]]
-        scores = np.where(allowed, scores, np.float32(-np.inf))
-        positions = np.where(allowed, np.arange(scores.shape[1]), -1)
-        self._replace(np.arange(len(scores)), scores, positions)
-
-    def merge(self, waiting: list[Pairs]) -> None:
-        """Keep the best of these and of what there is."""
-        hits = Pairs(*(np.concatenate(parts) for parts in zip(*waiting, strict=True)))
-        if not len(hits.rows):
+    def _begin(self, scores: np.ndarray, slack: np.ndarray) -> None:
+        """Take the k-th best of the first passages as a first limit."""
+        if not 0 < self.k <= scores.shape[1]:
             return
-        order = np.argsort(hits.rows, kind="stable")
-        rows, which, counts = np.unique(hits.rows[order], return_inverse=True, return_counts=True)
-        column = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-        scores = np.full((len(rows), counts.max()), -np.inf, np.float32)
-        positions = np.full(scores.shape, -1)
-        scores[which, column] = hits.scores[order]
-        positions[which, column] = hits.positions[order]
-        self._replace(
-            rows,
-            np.concatenate([self.scores[rows], scores], axis=1),
-            np.concatenate([self.positions[rows], positions], axis=1),
-        )
+        fits = scores + slack[:, None] <= self.asked.ceilings[:, None]
+        if self.eligible is not None:
+            fits &= self.eligible[: scores.shape[1]]
+        scores = np.where(fits, scores - slack[:, None], -np.inf)
+        self._lowest = np.partition(scores, -self.k, axis=1)[:, -self.k]
 
-    def _replace(self, rows: np.ndarray, scores: np.ndarray, positions: np.ndarray) -> None:
-        """In these rows the best of the given products in place of what was kept."""
-        depth = self.scores.shape[1]
-        if scores.shape[1] > depth:
-            chosen = np.argpartition(scores, -depth, axis=1)[:, -depth:]
-            scores = np.take_along_axis(scores, chosen, 1)
-            positions = np.take_along_axis(positions, chosen, 1)
-        width = scores.shape[1]
-        self.scores[rows, :width] = scores
-        self.positions[rows, :width] = positions
-        self.lowest = self.scores.min(axis=1)
+    def _count(self, hits: _Rough) -> _Rough:
+        """Count the hits before each limit; near one exact scores decide, which stay in place."""
+        ceilings, marks = self.asked.limits()
+        near = np.zeros(len(hits.rows), bool)
+        for limit in (ceilings, marks):
+            near |= np.abs(hits.scores - limit.scores[hits.rows]) <= hits.slack
+        hits = hits.made_exact(np.flatnonzero(near), self.asked.queries, self.vectors)
+        pairs = Pairs(hits.rows, hits.positions, hits.scores)
+        n = len(self._lowest)
+        self.above += np.bincount(hits.rows[ceilings.come_after(pairs)], minlength=n)
+        self.before += np.bincount(hits.rows[marks.come_after(pairs)], minlength=n)
+        return hits
+
+    def _look_through(self) -> None:
+        """Raise the limits to what is known by now, and keep only what is not below them."""
+        kept = _Rough(*(np.concatenate(parts) for parts in zip(*self._kept, strict=True)))
+        order = np.argsort(kept.rows.astype(np.int16), kind="stable")
+        kept = kept.take(order)
+        certain = kept.take(kept.scores + kept.slack <= self.asked.ceilings[kept.rows])
+        worst = _kth_best(certain.rows, certain.scores - certain.slack, len(self._lowest), self.k)
+        self._lowest = np.maximum(self._lowest, worst)
+        kept = kept.take(kept.scores + kept.slack >= self._lowest[kept.rows])
+        self._kept = [kept]
+        if len(kept.rows) > _MOST:
+            self._settle()
+        self._limit = 2 * max(len(self._kept[0].rows), self._limit // 2)
+
+    def _settle(self) -> None:
+        """Keep the k best of what is kept, by exact scores, in order."""
+        kept = self._kept[0]
+        rough = np.flatnonzero(kept.slack > 0)
+        kept = kept.made_exact(rough, self.asked.queries, self.vectors)
+        kept = kept.take(kept.scores <= self.asked.ceilings[kept.rows])
+        kept = kept.take(np.lexsort((kept.positions, -kept.scores, kept.rows)))
+        self._kept = [kept.take(_place_in_row(kept.rows, len(self._lowest)) < self.k)]
 
 
-class _Product:
-    """Scores of some queries against one block of passages after another, on the CPU, in one
-    buffer; `TorchProduct` is the same on a GPU.
+def _place_in_row(rows: np.ndarray, n: int) -> np.ndarray:
+    """For pairs that are sorted by row: the how-manieth of its row each is, from 0."""
+    counts = np.bincount(rows, minlength=n)
+    return np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _kth_best(rows: np.ndarray, scores: np.ndarray, n: int, k: int) -> np.ndarray:
+    """The k-th highest score of each row, `(n,)`, for pairs that are sorted by row; -inf where a
+    row has fewer than k.
     """
-
-    def __init__(self, queries: np.ndarray) -> None:
-        self._queries = np.ascontiguousarray(queries)
-        self._buffer = np.empty(len(queries) * _PASSAGES, np.float32)
-        self._passes = np.empty(len(queries) * _PASSAGES, bool)
-        self._aligned = np.empty((_PASSAGES, queries.shape[1]), np.float32)
-        self._scores = self._buffer.reshape(len(queries), _PASSAGES)
-
-    def multiply(self, block: np.ndarray) -> None:
-        """Compute the scores of a block."""
-        if not block.flags.aligned:  # as in a memory-mapped index: BLAS would be slower
-            np.copyto(self._aligned[: len(block)], block)
-            block = self._aligned[: len(block)]
-        n = len(self._queries)
-        self._scores = self._buffer[: n * len(block)].reshape(n, len(block))
-        np.matmul(self._queries, block.T, out=self._scores)
-
-    def first(self, passages: int) -> np.ndarray:
-        """Scores of the first passages of the block, `(queries, passages)`."""
-        return self._scores[:, :passages]
-
-    def above(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row, column and score of each score above its row's threshold, by row."""
-        passes = self._passes[: self._scores.size].reshape(self._scores.shape)
-        flat = np.flatnonzero(np.greater(self._scores, low[:, None], out=passes))
-        rows, columns = np.divmod(flat, self._scores.shape[1])
-        return rows, columns, self._scores.ravel()[flat]
-
-
-def _product_for(queries: np.ndarray, device: str | None) -> _Product | TorchProduct:
-    if device is None and gpu_count():
-        device = "cuda:0"
-    on_cpu = device is None or device == "cpu"
-    return _Product(queries) if on_cpu else TorchProduct(queries, device or "cpu")
+    worst = np.full(n, np.inf if k == 0 else -np.inf)
+    counts = np.bincount(rows, minlength=n)
+    if k == 0 or counts.max(initial=0) < k:
+        return worst
+    full, number = np.unique(rows[counts[rows] >= k], return_inverse=True)
+    some = counts[rows] >= k
+    table = np.full((len(full), counts.max()), -np.inf)
+    table[number, _place_in_row(rows, n)[some]] = scores[some]
+    worst[full] = np.partition(table, -k, axis=1)[:, -k]
+    return worst

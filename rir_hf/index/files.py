@@ -6,22 +6,24 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import datasets
 import numpy as np
+import xxhash
 from datasets import Dataset
 
+from rir_hf.core.digests import blocks_of, remembered
+from rir_hf.core.unfinished import remove_leftovers, unfinished
 from rir_hf.index.devices import on_cpu
 
 if TYPE_CHECKING:
     import faiss
 
 _MAGIC = b"rir-hf\x00i"
-_DAY = 24 * 3600
+_BLOCK = 1 << 16
 
 
 class IndexFile(NamedTuple):
@@ -31,11 +33,30 @@ class IndexFile(NamedTuple):
     path: the file.
     identity: what the vectors and the kind of index are, the same wherever the file lies.
     column: the corpus's column with the vectors.
+    vectors: digest of the vectors, in order; see `digest_of_blocks`.
+    built: with which settings `attach_index` builds the same again.
     """
 
     path: str
     identity: str
     column: str
+    vectors: str
+    built: dict[str, Any]
+
+
+class Signature(NamedTuple):
+    """What stands at the end of an index file of ours, behind what FAISS looks at.
+
+    identity: as in `IndexFile`.
+    vectors: digest of the vectors that it was built from; None where that is not known.
+    size: how many bytes stand before it.
+    checksum: of these bytes.
+    """
+
+    identity: str
+    vectors: str | None
+    size: int
+    checksum: str
 
 
 def index_path(corpus: Dataset, identity: str, ending: str = ".faiss") -> Path:
@@ -52,23 +73,25 @@ def index_path(corpus: Dataset, identity: str, ending: str = ".faiss") -> Path:
     return next(writable, cache) / name
 
 
-def write_index(index: faiss.Index, path: Path, identity: str) -> None:
+def write_index(index: faiss.Index, path: Path, identity: str, vectors: str | None = None) -> None:
     """Write an index from whatever device it is on; the file is there whole or not at all.
 
-    Behind what FAISS writes, and does not look at when it reads, stand the size and the identity,
-    by which a file that was cut or exchanged is told.
+    Args:
+        index: the index.
+        path: the file; an older one is replaced.
+        identity, vectors: what is left in it, see `Signature`.
     """
     import faiss
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent)
-    unfinished = path.with_name(f".{path.name}-{os.getpid()}.part")
-    try:
-        faiss.write_index(on_cpu(index), str(unfinished))
-        _sign(unfinished, identity)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    remove_leftovers(path.parent, "index-*")
+    with unfinished(path) as part:
+        with part.open("wb") as file:
+            # Given a path, FAISS takes a full disk for a success (1.15, September 2026).
+            writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
+            faiss.write_index(on_cpu(index), writer)
+        sign(part, identity, vectors)
+        part.replace(path)
 
 
 def read_index(path: Path) -> faiss.Index:
@@ -82,7 +105,7 @@ def read_index(path: Path) -> faiss.Index:
 
     if not path.exists():
         raise FileNotFoundError(f"There is no index file at {path}.")
-    if identity_in(path) is None:
+    if signature_in(path) is None:
         # Reading a damaged file memory-mapped can end the process (FAISS 1.15, September 2026):
         # one that `write_index` did not sign is read in the ordinary way before.
         _read(path, 0)
@@ -97,8 +120,19 @@ def read_index(path: Path) -> faiss.Index:
     return index
 
 
-def identity_in(path: Path) -> str | None:
-    """The identity that `write_index` left in a complete file; None for any other file."""
+def sign(path: Path, identity: str, vectors: str | None = None) -> None:
+    """Leave size, checksum and identity at the end of a complete file; see `Signature`."""
+    size = path.stat().st_size
+    signature = Signature(identity, vectors, size, _checksum(path, size))
+    signed = json.dumps(signature._asdict()).encode()
+    with path.open("ab") as file:
+        file.write(signed + len(signed).to_bytes(8, "little") + _MAGIC)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def signature_in(path: Path) -> Signature | None:
+    """What `sign` left in a file that has its full size; None for any other file."""
     size = path.stat().st_size
     if size < 16:
         return None
@@ -109,8 +143,53 @@ def identity_in(path: Path) -> str | None:
         if tail[8:] != _MAGIC or length > size - 16:
             return None
         file.seek(size - 16 - length)
-        signed = json.loads(file.read(length))
-    return signed["identity"] if signed["size"] == size - 16 - length else None
+        try:
+            signature = Signature(**json.loads(file.read(length)))
+        except (ValueError, TypeError):  # damaged, or of an older version
+            return None
+    return signature if signature.size == size - 16 - length else None
+
+
+def is_intact(path: Path, identity: str | None = None) -> bool:
+    """Whether a file is there and holds byte for byte what was signed, with this identity.
+
+    The checksum is computed anew only where the file has changed.
+    """
+    signature = signature_in(path) if path.exists() else None
+    if signature is None or identity not in (None, signature.identity):
+        return False
+    size = signature.size
+    found = remembered([f"first {size} bytes"], [path], lambda: _checksum(path, size))
+    return found == signature.checksum
+
+
+def digest_of_blocks(blocks: Iterable[np.ndarray]) -> str:
+    """The digest of vectors that come block by block, `(rows, d)` float32, however they are cut.
+
+    Example:
+        >>> vectors = np.eye(3, dtype="float32")
+        >>> digest_of_blocks([vectors]) == digest_of_blocks([vectors[:1], vectors[1:]])
+        True
+    """
+    digest = xxhash.xxh3_128()
+    width = 0
+    for block in blocks:
+        width = block.shape[1]
+        digest.update(np.ascontiguousarray(block, np.float32).view(np.uint8).data)
+    digest.update(str(width).encode())
+    return digest.hexdigest()
+
+
+def digest_in(index: faiss.Index) -> str | None:
+    """The digest of the vectors in an index; None where it does not keep them as they were."""
+    import faiss
+
+    if not isinstance(index, (faiss.IndexFlat, faiss.IndexHNSWFlat, faiss.IndexIVFFlat)):
+        return None
+    return digest_of_blocks(
+        index.reconstruct_n(start, min(_BLOCK, index.ntotal - start))
+        for start in range(0, index.ntotal, _BLOCK)
+    )
 
 
 def vectors_in(index: faiss.IndexFlat) -> np.ndarray:
@@ -131,17 +210,6 @@ def set_search_settings(index: faiss.Index, settings: dict[str, int]) -> None:
     for owner, name in _adjustable(index):
         if name in settings:
             setattr(owner, name, settings[name])
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half written more than a day ago."""
-    for leftover in folder.glob(".index-*.part"):
-        if time.time() - leftover.stat().st_mtime < _DAY:
-            continue
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
 
 
 class _KeepsIndex:
@@ -176,9 +244,8 @@ def _read(path: Path, flags: int) -> faiss.Index:
         ) from error
 
 
-def _sign(path: Path, identity: str) -> None:
-    signed = json.dumps({"identity": identity, "size": path.stat().st_size}).encode()
-    with path.open("ab") as file:
-        file.write(signed + len(signed).to_bytes(8, "little") + _MAGIC)
-        file.flush()
-        os.fsync(file.fileno())
+def _checksum(path: Path, size: int) -> str:
+    digest = xxhash.xxh3_128()
+    for block in blocks_of(path, size):
+        digest.update(block)
+    return digest.hexdigest()

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 from array import array
@@ -25,12 +24,21 @@ from datasets.fingerprint import Hasher
 from datasets.search import BaseIndex, SearchResults
 from datasets.utils import tqdm
 
-from rir_hf.core.columns import Batch, check_at_least, require_dataset, with_index
+from rir_hf.core.columns import (
+    Batch,
+    check_at_least,
+    require_dataset,
+    valid_texts,
+    with_index,
+)
 from rir_hf.core.configured import Configured
+from rir_hf.core.digests import digest_of
+from rir_hf.core.texts import is_whole
+from rir_hf.core.unfinished import remove_leftovers, unfinished
 from rir_hf.index.attach import arrow_columns, vector_indexes
 from rir_hf.index.corpus import CorpusView, check_is_text
 from rir_hf.index.exact import Marks, Nearest, nothing
-from rir_hf.index.files import index_path, remove_leftovers
+from rir_hf.index.files import index_path
 from rir_hf.schema import QUERY
 
 if TYPE_CHECKING:
@@ -67,7 +75,7 @@ def attach_lexical(
 
     Args:
         corpus: rows with a column of texts. Not changed.
-        text: that column. A null counts as an empty text.
+        text: that column. A null counts as an empty text, and so does what is no valid Unicode.
         name: what the index is called.
         stemmer: language of the Snowball stemmer (`"english"`, `"german"`, ...: PyStemmer's names),
             or None for whole words.
@@ -146,7 +154,11 @@ class Words(Configured):
         _ = self._splitter, self._stems  # what is unknown or not installed is told at once
 
     def of(self, text: str) -> list[str]:
-        """The words of a text, in order, repeated ones included."""
+        """The words of a text, in order, repeated ones included; none where it is no valid Unicode
+        (half an emoji).
+        """
+        if not is_whole(text):
+            return []
         if self.tokenizer is not None:
             return list(self.tokenizer(text))
         stems = map(self._stems.__getitem__, self._splitter(text.lower()))
@@ -414,7 +426,7 @@ def _require_bm25s() -> Any:
 
 def _texts_of(corpus: Dataset, column: str) -> Iterator[str]:
     for table in arrow_columns(corpus, [column]).iter(_BLOCK):
-        yield from table.column(0).fill_null("").to_pylist()
+        yield from valid_texts(table.column(0)).fill_null("").to_pylist()
 
 
 def _build(texts: Iterable[str], rows: int, words: Words, k1: float, b: float) -> _Built:
@@ -435,27 +447,25 @@ def _build(texts: Iterable[str], rows: int, words: Words, k1: float, b: float) -
 def _write(built: _Built, path: Path, about: dict[str, Any]) -> None:
     """Write an index as bm25s does; the folder is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent)
-    unfinished = path.with_name(f".{path.name}-{os.getpid()}.part")
+    remove_leftovers(path.parent, "index-*")
     try:
-        built.index.save(unfinished, show_progress=False)
-        sizes = {file.name: file.stat().st_size for file in unfinished.iterdir()}
-        about |= {"words_per_passage": built.words_per_passage, "sizes": sizes}
-        (unfinished / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
-        shutil.rmtree(path, ignore_errors=True)  # one that is not whole
-        unfinished.replace(path)
+        with unfinished(path, folder=True) as part:
+            built.index.save(part, show_progress=False)
+            content = {file.name: digest_of(file) for file in part.iterdir()}
+            about |= {"words_per_passage": built.words_per_passage, "content": content}
+            (part / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
+            shutil.rmtree(path, ignore_errors=True)  # one that is not whole
+            part.replace(path)
     except OSError:
         if not _is_whole(path, about["identity"]):  # else another process was faster
             raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _is_whole(path: Path, identity: str) -> bool:
     """Whether a folder holds the complete index of this identity."""
     try:
         about = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
-        sizes = {name: (path / name).stat().st_size for name in about["sizes"]}
+        content = {name: digest_of(path / name) for name in about["content"]}
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return about.get("identity") == identity and sizes == about["sizes"]
+    return about.get("identity") == identity and content == about["content"]

@@ -15,15 +15,9 @@ from rir_hf.index.approximate import nearest_by_index
 from rir_hf.index.attach import arrow_columns, file_of, vector_blocks, vectors_at
 from rir_hf.index.corpus import CorpusView
 from rir_hf.index.devices import is_on_gpu
-from rir_hf.index.exact import (
-    ArrayVectors,
-    Marks,
-    Nearest,
-    Vectors,
-    nearest_below,
-    similarities,
-)
+from rir_hf.index.exact import Marks, Nearest, nearest_below
 from rir_hf.index.files import read_index, search_settings, set_search_settings, vectors_in
+from rir_hf.index.passages import ArrayVectors, Vectors, similarities
 from rir_hf.schema import EMBEDDING
 
 if TYPE_CHECKING:
@@ -151,7 +145,7 @@ class VectorView(CorpusView):
     @cached_property
     def _vectors(self) -> Vectors:
         if self._flat is not None:
-            return ArrayVectors(self._flat)
+            return ArrayVectors(self._flat, Path(self.path), self.index)
         return StoredVectors(self.corpus, self.column)
 
 

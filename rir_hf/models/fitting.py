@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from rir_hf.core.configured import Configured
@@ -15,6 +19,11 @@ if TYPE_CHECKING:
 
 UNLIMITED = 1 << 30
 """Tokens of a model whose length nothing says."""
+
+LONGEST_TOKEN = 256
+"""Characters that no token is likely to have. Only as much of a text is read as its tokens may
+hold: to find the first 512 in 10 MB of text takes tokenizers 20 s.
+"""
 
 _TRIES = 3  # a cut text may have a token more than it had in the whole
 
@@ -81,9 +90,14 @@ def fit(
 class Tokenized(Configured, ABC):
     """What a model with its tokenizer at hand can do: chat template, counting, cutting.
 
+    Control tokens in a prompt (`<|im_end|>`, `</s>`) are read as plain text, so that no passage can
+    end the prompt; only those of the chat template itself count. transformers can do so too, from
+    5.24 on (`sanitize_control_tokens`).
+
     A subclass has the setting `template_arguments`, passed on to the chat template.
     """
 
+    version: ClassVar[int] = 2
     is_chat: ClassVar[bool] = True
     template_arguments: dict[str, Any]
 
@@ -132,7 +146,7 @@ class Tokenized(Configured, ABC):
             sides = (self._text_of(prompt)[-1:], continuation[:1])
             if not any(side.isspace() for side in sides):
                 continuation = f" {continuation}"
-        return self._ids_of([continuation], add_special_tokens=False)[0]
+        return self._ids_of([self._as_data(continuation)], add_special_tokens=False)[0]
 
     def first_tokens(self, choices: list[str]) -> list[list[int]]:
         """For each choice the tokens that begin it and no other, with and without a space before.
@@ -156,11 +170,31 @@ class Tokenized(Configured, ABC):
         return distinct
 
     def _ids_of(self, texts: list[str], *, add_special_tokens: bool) -> list[list[int]]:
-        tokens = self._tokenizer(texts, add_special_tokens=add_special_tokens, verbose=False)
-        return tokens["input_ids"]
+        rows = [text.split(self._break) for text in texts]
+        options: dict[str, Any] = {"add_special_tokens": add_special_tokens, "verbose": False}
+        ids = self._tokenizer([pieces[0] for pieces in rows], **options)["input_ids"]
+        options["add_special_tokens"] = False
+        for row, (_, *rest) in zip(ids, rows, strict=True):
+            for piece in rest:
+                row += self._tokenizer(piece, **options)["input_ids"]
+        return ids
+
+    @cached_property
+    def _break(self) -> str:
+        """What stands inside a control token of a text, where it is cut before it is tokenized;
+        nobody can know and write it.
+        """
+        return f"\ue000{uuid.uuid4().hex}\ue000"
+
+    def _as_data(self, text: str) -> str:
+        """The text with a break in each control token."""
+        return self._break.join(control_tokens(self._tokenizer).split(text))
 
     def _text_of(self, prompt: Prompt) -> str:
-        messages = as_messages(prompt)
+        messages = [
+            {**message, "content": self._as_data(message["content"])}
+            for message in as_messages(prompt)
+        ]
         if not self.is_chat:
             return "\n\n".join(message["content"] for message in messages)
         text = self._tokenizer.apply_chat_template(
@@ -172,14 +206,75 @@ class Tokenized(Configured, ABC):
 def cut_to_tokens(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int
 ) -> list[str]:
-    """Each text, or as much of its beginning as `max_tokens` tokens hold."""
-    if not texts:
+    """Each text, or as much of its beginning as `max_tokens` tokens hold; control tokens in it are
+    plain text.
+    """
+    heads = [text[: max_tokens * LONGEST_TOKEN] for text in texts]
+    rows = [control_tokens(tokenizer).split(head) for head in heads]
+    pieces = [piece for row in rows for piece in row]
+    if not pieces:
         return []
-    tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    tokens = tokenizer(pieces, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    spans = iter(tokens["offset_mapping"])
     return [
-        text if len(spans) <= max_tokens else text[: spans[max_tokens - 1][1]]
-        for text, spans in zip(texts, tokens["offset_mapping"], strict=True)
+        head[: _end_of([(len(piece), next(spans)) for piece in row], max_tokens)]
+        for head, row in zip(heads, rows, strict=True)
     ]
+
+
+def _end_of(pieces: list[tuple[int, list[tuple[int, int]]]], max_tokens: int) -> int:
+    """Where the first `max_tokens` tokens of a text end.
+
+    Args:
+        pieces: for each piece of the text its length and where in it its tokens are.
+        max_tokens: at least 1.
+    """
+    end = 0
+    for length, spans in pieces:
+        if len(spans) > max_tokens:
+            return end + (spans[max_tokens - 1][1] if max_tokens else 0)
+        max_tokens -= len(spans)
+        end += length
+    return end
+
+
+@lru_cache(maxsize=8)
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """What matches, behind the first character of each control token, the place where a text is
+    cut so that no tokenizer finds one: special tokens, and others that the chat template has.
+    """
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    rests: dict[str, set[str]] = {}
+    for token in getattr(tokenizer, "added_tokens_decoder", {}).values():
+        first, rest = token.content[:1], token.content[1:]
+        is_markup = rest.strip() and (token.special or token.content in template)
+        if is_markup:
+            rests.setdefault(first, set()).add(re.escape(rest))
+    places = [
+        f"(?<={re.escape(first)})(?={'|'.join(sorted(those))})" for first, those in rests.items()
+    ]
+    return re.compile("|".join(places) or "(?!)")
+
+
+@contextmanager
+def plain_text(tokenizer: Any, *around: str) -> Iterator[None]:
+    """Let a tokenizer read control tokens in texts as plain text, and put its own way back.
+
+    Not where a chat template or the texts `around` those of the rows, a model's prompts, have such
+    tokens and need them.
+    """
+    own = getattr(tokenizer, "split_special_tokens", None)
+    is_needed = getattr(tokenizer, "chat_template", None) or any(
+        control_tokens(tokenizer).search(text) for text in around
+    )
+    if own is None or is_needed:
+        yield
+        return
+    tokenizer.split_special_tokens = True
+    try:
+        yield
+    finally:
+        tokenizer.split_special_tokens = own
 
 
 def _longest_allowed(lengths: list[int], total: int) -> int:

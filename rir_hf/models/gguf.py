@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rir_hf.core.configured import digest_of
+from rir_hf.core.digests import digest_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

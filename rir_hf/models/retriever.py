@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 import numpy as np
 
 from rir_hf.core.configured import Configured, require_place
+from rir_hf.models.fitting import LONGEST_TOKEN, plain_text
+from rir_hf.models.precision import fastest_dtype
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -42,6 +44,9 @@ class Retriever(Configured):
     in the process that encodes it. For the cache a Hub model is its name and `revision`, a local
     folder the content of its files, a loaded `SentenceTransformer` its weights.
 
+    Control tokens in a text (`[SEP]`, `</s>`) are read as plain text, unless one of the prompts, or
+    a chat template that the tokenizer has, needs them.
+
     Hypothetical answers are no role of their own. The original's scripts encode them as passages
     where they mine negatives, and as queries where they rank answers for DPO. Here they are encoded
     as queries in both, since they are searched with (`Embed(retriever, "answer", role="query")`);
@@ -59,7 +64,9 @@ class Retriever(Configured):
             of the model's own.
         normalize: scale vectors to length 1, so that the inner product is the cosine similarity.
         dtype: `"float16"`, `"bfloat16"` or `"float32"` for the weights; vectors always come back as
-            float32. None: the model's own.
+            float32. None: the model's own. `"auto"`: `"bfloat16"` where it is measured to be faster
+            on this machine (see `fastest_dtype`), else `"float32"`; vectors of the two differ in
+            the fourth digit, and what was taken is part of the cache key.
         device: `"cpu"`, `"cuda:1"`, ... None: a GPU if there is one. A worker's number overrides
             it.
         backend: `"torch"`, `"onnx"` or `"openvino"`; the last two need
@@ -83,6 +90,7 @@ class Retriever(Configured):
         'BAAI/bge-base-en-v1.5'
     """
 
+    version: ClassVar[int] = 2
     models: ClassVar[Mapping[str, str]] = {"model": "model"}
     without_effect = ("device", "batch_size", "trust_remote_code")
 
@@ -113,7 +121,7 @@ class Retriever(Configured):
         self.max_length = max_length
         self.pooling = pooling
         self.normalize = normalize
-        self.dtype = dtype
+        self.dtype = fastest_dtype(device) if dtype == "auto" else dtype
         self.device = device
         self.backend = backend
         self.revision = revision
@@ -160,6 +168,18 @@ class Retriever(Configured):
             if "_model" in vars(self):
                 self._model.to(device)
 
+    def take_counts(self) -> tuple[int, int]:
+        """How many texts this object has read since it was last asked, and how many of them filled
+        `max_length`, so that the rest of each was cut.
+        """
+        read, cut = self._counts["read"], self._counts["cut"]
+        self._counts.update(read=0, cut=0)
+        return read, cut
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        return {"read": 0, "cut": 0}
+
     @cached_property
     def _model(self) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
@@ -188,17 +208,21 @@ class Retriever(Configured):
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError(f"The texts to encode must be a list of strings, got {texts!r:.60}.")
         model = self._model
+        prompt = self._prompt(role)
         encode = model.encode_query if role == "query" else model.encode_document
         options = {
-            "prompt": self._prompt(role),
+            "prompt": prompt,
             "batch_size": batch_size or self.batch_size,
             "show_progress_bar": False,
             "convert_to_numpy": True,
             **options,
         }
-        # One text at least, so that the dimension is known where there is none.
-        with cut_at(model, max_length or self.max_length):
-            vectors = encode(list(texts) or ["empty"], **options)
+        limit = max_length or self.max_length
+        counted = counting(model, self._counts)
+        with cut_at(model, limit) as is_cut, plain_text(model.tokenizer, prompt), counted:
+            read = [text[: limit * LONGEST_TOKEN] for text in texts] if is_cut else list(texts)
+            # One text at least, so that the dimension is known where there is none.
+            vectors = encode(read or ["empty"], **options)
         vectors = np.asarray(vectors, np.float32)[: len(texts)]
         return unit(vectors) if self.normalize else vectors
 
@@ -331,25 +355,48 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def cut_at(model: SentenceTransformer, limit: int) -> Iterator[None]:
+def cut_at(model: SentenceTransformer, limit: int) -> Iterator[bool]:
     """Let a model cut texts at `limit` tokens, or at its own limit where that is lower, and put its
-    own back afterwards.
+    own back afterwards; says whether it cuts them.
 
     A `Router` has a limit for each of its ways. That of static embeddings is infinite and cannot
     be set.
     """
-    first = model[0]
-    routes = getattr(first, "sub_modules", None)
-    readers = [first] if routes is None else [modules[0] for modules in routes.values()]
-    limits = [(module, getattr(module, "max_seq_length", math.inf)) for module in readers]
+    limits = [(module, getattr(module, "max_seq_length", math.inf)) for module in _readers(model)]
     before = [(module, own) for module, own in limits if own != math.inf]
     try:
         for module, own in before:
             module.max_seq_length = limit if own is None else min(limit, own)
-        yield
+        yield len(before) == len(limits)
     finally:
         for module, own in before:
             module.max_seq_length = own
+
+
+@contextmanager
+def counting(model: SentenceTransformer, counts: dict[str, int]) -> Iterator[None]:
+    """Add to the counts the texts that a model reads, and those of them that fill its length."""
+
+    def count(module: Any, inputs: tuple[Any, ...]) -> None:
+        mask = inputs[0].get("attention_mask") if isinstance(inputs[0], Mapping) else None
+        if mask is not None:
+            counts["read"] += len(mask)
+            counts["cut"] += int((mask.sum(-1) >= module.max_seq_length).sum())
+
+    readers = [module for module in _readers(model) if hasattr(module, "max_seq_length")]
+    hooks = [module.register_forward_pre_hook(count) for module in readers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _readers(model: SentenceTransformer) -> list[Any]:
+    """The modules that read texts: the first, or the first of each way of a `Router`."""
+    first = model[0]
+    routes = getattr(first, "sub_modules", None)
+    return [first] if routes is None else [modules[0] for modules in routes.values()]
 
 
 def with_pooling(model: SentenceTransformer, mode: str) -> SentenceTransformer:

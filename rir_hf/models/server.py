@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-import re
+import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from rir_hf.core.configured import Configured
 from rir_hf.core.draws import seed_of
+from rir_hf.core.secrets import keep_secret, masked, secrets_in
+from rir_hf.core.texts import whole
 from rir_hf.models.llm import LLMError, Prompt, as_messages, progress
 
 if TYPE_CHECKING:
@@ -23,10 +27,11 @@ if TYPE_CHECKING:
 _Job = tuple[dict[str, Any], Callable[[Any], Any]]
 
 _BYTES_PER_TOKEN = 3
+_LARGEST_ANSWER = 1 << 26
+_REDIRECTS = 5
 _FAILURES_IN_A_ROW = 32
 _LEAST_PROBABILITY = 1e-7
 _LONGEST_ERROR = 300
-_SHORTEST_SECRET = 4
 _MISCONFIGURED = {
     401: "the key is not accepted",
     403: "access is refused",
@@ -43,8 +48,9 @@ class OpenAIChat(Configured):
 
     A request that meets 408, 409, 429, a 5xx, a broken connection or the time-out is tried again,
     `max_retries` times at most, after half a second, a second, two, ... eight, or after what the
-    server's `Retry-After` says. Any other 4xx is final. A request that failed for good gives an
-    `LLMError` for its prompt. When 32 requests in a row have failed for lack of a working server,
+    server's `Retry-After` says. Any other 4xx is final. An answer may have 64 MB, and `timeout`
+    seconds from its first byte to its last. A request that failed for good gives an `LLMError` for
+    its prompt. When 32 requests in a row have failed for lack of a working server,
     the rest of the prompts of the call fail unasked, and the next call asks once before it goes
     on: a dead server costs little time, one that returns is used again. 401, 403 and 404 before
     the first good answer raise at once.
@@ -52,6 +58,14 @@ class OpenAIChat(Configured):
     For the cache this is `model`, `max_length`, `top_logprobs` and `extra_body`: neither the key
     nor the address counts, so that a server may move. Give different models different names, to a
     server that ignores names too.
+
+    The key, a password in the address, and what may be a secret in `extra_body` (a text under the
+    name of a key or token, or of eight characters or more that is no plain word) are sent to the
+    server and hidden in whatever it says: errors, rows, records, logs of the command line.
+
+    Messages are sent as text, and it is the server that puts them into its chat template: the
+    protocol cannot tell it to read `<|im_end|>` or `</s>` in a passage as plain text, as the models
+    in this process do. OpenAI does so; vLLM and llama.cpp read them as control tokens.
 
     Tokens are estimated here, as three bytes of UTF-8 each, which is less than a token of most
     languages holds: a passage may be cut somewhat early.
@@ -119,6 +133,7 @@ class OpenAIChat(Configured):
         self.max_length = max_length
         self.top_logprobs = top_logprobs
         self.extra_body = extra_body or {}
+        keep_secret(*self._secrets)
 
     def generate(
         self,
@@ -215,7 +230,7 @@ class OpenAIChat(Configured):
     @cached_property
     def _client(self) -> OpenAI:
         try:
-            from openai import OpenAI
+            from openai import DefaultHttpxClient, OpenAI
         except ImportError as error:
             raise ImportError(
                 'OpenAIChat needs the openai package: pip install "rir-hf[openai]".'
@@ -229,7 +244,14 @@ class OpenAIChat(Configured):
             base_url=self.base_url,
             timeout=self.timeout,
             max_retries=self.max_retries,
+            http_client=bounded(DefaultHttpxClient, _LARGEST_ANSWER, self.timeout),
         )
+
+    @property
+    def _secrets(self) -> list[str]:
+        """What is sent to the server and must not be shown."""
+        password = urlsplit(self.base_url or "").password or ""
+        return [self._key, password, *secrets_in(self.extra_body)]
 
     @property
     def _key(self) -> str:
@@ -279,7 +301,7 @@ class OpenAIChat(Configured):
         try:
             answer = self._client.chat.completions.create(**fields)
             self._health.has_answered = True
-            found = read(answer)
+            found = self._without_secrets(read(answer))
         except (APIConnectionError, APIStatusError) as error:
             return self._refused(error, getattr(error, "status_code", None))
         except (APIError, LLMError) as error:
@@ -306,13 +328,16 @@ class OpenAIChat(Configured):
         return LLMError(words)
 
     def _words(self, error: Exception) -> str:
-        """What an error says, without the key, and as a text that Arrow can store."""
+        """What an error says, without secrets, and as a text that Arrow can store."""
         text = str(error)
         if not isinstance(error, LLMError):
             text = f"{type(error).__name__}: {text}"
         if error.__cause__ is not None:
             text += f" ({error.__cause__})"
-        return _whole_characters(masked(text, self._key))[:_LONGEST_ERROR]
+        return self._without_secrets(whole(text))[:_LONGEST_ERROR]
+
+    def _without_secrets(self, found: Any) -> Any:
+        return masked(found, *self._secrets) if isinstance(found, str) else found
 
 
 class _Health:
@@ -333,18 +358,49 @@ class _Health:
             self.last_failure = failure or self.last_failure
 
 
-def masked(text: str, secret: str) -> str:
-    r"""A text without the secret, nor its parts where it is broken by white space.
+def bounded(kind: Any, largest: int, patience: float) -> Any:
+    """An HTTP client of a class of httpx that reads no answer without end.
 
-    Example:
-        >>> masked("Illegal header value b'Bearer sk-1234\\n'", "sk-1234\n")
-        "Illegal header value b'Bearer ***\\n'"
+    Args:
+        kind: `httpx.Client` or a class of it.
+        largest: bytes that an answer may have, unpacked; in place of more there is an error.
+        patience: seconds that it may take from the first byte to the last.
     """
-    parts = re.split(r"[\s\x00-\x1f\x7f]+", secret)
-    for part in sorted(parts, key=len, reverse=True):
-        if len(part) >= _SHORTEST_SECRET and part != "none":
-            text = text.replace(part, "***")
-    return text
+
+    class Bounded(kind):  # of httpx or its successor, as openai has it
+        def send(self, request: Any, **options: Any) -> Any:
+            options |= {"stream": True, "follow_redirects": False}
+            for _ in range(_REDIRECTS):
+                response = super().send(request, **options)
+                body = _read_within(response, largest, patience)
+                if response.next_request is None:
+                    break
+                request = response.next_request
+            headers = dict(response.headers)
+            for name in ("content-encoding", "content-length", "transfer-encoding"):
+                headers.pop(name, None)  # the body is unpacked and whole now
+            return type(response)(
+                response.status_code, headers=headers, content=body, request=request
+            )
+
+    return Bounded()
+
+
+def _read_within(response: Any, largest: int, patience: float) -> bytes:
+    """The body of an answer; an error in its place where it is too large."""
+    end = time.monotonic() + patience
+    body = bytearray()
+    try:
+        for part in response.iter_bytes():
+            body += part
+            if len(body) > largest:
+                return f'{{"error": "an answer of more than {largest:,} bytes"}}'.encode()
+            if time.monotonic() > end:
+                httpx = sys.modules[type(response).__module__.partition(".")[0]]
+                raise httpx.ReadTimeout(f"the answer took more than {patience} seconds")
+    finally:
+        response.close()
+    return bytes(body)
 
 
 def logprobs_of_choices(top: dict[str, float], choices: list[str]) -> np.ndarray:
@@ -433,7 +489,7 @@ def _text_of(answer: Any) -> str:
     choice = _choice_of(answer)
     if not isinstance(choice.message.content, str):
         raise LLMError(f"the server's answer has no text (finish_reason: {choice.finish_reason})")
-    return _whole_characters(choice.message.content)
+    return whole(choice.message.content)
 
 
 def _choices_in(answer: Any, choices: list[str]) -> np.ndarray:
@@ -457,13 +513,3 @@ def _end_in(answer: Any, text: str) -> np.ndarray:
             "query likelihood, or another teacher"
         )
     return logprobs_of_end(entries, text)
-
-
-def _whole_characters(text: str) -> str:
-    r"""A text in which half a character, as an answer may end with, is the replacement character.
-
-    Example:
-        >>> _whole_characters("one \ud83d") == "one \ufffd"
-        True
-    """
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

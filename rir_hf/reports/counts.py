@@ -9,10 +9,10 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, LargeList, List, Value
 
 from rir_hf import schema
-from rir_hf.core.columns import require_dataset, without_indexes
+from rir_hf.core.columns import require_dataset, with_valid_texts, without_indexes
 from rir_hf.core.texts import printable
 from rir_hf.schema import code_of
 from rir_hf.teaching.relabel import names_of_negatives
@@ -27,17 +27,38 @@ _TEACHER = ("pos_scores", "neg_scores", "teacher_error", "teacher_cut")
 _LISTS = ("passages", "passages_note")
 _SCORED_LISTS = ("passage_scores", "teacher_error", "teacher_cut")
 _RELABELLED = ("relabelled", "neg", "neg_ids")
-_QUERIES = ("queries", "query_checks")
+_QUERIES = ("queries", "query_checks", "passage_cut")
 _ANSWERS = ("answers", "answers_dropped", "answer_error")
 _PREFERENCES = ("pair_note", "chosen_score", "rejected_score", "query_score")
+_STAGES = ("mining", "negatives", "lists", "teacher", "queries", "answers", "preferences")
+
+MEANINGS = {
+    "skipped: positive": "known positives of the query",
+    "skipped: relative_margin": "passages above the ceiling that relative_margin sets",
+    "skipped: absolute_margin": "passages above the ceiling that absolute_margin sets",
+    "skipped: max_score": "passages above max_score",
+    "skipped: own_text": "passages with the query's own text",
+    "skipped: other_index": "passages that another of the indexes puts above its ceiling",
+    "skipped: range_min": "the best passages that range_min leaves out",
+    f"positives_worse_than_{BADLY_RANKED}": (
+        f"rows whose best positive {BADLY_RANKED} passages or more outrank"
+    ),
+    "difference": (
+        "a row's lowest positive less its best negative: below 0 the negative is the more similar"
+    ),
+    "gap": "the chosen answer's score less the rejected one's",
+    "gain": "the chosen answer's score less that of the query alone",
+    "teacher_agrees": "share of the rows whose best positive scores above every negative",
+}
+"""What the figures of a report mean whose names do not say it."""
 
 
 def report(ds: Dataset, *, output: str = "neg") -> dict[str, Any]:
     """Count what each stage made of the rows, and write the counts as a table to the log (INFO).
 
-    Everything is read from the columns, so that cached, saved and downloaded rows can be reported
-    on just as well. Where rows were lost, the codes in the column of notes say why; `rir_hf.schema`
-    has the meaning of each.
+    Everything is read from the columns that are there, so that cached, saved and downloaded rows,
+    and those of other makers, can be reported on just as well. Where rows were lost, the codes in
+    the column of notes say why; `rir_hf.schema` has the meaning of each.
 
     Args:
         ds: rows of any stage.
@@ -53,6 +74,8 @@ def report(ds: Dataset, *, output: str = "neg") -> dict[str, Any]:
           positive is outranked by 20 passages or more); `positive_similarity`,
           `negative_similarity` and `difference` (a row's lowest positive less its best negative) as
           distributions.
+        - `negatives`, where there are some without all that `MineNegatives` says of them:
+          `negatives` over all rows and `rows_without_negative`.
         - `lists`, of `CandidateLists`: `passages`, `rows_short` and `short_because`.
         - `teacher`: `rows_scored`, `rows_failed` and `failed_because`, and `rows_without_a_member`
           of a `Blend`, where there are such; `passages_cut` to fit;
@@ -114,7 +137,7 @@ def as_table(counts: Mapping[str, Any]) -> str:
     """
     lines = []
     for name, value in counts.items():
-        if _is_stage(value):
+        if _is_stage(name, value):
             lines += [name, *(f"  {line}" for line in _lines_of(value, width=34))]
         else:
             lines += _lines_of({name: value}, width=36)
@@ -123,21 +146,24 @@ def as_table(counts: Mapping[str, Any]) -> str:
 
 def count_stages(ds: Dataset, output: str = "neg") -> dict[str, Any]:
     """What `report` returns, without the log; `{"rows": ...}` alone where there is no stage."""
-    has = set(ds.column_names).issuperset
+    there = set(ds.column_names)
+    lists = {name for name, kind in ds.features.items() if _holds_lists(kind)}
     counts: dict[str, Any] = {"rows": len(ds)}
-    if has(mining_columns(output)):
+    if there.issuperset(mining_columns(output)):
         counts["mining"] = count_mining(read_mined(ds, output))
-    if has(_LISTS):
+    elif output in lists:
+        counts["negatives"] = count_negatives(_lists(_read(ds, [output])[output]))
+    if "passages" in lists:
         counts["lists"] = count_lists(_read(ds, _LISTS))
-    if has(_SCORED_LISTS):
+    if "passage_scores" in lists:
         counts["teacher"] = count_teacher(_read(ds, (*_SCORED_LISTS, "teacher_repairs")))
-    elif has(_TEACHER):
+    elif lists.issuperset(_TEACHER[:2]):
         counts["teacher"] = count_teacher(_read(ds, (*_TEACHER, "teacher_repairs", *_RELABELLED)))
-    if has(_QUERIES):
-        counts["queries"] = count_queries(_read(ds, (*_QUERIES, "passage_cut")))
-    if has(_ANSWERS):
+    if "queries" in lists:
+        counts["queries"] = count_queries(_read(ds, _QUERIES))
+    if "answers" in lists:
         counts["answers"] = count_answers(_read(ds, _ANSWERS))
-    if has(_PREFERENCES):
+    if there.issuperset(_PREFERENCES):
         counts["preferences"] = count_preferences(_read(ds, _PREFERENCES))
     return counts
 
@@ -198,27 +224,32 @@ def count_mining(mined: Mined) -> dict[str, Any]:
     }
 
 
+def count_negatives(negatives: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """The stage `negatives` of a report."""
+    numbers = [len(row) for row in negatives]
+    return {"negatives": sum(numbers), "rows_without_negative": numbers.count(0)}
+
+
 def count_lists(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
     """The stage `lists` of a report."""
-    short = codes_in(columns["passages_note"])
-    return {
-        "passages": sum(map(len, _lists(columns["passages"]))),
-        "rows_short": sum(short.values()),
-        "short_because": short,
-    }
+    counts: dict[str, Any] = {"passages": sum(map(len, _lists(columns["passages"])))}
+    if "passages_note" in columns:
+        short = codes_in(columns["passages_note"])
+        counts |= {"rows_short": sum(short.values()), "short_because": short}
+    return counts
 
 
 def count_teacher(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
     """The stage `teacher` of a report."""
-    reasons = codes_in(columns["teacher_error"])
+    scores = columns["passage_scores" if "passage_scores" in columns else "pos_scores"]
+    reasons = codes_in(columns.get("teacher_error", ()))
     without_member = reasons.pop("member_failed", 0)
-    failed = sum(reasons.values())
-    counts: dict[str, Any] = {
-        "rows_scored": len(columns["teacher_error"]) - failed,
-        "rows_failed": failed,
-        "failed_because": reasons,
-        "passages_cut": sum(number or 0 for number in columns["teacher_cut"]),
-    }
+    failed = sum(reasons.values()) if "teacher_error" in columns else scores.count(None)
+    counts: dict[str, Any] = {"rows_scored": len(scores) - failed, "rows_failed": failed}
+    if "teacher_error" in columns:
+        counts["failed_because"] = reasons
+    if "teacher_cut" in columns:
+        counts["passages_cut"] = sum(number or 0 for number in columns["teacher_cut"])
     if without_member:
         counts["rows_without_a_member"] = without_member
     if "relabelled" in columns:
@@ -248,14 +279,13 @@ def count_relabelled(columns: Mapping[str, list[Any]]) -> dict[str, int]:
 
 def count_queries(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
     """The stage `queries` of a report."""
-    checks = _flat(_lists(columns["query_checks"]))
     queries = _lists(columns["queries"])
-    counts: dict[str, Any] = {
-        "queries_asked": len(checks),
-        "queries": sum(map(len, queries)),
-        "not_taken_because": codes_in(check["note"] for check in checks),
-        "rows_without_query": sum(not row for row in queries),
-    }
+    counts: dict[str, Any] = {"queries": sum(map(len, queries))}
+    if "query_checks" in columns:
+        checks = _flat(_lists(columns["query_checks"]))
+        reasons = codes_in(check["note"] for check in checks)
+        counts = {"queries_asked": len(checks), **counts, "not_taken_because": reasons}
+    counts["rows_without_query"] = sum(not row for row in queries)
     if "passage_cut" in columns:
         counts["rows_with_cut_passage"] = sum(map(bool, columns["passage_cut"]))
     return counts
@@ -264,12 +294,14 @@ def count_queries(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
 def count_answers(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
     """The stage `answers` of a report."""
     answers = _lists(columns["answers"])
-    return {
-        "answers": sum(map(len, answers)),
-        "answers_dropped": sum_of_structs(columns["answers_dropped"], schema.LOST_ANSWERS),
-        "rows_without_answer": sum(not row for row in answers),
-        "error_because": codes_in(columns["answer_error"]),
-    }
+    counts: dict[str, Any] = {"answers": sum(map(len, answers))}
+    if "answers_dropped" in columns:
+        dropped = sum_of_structs(columns["answers_dropped"], schema.LOST_ANSWERS)
+        counts["answers_dropped"] = dropped
+    counts["rows_without_answer"] = sum(not row for row in answers)
+    if "answer_error" in columns:
+        counts["error_because"] = codes_in(columns["answer_error"])
+    return counts
 
 
 def count_preferences(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
@@ -348,17 +380,11 @@ def _check_mined(ds: Dataset, output: str) -> None:
 
 
 def _nothing_to_report(ds: Dataset) -> str:
-    stages = {
-        "MineNegatives": mining_columns("neg"),
-        "ScorePassages": _TEACHER,
-        "GenerateQueries": _QUERIES,
-        "GenerateAnswers": _ANSWERS,
-        "PreferencePairs": _PREFERENCES,
-    }
-    wanted = "; ".join(f"{step}: {', '.join(names)}" for step, names in stages.items())
     return (
-        "There is nothing to report on. A report reads all columns of at least one step "
-        f"({wanted}), found {ds.column_names}."
+        "There is nothing to report on. A report reads neg (MineNegatives), passages "
+        "(CandidateLists), pos_scores and neg_scores or passage_scores (ScorePassages), queries "
+        "(GenerateQueries), answers (GenerateAnswers) or pair_note and scores (PreferencePairs), "
+        f"found {ds.column_names}."
     )
 
 
@@ -369,10 +395,15 @@ def _share_of_agreement(positives: list[Any], negatives: list[Any]) -> float | N
     return float(np.mean(agrees)) if agrees else None
 
 
+def _holds_lists(kind: Any) -> bool:
+    """Whether a column holds lists, or nothing at all."""
+    return isinstance(kind, (List, LargeList)) or kind == Value("null")
+
+
 def _read(ds: Dataset, names: Iterable[str]) -> dict[str, list[Any]]:
     """Those of the columns that are there, as Python lists."""
     there = [name for name in names if name in ds.column_names]
-    rows = without_indexes(ds).select_columns(there).with_format(None)
+    rows = with_valid_texts(without_indexes(ds).select_columns(there), "report").with_format(None)
     return {name: rows[name][:] for name in there}
 
 
@@ -385,9 +416,11 @@ def _flat(rows: Iterable[Sequence[Any]]) -> list[Any]:
     return [value for row in rows for value in row]
 
 
-def _is_stage(value: Any) -> bool:
-    """Whether a value is the counts of a stage, of which some are counts by reason themselves."""
-    return isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values())
+def _is_stage(name: str, value: Any) -> bool:
+    """Whether a value is the counts of a stage, some of which may be counts by reason."""
+    if not isinstance(value, Mapping):
+        return False
+    return name in _STAGES or any(isinstance(item, Mapping) for item in value.values())
 
 
 def _lines_of(counts: Mapping[str, Any], width: int) -> list[str]:

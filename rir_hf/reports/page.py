@@ -20,9 +20,9 @@ from markupsafe import Markup
 
 from rir_hf.core.columns import require_dataset
 from rir_hf.core.provenance import provenance
-from rir_hf.export.files import replacing
+from rir_hf.core.unfinished import replacing
 from rir_hf.reports.charts import HEIGHT, WIDTH, charts_of
-from rir_hf.reports.counts import count_stages, is_distribution
+from rir_hf.reports.counts import MEANINGS, count_stages, is_distribution
 from rir_hf.reports.page_data import check_columns, look_at, page_data
 from rir_hf.schema import COLUMNS
 
@@ -182,7 +182,11 @@ def _stages(ds: Dataset, output: str) -> list[dict[str, Any]]:
         if not isinstance(counts, Mapping):
             continue
         figures = [line for name, value in counts.items() for line in _lines(stage, name, value)]
-        spread = {name: value for name, value in counts.items() if is_distribution(value)}
+        spread = [
+            (name.replace("_", " "), value, MEANINGS.get(name, ""))
+            for name, value in counts.items()
+            if is_distribution(value)
+        ]
         stages.append({"name": stage, "figures": figures, "distributions": spread})
     return stages
 
@@ -193,10 +197,13 @@ def _lines(stage: str, name: str, value: Any) -> list[tuple[str, Any, str]]:
     if is_distribution(value):
         return []
     if not isinstance(value, Mapping):
-        return [(title, value, "")]
+        return [(title, value, MEANINGS.get(name, ""))]
     column = COLUMNS.get(_EXPLAINED.get((stage, name), ""))
     meanings = dict(column.codes) if column else {}
-    return [(f"{title}: {key}", entry, meanings.get(key, "")) for key, entry in value.items()]
+    return [
+        (f"{title}: {key}", entry, meanings.get(key) or MEANINGS.get(f"{name}: {key}", ""))
+        for key, entry in value.items()
+    ]
 
 
 @cache

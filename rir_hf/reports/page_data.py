@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset
 
-from rir_hf.core.columns import Batch, without_indexes
+from rir_hf.core.columns import Batch, with_valid_texts, without_indexes
 from rir_hf.core.texts import shingles_of
 from rir_hf.mining.positives import as_id, read_positives
 from rir_hf.reports.counts import BADLY_RANKED, mining_columns
@@ -162,7 +162,8 @@ def read_rows(ds: Dataset, output: str) -> Iterator[Row]:
         *(output, f"{output}_ids", f"{output}_from", *mining_columns(output)[:3]),
     }
     there = [name for name in ds.column_names if name in names]
-    for columns in without_indexes(ds).select_columns(there).with_format(None).iter(_BATCH):
+    rows = with_valid_texts(without_indexes(ds).select_columns(there), "write_report")
+    for columns in rows.with_format(None).iter(_BATCH):
         yield from _rows_of(Batch(columns, "write_report"), output)
 
 

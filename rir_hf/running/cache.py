@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 import datasets
 
-_INDEX = re.compile(r"index-[0-9a-f]+\.(faiss|bm25)|\.index-[0-9a-f]+\.(faiss|bm25)-\d+\.part")
+_INDEX = re.compile(
+    r"index-[0-9a-f]+\.(faiss(\.int8|\.bfloat16)?|bm25)|\.index-[0-9a-f]+\.(faiss|bm25).*\.part"
+)
 
 
 class Cached(NamedTuple):

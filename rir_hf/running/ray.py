@@ -104,17 +104,22 @@ class _MapTables:
         self.step = step
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """The table with the added columns, each with its declared type."""
-        if not len(table):
-            return table
-        added = self.step(table)
-        for column in self.step.outputs_for(table.column_names):
-            values = arrow_of(added[column.name], column.type)
-            if column.name in table.column_names:
-                table = table.set_column(table.column_names.index(column.name), column.name, values)
-            else:
-                table = table.append_column(column.name, values)
+        """The table with the added columns."""
+        return mapped(table, self.step)
+
+
+def mapped(table: pa.Table, step: Step) -> pa.Table:
+    """A table with the columns of a step, each with its declared type."""
+    if not len(table):
         return table
+    added = step(table)
+    for column in step.outputs_for(table.column_names):
+        values = arrow_of(added[column.name], column.type)
+        if column.name in table.column_names:
+            table = table.set_column(table.column_names.index(column.name), column.name, values)
+        else:
+            table = table.append_column(column.name, values)
+    return table
 
 
 def _ray() -> Any:

@@ -39,24 +39,14 @@ def retry(ds: Dataset | DatasetDict, step: Step, **options: Any) -> Dataset | Da
     """
     if isinstance(ds, DatasetDict):
         return DatasetDict({name: retry(part, step, **options) for name, part in ds.items()})
-    name = type(step).__name__
-    if step.note is None or not step.failures:
-        raise ValueError(f"{name} marks no rows as failed: there is nothing to retry.")
-    if step.note.name not in ds.column_names:
-        raise ValueError(f"The dataset has no column {step.note.name!r}: run {name} first.")
+    failed = places_that_failed(ds, step)
     _log_other_settings(ds, step)
     ds = without_indexes(ds)
-    failed = [
-        place
-        for place, value in enumerate(ds.with_format(None)[step.note.name])
-        if step.has_failed(value)
-    ]
+    name = type(step).__name__
     logger.info("retry: %s marked %d of %d rows as failed.", name, len(failed), len(ds))
     if not failed:
         return ds
-    outputs = [column.name for column in step.outputs_for(ds.column_names)]
-    present = [name for name in outputs if name in ds.column_names]
-    asked = ds.with_format(None).select(failed).remove_columns(present)
+    asked = rows_at(ds, failed, step)
     step = copy.copy(step)
     vars(step)["_answered"] = 1  # these rows failed before: no reason to stop if all fail again
     was_made = is_made(asked, step)
@@ -64,6 +54,24 @@ def retry(ds: Dataset | DatasetDict, step: Step, **options: Any) -> Dataset | Da
     if was_made:  # an earlier retry of the same rows: what failed then too is asked once more
         again = retry(again, step, **options)
     return _replaced(ds, again, failed, step)
+
+
+def places_that_failed(ds: Dataset, step: Step) -> list[int]:
+    """Which rows the step marked as failed; `ValueError` where its notes are not there."""
+    name = type(step).__name__
+    if step.note is None or not step.failures:
+        raise ValueError(f"{name} marks no rows as failed: there is nothing to retry.")
+    if step.note.name not in ds.column_names:
+        raise ValueError(f"The dataset has no column {step.note.name!r}: run {name} first.")
+    notes = ds.with_format(None)[step.note.name]
+    return [place for place, value in enumerate(notes) if step.has_failed(value)]
+
+
+def rows_at(ds: Dataset, places: list[int], step: Step) -> Dataset:
+    """The rows as they were before the step."""
+    outputs = [column.name for column in step.outputs_for(ds.column_names)]
+    present = [name for name in outputs if name in ds.column_names]
+    return ds.with_format(None).select(places).remove_columns(present)
 
 
 def _log_other_settings(ds: Dataset, step: Step) -> None:

@@ -152,6 +152,8 @@ def _run_in_shards(job: Job, rows_per_shard: int, make: Maker) -> Dataset:
     added = Dataset(merged(shards))
     rows = with_columns_of(job.ds, added, steps, key)
     _log_notes(job.step, rows, logging.WARNING if todo else logging.INFO)
+    if todo and (remark := job.step.remark()):
+        logger.warning("%s: %s", name, remark)
     return rows
 
 
@@ -163,10 +165,19 @@ def key_of_run(ds: Dataset, step: Step) -> str:
 
 
 def is_made(ds: Dataset, step: Step) -> bool:
-    """Whether all of a run is in the cache: a plan in which every gap is one shard has none."""
+    """Whether all of a run is in the cache."""
+    return all(read(shard) is not None for shard in _shards_of(ds, step))
+
+
+def rows_made(ds: Dataset, step: Step) -> int:
+    """How many rows of a run are in the cache."""
+    return sum(shard.rows for shard in _shards_of(ds, step) if read(shard) is not None)
+
+
+def _shards_of(ds: Dataset, step: Step) -> list[Shard]:
+    """What a run left in the cache, and each gap as one shard."""
     ds = without_indexes(ds)
-    shards = plan(folder_of_run(step, key_of_run(ds, step)), len(ds), max(1, len(ds)))
-    return all(read(shard) is not None for shard in shards)
+    return plan(folder_of_run(step, key_of_run(ds, step)), len(ds), max(1, len(ds)))
 
 
 def folder_of_run(step: Step, key: str) -> Path:

@@ -4,12 +4,10 @@ a long map is kept.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +15,7 @@ from datasets import Dataset
 from datasets.table import MemoryMappedTable
 
 from rir_hf.core.step import Step
+from rir_hf.core.unfinished import remove_leftovers, unfinished
 
 
 class Shard(NamedTuple):
@@ -49,16 +48,14 @@ class Job(NamedTuple):
         """
         schema = schema_of(self.step, self.ds.features)
         rows = self.ds.select(range(shard.start, shard.end)).with_format("arrow")
-        with (
-            _complete(shard.path) as part,
-            pa.OSFile(str(part), "wb") as sink,
-            pa.ipc.new_stream(sink, schema) as writer,
-        ):
-            for batch in rows.iter(self.batch_size):
-                added = self.step(batch, rank)
-                arrays = [arrow_of(added[field.name], field.type) for field in schema]
-                writer.write_batch(pa.record_batch(arrays, schema=schema))
-                yield len(batch)
+        with unfinished(shard.path) as part:
+            with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+                for batch in rows.iter(self.batch_size):
+                    added = self.step(batch, rank)
+                    arrays = [arrow_of(added[field.name], field.type) for field in schema]
+                    writer.write_batch(pa.record_batch(arrays, schema=schema))
+                    yield len(batch)
+            part.replace(shard.path)
 
 
 def schema_of(step: Step, columns: Collection[str]) -> pa.Schema:
@@ -114,35 +111,27 @@ def merged(shards: list[Shard]) -> MemoryMappedTable:
     for shard in shards:
         if shard.path != whole.path:
             shard.path.unlink(missing_ok=True)
+    remove_leftovers(folder, "*.arrow")
     return made
 
 
 def _write_together(shards: list[Shard], path: Path) -> None:
-    with _complete(path) as part, pa.OSFile(str(part), "wb") as sink, ExitStack() as stack:
-        writer = None
-        for shard in shards:
-            with pa.memory_map(str(shard.path)) as source, pa.ipc.open_stream(source) as batches:
-                if writer is None:
-                    writer = stack.enter_context(pa.ipc.new_stream(sink, batches.schema))
-                for batch in batches:
-                    writer.write_batch(batch)
-
-
-@contextmanager
-def _complete(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes its name when all is written."""
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with unfinished(path) as part:
+        with pa.OSFile(str(part), "wb") as sink, ExitStack() as stack:
+            writer = None
+            for shard in shards:
+                with pa.memory_map(str(shard.path)) as file, pa.ipc.open_stream(file) as batches:
+                    if writer is None:
+                        writer = stack.enter_context(pa.ipc.new_stream(sink, batches.schema))
+                    for batch in batches:
+                        writer.write_batch(batch)
+        part.replace(path)
 
 
 def arrow_of(values: Any, kind: pa.DataType) -> pa.Array:
     """The values of a batch as an array of the column's type; a matrix goes without lists."""
     if not (isinstance(values, np.ndarray) and values.ndim == 2):
-        return pa.array(list(values), kind)
+        return pa.array(values, kind)
     rows, width = values.shape
     offsets = np.arange(rows + 1, dtype=np.int32) * width
     flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)

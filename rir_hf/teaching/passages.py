@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from rir_hf.core.columns import Batch
 from rir_hf.core.step import Step
+from rir_hf.core.texts import is_whole
 from rir_hf.models.llm import raise_if_hopeless
 from rir_hf.schema import (
     NEG,
@@ -161,11 +162,15 @@ def problem_of(row: Row) -> str | None:
     """
     if not row.query.strip():
         return note("empty_query")
+    if not is_whole(row.query):
+        return note("not_unicode", "query")
     if not row.passages:
         return note("no_passage")
     for place, passage in enumerate(row.passages):
         if not (passage or "").strip():
             return note("empty_passage", _name_of(row, place))
+        if not is_whole(passage):
+            return note("not_unicode", _name_of(row, place))
     return None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rir_hf.core.columns import check_at_least
 from rir_hf.core.configured import require_place
-from rir_hf.models.fitting import Fitted, cut_to_tokens, fit
+from rir_hf.models.fitting import Fitted, cut_to_tokens, fit, plain_text
 from rir_hf.models.llm import LLM, LLMError, Prompt, ask_where_fitting
 from rir_hf.models.local import as_llm
 from rir_hf.models.prompts import JUDGEMENTS
@@ -139,7 +139,9 @@ class YesNo(Teacher):
 class CrossEncoderTeacher(Teacher):
     """The logits of a sentence-transformers `CrossEncoder`; the fastest teacher.
 
-    Loaded on the first call. For the cache a Hub model is its name and `revision`, a local folder
+    Loaded on the first call. Control tokens in a passage (`[SEP]`, `</s>`) are read as plain text,
+    unless the model has a chat template, into which sentence-transformers puts them unread. For
+    the cache a Hub model is its name and `revision`, a local folder
     its content, a loaded model its weights.
 
     Args:
@@ -164,6 +166,7 @@ class CrossEncoderTeacher(Teacher):
         array([ 5.77, -3.12])
     """
 
+    version = 2
     without_effect = ("batch_size", "device", "trust_remote_code")
     models = {"model": "model"}  # noqa: RUF012 - declared a class variable by Configured
 
@@ -194,6 +197,10 @@ class CrossEncoderTeacher(Teacher):
 
     def score(self, rows: Sequence[Row]) -> list[Scored]:
         """The logit of each pair of query and passage."""
+        with plain_text(self._loaded.tokenizer):
+            return self._score(rows)
+
+    def _score(self, rows: Sequence[Row]) -> list[Scored]:
         pairs = pairs_of(rows)
         texts = [self._cut(query, passage) for query, passage in pairs]
         shown: list[Prompt | LLMError] = [

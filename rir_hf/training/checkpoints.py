@@ -15,6 +15,9 @@ from rir_hf.core.columns import check_at_least, digest_of_rows
 RECORD = "checkpoints.json"
 """The file beside the checkpoints that says which training they are of."""
 
+BEST = "best.pt"
+"""The file of the weights that did best until now."""
+
 
 def checkpoint_settings(checkpoint_steps: int | None) -> dict[str, Any]:
     """The trainer's settings for a checkpoint every so many steps, of which the last one is kept.
@@ -71,6 +74,7 @@ def remove_checkpoints(folder: Path) -> None:
     """Remove what a training wrote into the folder in order to go on after a kill."""
     if (folder / RECORD).exists():
         _remove(_checkpoints(folder))
+        (folder / BEST).unlink(missing_ok=True)
         (folder / RECORD).unlink()
 
 

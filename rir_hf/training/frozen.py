@@ -58,10 +58,10 @@ class TwoSides:
         texts = dict.fromkeys(text for rows, name in columns for text in rows.unique(name))
         known = _known(texts, embedded)
         others = [text for text in texts if text not in known]
-        documents = SentenceTransformer(modules=self.documents, device=str(model.device))
-        documents.max_seq_length = length
-        vectors = documents.encode(others, prompt=prompt or None, convert_to_numpy=True)
-        known.update(zip(others, vectors, strict=True))
+        self.prompt = prompt
+        self.passages = SentenceTransformer(modules=self.documents, device=str(model.device))
+        self.passages.max_seq_length = length
+        known.update(zip(others, self.encode(others).cpu().numpy(), strict=True))
         self.places = {text: place for place, text in enumerate(known)}
         self.vectors = torch.tensor(np.array([*known.values()], np.float32))
 
@@ -69,19 +69,29 @@ class TwoSides:
         """What makes batches of tokenized queries and vectors of passages."""
         return _Collator(self.queries.preprocess, prompts=prompts, sides=self)
 
+    def encode(self, texts: list[str]) -> torch.Tensor:
+        """The vectors of passages."""
+        vectors: torch.Tensor = self.passages.encode(
+            texts, prompt=self.prompt or None, convert_to_tensor=True
+        )
+        return vectors
+
     def asked(self) -> VectorsToo:
         """What a loss asks for embeddings."""
         return VectorsToo(self.queries)
 
-    def joined(self) -> SentenceTransformer:
-        """Both sides as one model with a `Router`, whose queries are the trained ones."""
-        router = Router.for_query_document([*self.queries], self.documents)
-        return SentenceTransformer(
+    def joined(self, queries: SentenceTransformer) -> SentenceTransformer:
+        """Both sides as one model with a `Router`, with trained queries."""
+        router = Router.for_query_document([*queries], self.documents)
+        joined = SentenceTransformer(
             modules=[router],
             prompts=self.stored.prompts,
             default_prompt_name=self.stored.default_prompt_name,
             similarity_fn_name=self.stored.similarity_fn_name,
         )
+        joined.model_card_data = queries.model_card_data
+        joined.model_card_data.register_model(joined)
+        return joined
 
 
 def passages_in(columns: Iterable[str]) -> list[str]:

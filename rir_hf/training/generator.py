@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,26 @@ from rir_hf.core.columns import check_at_least, require_dataset
 from rir_hf.core.configured import require_place
 from rir_hf.export.generators import to_trl, trl_lengths
 from rir_hf.models.gguf import unpacked_gguf
+from rir_hf.training.arguments import (
+    check_arguments,
+    evaluation_settings,
+    has_native_bf16,
+    held_out,
+    recomputing,
+    settings_of,
+)
+from rir_hf.training.card import describe_data
 from rir_hf.training.checkpoints import checkpoint_settings, remove_checkpoints, train
-from rir_hf.training.retriever import among_processes_on_cpu, output_folder, require_extra
+from rir_hf.training.retriever import output_folder, require_extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_NOT_ASKED = ("pairs", "output", "merged_output", "logging_steps", "checkpoint_steps")
+# They do not decide the weights, or are recorded as data
+_NOT_ASKED = (
+    *("pairs", "output", "merged_output", "logging_steps"),
+    *("checkpoint_steps", "dev", "report_to", "dataset_id"),
+)
 
 
 def train_generator(
@@ -43,15 +58,20 @@ def train_generator(
     warmup_steps: int = 0,
     max_length: int = 1024,
     gradient_checkpointing: bool = False,
+    dev: Dataset | str | os.PathLike[str] | None = None,
+    eval_steps: float = 0.1,
     logging_steps: int = 10,
     checkpoint_steps: int | None = None,
+    report_to: str = "none",
+    arguments: Mapping[str, Any] | None = None,
+    dataset_id: str | None = None,
     seed: int = 0,
 ) -> Path:
     """Tune a generator on preference pairs by DPO with LoRA.
 
     A model with a chat template is trained on conversations, any other on plain texts. Weights are
-    bfloat16 on a GPU and float32 on the CPU (with `full` always float32). The same call runs on
-    several GPUs under `accelerate launch`.
+    bfloat16 on a GPU that computes in it, else float32 (with `full` always float32). The same call
+    runs on several GPUs under `accelerate launch`.
 
     Args:
         pairs: with `prompt`, `chosen`, `rejected`: rows of `PreferencePairs` or of `to_trl`. Rows
@@ -77,10 +97,18 @@ def train_generator(
         max_length: tokens of prompt and answer together; longer answers are cut, and pairs whose
             prompt alone is so long are left out.
         gradient_checkpointing: less memory, a third more time.
+        dev: held-out pairs, or a folder of them, whose loss is measured before the training and
+            while it goes on. The weights of the lowest one are kept.
+        eval_steps: steps between two evaluations; below 1 their share of the training.
         logging_steps: steps between two lines of metrics.
         checkpoint_steps: write a checkpoint into `output` every so many steps. The same call after
             a kill goes on from the last complete one, and ends with the same weights. Checkpoints
             are removed when the training is done.
+        report_to: where the metrics are logged to besides, as transformers takes it: `tensorboard`,
+            `wandb`, `trackio`, ...
+        arguments: further settings of TRL's `DPOConfig`: `{"loss_type": "ipo"}`. `bf16` is on by
+            itself where the GPU computes in it.
+        dataset_id: name of the pairs on the Hub, for the model card.
         seed: decides LoRA's first weights and the order of the pairs.
 
     Returns:
@@ -88,8 +116,8 @@ def train_generator(
 
     Raises:
         ImportError: the extra `train` is not installed.
-        ValueError: no pair, all prompts too long, `merged_output` with `full`, or checkpoints of
-            another training in `output`.
+        ValueError: no pair, all prompts too long, `merged_output` with `full`, an argument that
+            does not fit, or checkpoints of another training in `output`.
         FileNotFoundError: `model` is a path at which nothing is.
         NotADirectoryError: an output is a file.
 
@@ -106,31 +134,39 @@ def train_generator(
         raise ValueError(
             "merged_output goes with LoRA; full=True writes the whole model to output."
         )
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    options = {
+        "output_dir": os.fspath(output),
+        "beta": beta,
+        "num_train_epochs": epochs,
+        "max_steps": -1 if max_steps is None else max_steps,
+        "per_device_train_batch_size": batch_size,
+        "per_device_eval_batch_size": batch_size,
+        "gradient_accumulation_steps": accumulate,
+        "learning_rate": learning_rate,
+        "warmup_steps": warmup_steps,
+        "max_length": max_length,
+        "logging_steps": logging_steps,
+        "logging_first_step": True,
+        "report_to": report_to,
+        "seed": seed,
+        **recomputing(DPOConfig, gradient_checkpointing),
+        **checkpoint_settings(checkpoint_steps),
+        **({} if dev is None else evaluation_settings(eval_steps)),
+    }
+    check_arguments(DPOConfig, arguments, options)
     folder = output_folder(output)
     merged = None if merged_output is None else output_folder(merged_output)
     generator, tokenizer = _load(model, revision, gguf_file, full)
     data = _conversations(pairs, tokenizer, max_length)
+    dev = held_out(dev)
+    judged = None if dev is None else _conversations(dev, tokenizer, max_length)
     passes = epochs if max_steps is None else max_steps * batch_size * accumulate / len(data)
-    settings = _settings(
-        output_dir=str(folder),
-        beta=beta,
-        num_train_epochs=epochs,
-        max_steps=-1 if max_steps is None else max_steps,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulate,
-        learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        max_length=max_length,
-        gradient_checkpointing=gradient_checkpointing,
-        # The old model is asked about all pairs beforehand only if each comes up several times.
-        precompute_ref_log_probs=not full and passes > 1,
-        logging_steps=logging_steps,
-        seed=seed,
-        **checkpoint_settings(checkpoint_steps),
-    )
-    from peft import LoraConfig
-    from trl import DPOTrainer
-
+    # The old model is asked about all pairs beforehand only if each comes up several times.
+    usual = {"precompute_ref_log_probs": not full and passes > 1}
+    settings = settings_of(DPOConfig, {**usual, **(arguments or {})}, options)
     adapter = LoraConfig(
         r=lora_r,
         lora_alpha=lora_alpha,
@@ -142,12 +178,19 @@ def train_generator(
         model=generator,
         args=settings,
         train_dataset=data,
+        eval_dataset=judged,
         processing_class=tokenizer,
         peft_config=None if full else adapter,
     )
-    train(trainer, folder, data, asked)
+    if judged is not None:
+        from rir_hf.training.best import KeepBest
+
+        trainer.add_callback(KeepBest(trainer.model, "eval_loss"))
+    train(trainer, folder, data if dev is None else {"": data, "(dev)": judged}, asked)
     trainer.save_model()
     if trainer.is_world_process_zero():
+        trainer.create_model_card(dataset_name=dataset_id)
+        describe_data(folder, {"": pairs}, dataset_id, dev)
         _save_beside(trainer, folder, merged, tokenizer)
         remove_checkpoints(folder)
     trainer.accelerator.wait_for_everyone()
@@ -157,7 +200,7 @@ def train_generator(
 def _load(
     model: str | os.PathLike[str], revision: str | None, gguf_file: str | None, full: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The generator and its tokenizer; bfloat16 on a GPU, float32 on the CPU."""
+    """The generator and its tokenizer; bfloat16 where a GPU computes in it, else float32."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -166,7 +209,7 @@ def _load(
     if gguf_file is not None:
         source = str(unpacked_gguf(Path(source, gguf_file)))
     tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    dtype = torch.bfloat16 if torch.cuda.is_available() and not full else torch.float32
+    dtype = torch.bfloat16 if has_native_bf16() and not full else torch.float32
     return AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype), tokenizer
 
 
@@ -182,22 +225,6 @@ def _conversations(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, max_lengt
     return data
 
 
-def _settings(**options: Any) -> Any:
-    """The options in TRL's terms."""
-    import torch
-    from trl import DPOConfig
-
-    has_gpu = torch.cuda.is_available()
-    return DPOConfig(
-        bf16=has_gpu,
-        use_cpu=among_processes_on_cpu(),
-        dataloader_pin_memory=has_gpu,
-        logging_first_step=True,
-        report_to="none",
-        **options,
-    )
-
-
 def _save_beside(
     trainer: Any, folder: Path, merged: Path | None, tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -209,3 +236,4 @@ def _save_beside(
     whole = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
     whole.save_pretrained(merged)
     tokenizer.save_pretrained(merged)
+    shutil.copy(folder / "README.md", merged)

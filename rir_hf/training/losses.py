@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 Loss = Literal[
+    "AnglELoss",
     "CachedGISTEmbedLoss",
     "CachedMultipleNegativesRankingLoss",
     "CoSENTLoss",
     "ContrastiveLoss",
+    "CosineSimilarityLoss",
     "DistillKLDivLoss",
     "GISTEmbedLoss",
     "MarginMSELoss",

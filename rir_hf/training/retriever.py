@@ -18,9 +18,18 @@ from rir_hf.core.columns import (
     require_dataset,
 )
 from rir_hf.core.configured import require_place
-from rir_hf.export.retrievers import has_scores, to_sentence_transformers
+from rir_hf.export.retrievers import to_sentence_transformers
+from rir_hf.export.rows import has_scores
 from rir_hf.export.scores import Rescale
 from rir_hf.schema import QUERY
+from rir_hf.training.arguments import (
+    check_arguments,
+    evaluation_settings,
+    held_out,
+    recomputing,
+    settings_of,
+)
+from rir_hf.training.card import describe_data
 from rir_hf.training.checkpoints import checkpoint_settings, remove_checkpoints, train
 from rir_hf.training.losses import Loss
 
@@ -33,10 +42,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _GUIDED = ("CachedGISTEmbedLoss", "GISTEmbedLoss")
-_SCALED = ("CachedMultipleNegativesRankingLoss", "CoSENTLoss", "MultipleNegativesRankingLoss")
+_SCALED = (
+    "AnglELoss",
+    "CachedMultipleNegativesRankingLoss",
+    "CoSENTLoss",
+    "MultipleNegativesRankingLoss",
+)
+_METRIC = "eval_dev_cosine_ndcg@10"  # as the trainer calls what the best step is chosen by
 _PASSAGE_PROMPTS = ("document", "passage", "corpus")
 _ALONE = ""  # the name of a dataset that was given without one
-_NOT_ASKED = ("rows", "output", "embedded", "checkpoint_steps")  # they do not decide the weights
+# They do not decide the weights, or are recorded as data
+_NOT_ASKED = ("rows", "output", "embedded", "checkpoint_steps", "dev", "report_to", "dataset_id")
 
 
 def train_retriever(
@@ -64,7 +80,17 @@ def train_retriever(
     freeze_passages: bool = False,
     embedded: Dataset | str | os.PathLike[str] | None = None,
     keep: float = 0.0,
+    lora_r: int | None = None,
+    lora_alpha: int = 32,
+    lora_dropout: float = 0.0,
+    mini_batch_size: int = 32,
+    gradient_checkpointing: bool = False,
+    dev: Dataset | str | os.PathLike[str] | None = None,
+    eval_steps: float = 0.1,
     checkpoint_steps: int | None = None,
+    report_to: str = "none",
+    arguments: Mapping[str, Any] | None = None,
+    dataset_id: str | None = None,
     seed: int = 0,
 ) -> Path:
     """Fine-tune a retriever on mined or scored rows.
@@ -108,8 +134,8 @@ def train_retriever(
         temperature: of both distributions of `DistillKLDivLoss`, which also multiplies the loss by
             its square.
         scale: what cosine similarities are multiplied by in `DistillKLDivLoss`,
-            `MultipleNegativesRankingLoss` and `GISTEmbedLoss` (also cached) and `CoSENTLoss`;
-            others do not use it.
+            `MultipleNegativesRankingLoss` and `GISTEmbedLoss` (also cached), `CoSENTLoss` and
+            `AnglELoss`; others do not use it.
         epochs: passes over the rows.
         max_steps: stop after so many steps, in place of `epochs`.
         batch_size: rows per device and step.
@@ -130,9 +156,27 @@ def train_retriever(
         keep: share of the old weights in the trained model, 0 to below 1: 0.5 averages the two,
             which forgets less of what the model knew (WiSE-FT, Wortsman et al. 2022,
             https://arxiv.org/abs/2109.01903).
+        lora_r: train LoRA's matrices of this rank in place of the weights, which takes less memory;
+            raise the learning rate, to 1e-4 say. `output` is a whole model all the same. None: all
+            weights are trained.
+        lora_alpha: scale of LoRA, which divides it by `lora_r`.
+        lora_dropout: dropout of LoRA.
+        mini_batch_size: texts per forward pass in the cached losses, whose `batch_size` may then be
+            in the thousands.
+        gradient_checkpointing: less memory, a third more time.
+        dev: held-out rows, or a folder of them, evaluated before the training and while it goes on:
+            their queries are searched among all passages of these rows. The weights of the best
+            nDCG@10 are kept.
+        eval_steps: steps between two evaluations; below 1 their share of the training.
         checkpoint_steps: write a checkpoint into `output` every so many steps. The same call after
             a kill goes on from the last complete one, and ends with the same weights. Checkpoints
-            are removed when the training is done.
+            are removed when the training is done. Not with `lora_r`.
+        report_to: where loss and evaluation are logged to besides the terminal, as transformers
+            takes it: `tensorboard`, `wandb`, `trackio`, ...
+        arguments: further settings of `SentenceTransformerTrainingArguments`:
+            `{"gradient_accumulation_steps": 4, "lr_scheduler_type": "cosine"}`. `bf16` is on by
+            itself where the GPU computes in it.
+        dataset_id: name of the rows on the Hub, for the model card.
         seed: decides the order of the rows.
 
     Returns:
@@ -140,8 +184,8 @@ def train_retriever(
 
     Raises:
         ImportError: the extra `train` is not installed.
-        ValueError: an unknown loss, a column or an option that does not fit, no usable row, or
-            checkpoints of another training in `output`.
+        ValueError: an unknown loss, a column, option or argument that does not fit, no usable row,
+            or checkpoints of another training in `output`.
         TypeError: a `DatasetDict`, whose splits are hardly all meant to be trained on.
         FileNotFoundError: `model` or `guide` is a path at which nothing is.
         NotADirectoryError: `output` is a file.
@@ -167,16 +211,31 @@ def train_retriever(
         ... )                                                                     # doctest: +SKIP
     """
     asked = {name: value for name, value in locals().items() if name not in _NOT_ASKED}
-    require_extra("accelerate")
+    require_extra("accelerate", *(["peft"] if lora_r else []))
     check_at_least("batch_size", batch_size, 1)
     check_at_least("max_length", max_length, 1)
     if not 0 <= keep < 1:
         raise ValueError(f"keep must be at least 0 and below 1, got {keep}.")
-    saving = checkpoint_settings(checkpoint_steps)
+    if lora_r is not None and checkpoint_steps is not None:
+        raise ValueError("checkpoint_steps goes without lora_r: leave one of them out.")
+    options = {
+        "output_dir": os.fspath(output),
+        "num_train_epochs": epochs,
+        "max_steps": -1 if max_steps is None else max_steps,
+        "per_device_train_batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "warmup_steps": warmup_steps,
+        "report_to": report_to,
+        "seed": seed,
+        **checkpoint_settings(checkpoint_steps),
+        **({} if dev is None else evaluation_settings(eval_steps)),
+    }
+    dev = held_out(dev)
     parts = _parts(rows)
     names = _losses_of(parts, loss)
     _check_guide(guide, names)
     known = _check_frozen(freeze_passages, names, embedded)
+    kind = _check_arguments(arguments, options, gradient_checkpointing)
     folder = output_folder(output)
     data = {
         part: to_sentence_transformers(
@@ -198,34 +257,37 @@ def train_retriever(
     if freeze_passages:
         sides = _two_sides(loaded, data, passage_prompt, length, known)
     encoder = loaded if sides is None else sides.queries
-    settings = _settings(
-        prompts=_one_or_all(prompts) if any(prompts.values()) else None,
-        output_dir=str(folder),
-        num_train_epochs=epochs,
-        max_steps=-1 if max_steps is None else max_steps,
-        per_device_train_batch_size=batch_size,
-        learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        seed=seed,
-        **saving,
-    )
+    started = _weights_of(encoder) if keep else {}
+    plain = _with_lora(encoder, lora_r, lora_alpha, lora_dropout)
+    options["prompts"] = _one_or_all(prompts) if any(prompts.values()) else None
+    settings = settings_of(kind, arguments, options)
     from sentence_transformers import SentenceTransformerTrainer
 
-    asked_by_losses = loaded if sides is None else sides.asked()
-    make_loss = _LossMaker(asked_by_losses, scale, temperature, guide)
+    evaluator = _evaluator(dev, loaded, sides, query_prompt, passage_prompt, length)
+    make_loss = _LossMaker(
+        loaded if sides is None else sides.asked(), scale, temperature, mini_batch_size, guide
+    )
     trainer = SentenceTransformerTrainer(
         model=encoder,
         args=settings,
         train_dataset=_one_or_all(data),
         loss=_one_or_all({part: make_loss(name) for part, name in names.items()}),
+        evaluator=evaluator,
         data_collator=None if sides is None else sides.collator(settings.prompts),
     )
-    started = _weights_of(encoder) if keep else {}
-    train(trainer, folder, data, asked)
-    _mix_in(encoder, started, keep)
+    if dev is not None:
+        from rir_hf.training.best import KeepBest
+
+        trainer.add_callback(KeepBest(encoder, _METRIC))
+    train(trainer, folder, data if dev is None else {**data, "(dev)": dev}, asked)
+    encoder = _finished(encoder, plain, started, keep)
     encoder.max_seq_length = length
     if trainer.is_world_process_zero():
-        (encoder if sides is None else sides.joined()).save(str(folder))
+        if evaluator is not None:
+            found = evaluator(encoder)  # the model card tells the last measures
+            logger.info("nDCG@10 of the held-out rows: %.4f", found[_METRIC.removeprefix("eval_")])
+        (encoder if sides is None else sides.joined(encoder)).save(str(folder))
+        describe_data(folder, parts, dataset_id, dev)
         remove_checkpoints(folder)
     trainer.accelerator.wait_for_everyone()
     return folder
@@ -247,16 +309,6 @@ def output_folder(output: str | os.PathLike[str]) -> Path:
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{folder} cannot be written into: choose another output.")
     return folder
-
-
-def among_processes_on_cpu() -> bool:
-    """Whether a launcher started this process on a machine without an accelerator.
-
-    The trainer has to be told: by itself it would train a model in each process.
-    """
-    import torch
-
-    return "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
 
 
 def _parts(rows: Dataset | Mapping[str, Dataset]) -> dict[str, Dataset]:
@@ -403,19 +455,59 @@ def _prompts(
     return prompts
 
 
-def _settings(**options: Any) -> Any:
-    """The options in sentence-transformers' terms."""
-    import torch
+def _check_arguments(
+    arguments: Mapping[str, Any] | None, options: dict[str, Any], gradient_checkpointing: bool
+) -> type:
+    """The trainer's class of settings; `ValueError` for arguments that it does not take."""
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    return SentenceTransformerTrainingArguments(
-        multi_dataset_batch_sampler="proportional",
-        dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=among_processes_on_cpu(),
-        logging_steps=10,
-        report_to="none",
-        **options,
-    )
+    options |= recomputing(SentenceTransformerTrainingArguments, gradient_checkpointing)
+    check_arguments(SentenceTransformerTrainingArguments, arguments, {**options, "prompts": None})
+    return SentenceTransformerTrainingArguments
+
+
+def _with_lora(
+    encoder: SentenceTransformer, lora_r: int | None, lora_alpha: int, lora_dropout: float
+) -> SentenceTransformer | None:
+    """A copy of the model, which then gets LoRA's matrices; None where it gets none."""
+    if lora_r is None:
+        return None
+    from rir_hf.training.adapters import with_lora
+
+    return with_lora(encoder, lora_r, lora_alpha, lora_dropout)
+
+
+def _finished(
+    encoder: SentenceTransformer,
+    plain: SentenceTransformer | None,
+    started: Mapping[str, torch.Tensor],
+    keep: float,
+) -> SentenceTransformer:
+    """The trained model, with LoRA's weights merged in and with its share of the old ones."""
+    if plain is not None:
+        from rir_hf.training.adapters import merged
+
+        encoder = merged(encoder, plain)
+    _mix_in(encoder, started, keep)
+    return encoder
+
+
+def _evaluator(
+    dev: Dataset | None,
+    loaded: SentenceTransformer,
+    sides: TwoSides | None,
+    query_prompt: str | None,
+    passage_prompt: str | None,
+    length: int,
+) -> Any:
+    """What evaluates the model on held-out rows; None where there are none."""
+    if dev is None:
+        return None
+    from rir_hf.training.evaluating import HeldOut
+
+    query = _prompt(loaded, query_prompt, ("query",))
+    passage = _prompt(loaded, passage_prompt, _PASSAGE_PROMPTS)
+    return HeldOut(dev, query, passage, length, None if sides is None else sides.encode)
 
 
 class _LossMaker:
@@ -426,9 +518,11 @@ class _LossMaker:
         encoder: torch.nn.Module,
         scale: float,
         temperature: float,
+        mini_batch_size: int,
         guide: str | os.PathLike[str] | None,
     ) -> None:
         self.encoder = encoder
+        self.cached = {"mini_batch_size": mini_batch_size}
         self.scale = scale
         self.temperature = temperature
         self.guide = None if guide is None else _guide(guide)
@@ -440,9 +534,12 @@ class _LossMaker:
         kind = getattr(losses, name)
         if name == "DistillKLDivLoss":
             return kind(self.encoder, self._similarity, temperature=self.temperature)
+        more = self.cached if name.startswith("Cached") else {}
         if name in _GUIDED:
-            return kind(self.encoder, self.guide, temperature=1 / self.scale)
-        return kind(self.encoder, scale=self.scale) if name in _SCALED else kind(self.encoder)
+            return kind(self.encoder, self.guide, temperature=1 / self.scale, **more)
+        if name in _SCALED:
+            return kind(self.encoder, scale=self.scale, **more)
+        return kind(self.encoder)
 
     def _similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
         from sentence_transformers.util import pairwise_cos_sim

@@ -28,6 +28,7 @@ from datasets import Dataset, load_from_disk
 from sentence_transformers.util import dot_score, mine_hard_negatives, pairwise_dot_score
 
 from rir_hf import MineNegatives, attach_index
+from rir_hf.index.products import fastest
 
 DIMENSION = 384
 NEGATIVES = 15
@@ -36,10 +37,10 @@ WIDE = 2000
 PEER_RANGE = 200
 
 
-def clustered_vectors(rows: int, seed: int) -> np.ndarray:
+def clustered_vectors(rows: int, seed: int, dimension: int = DIMENSION) -> np.ndarray:
     """Unit vectors around a thousand centres: neighbours are near, and ranks mean something."""
     rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((1000, DIMENSION), dtype=np.float32)
+    centres = rng.standard_normal((1000, dimension), dtype=np.float32)
     vectors = centres[rng.integers(len(centres), size=rows)]
     for start in range(0, rows, 10_000):
         part = vectors[start : start + 10_000]
@@ -51,15 +52,15 @@ def clustered_vectors(rows: int, seed: int) -> np.ndarray:
 def near(vectors: np.ndarray, noise: float, seed: int) -> np.ndarray:
     """Unit vectors at some distance from the given ones."""
     rng = np.random.default_rng(seed)
-    moved = vectors + noise / np.sqrt(DIMENSION) * rng.standard_normal(
+    moved = vectors + noise / np.sqrt(vectors.shape[1]) * rng.standard_normal(
         vectors.shape, dtype=np.float32
     )
     return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
 
-def write_inputs(folder: Path, passages: int, rows: int) -> None:
+def write_inputs(folder: Path, passages: int, rows: int, dimension: int = DIMENSION) -> None:
     """Corpus and pairs on disk, as a user has them after `Embed`; the index is built once."""
-    corpus = clustered_vectors(passages, seed=0)
+    corpus = clustered_vectors(passages, 0, dimension)
     positives = np.random.default_rng(1).choice(passages, rows, replace=False)
     ids = [f"passage-{place}" for place in range(passages)]
     texts = [f"The text of passage number {place}." for place in range(passages)]
@@ -202,6 +203,7 @@ ALONE = f"""
 import pathlib, re, sys
 import faiss, datasets
 from rir_hf import MineNegatives, attach_index
+from rir_hf.index.products import fastest
 corpus = attach_index(datasets.load_from_disk(sys.argv[1] + "/corpus"))
 mined = datasets.load_from_disk(sys.argv[1] + "/pairs")
 for query, output in (("embedding", "neg"), ("answer_embedding", "neg_answer")):
@@ -282,6 +284,22 @@ def growth(root: Path, sizes: list[int], rows: int, repeat: int) -> None:
         shutil.rmtree(folder)
 
 
+def shapes(root: Path, passages: int, rows: int, repeat: int) -> None:
+    """Print time against the bare products for longer vectors and for more rows."""
+    print("\n| dimensions | rows | mining, s | the bare float32 products, s | ours takes |")
+    print("| --- " * 5 + "|")
+    for dimension, many in ((768, rows), (1024, rows), (DIMENSION, 10 * rows)):
+        folder = root / f"{dimension}-{many}"
+        write_inputs(folder, passages, many, dimension)
+        corpus = load_from_disk(folder / "corpus").with_format("numpy")["embedding"][:]
+        pairs = load_from_disk(folder / "pairs").with_format("numpy")
+        queries = [pairs["embedding"][:], pairs["answer_embedding"][:]]
+        seconds, _ = timed(lambda folder=folder: mine(folder), repeat)
+        floor, _ = timed(lambda queries=queries, corpus=corpus: products(queries, corpus), repeat)
+        print(f"| {dimension} | {many:,} | {seconds:.2f} | {floor:.2f} | {seconds / floor:.2f} x |")
+        shutil.rmtree(folder)
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
@@ -295,7 +313,9 @@ def main() -> None:
         root, rows = Path(folder), 2000 // shrink
         first = 100_000 // shrink
         write_inputs(root / str(first), first, rows)
+        print(f"The product is {fastest('cpu', with_copy=first >= 20_000)}.")
         compare(root / str(first), rows, first, options.repeat)
+        shapes(root, first, rows, options.repeat)
         growth(
             root,
             [size // shrink for size in (100_000, 250_000, 500_000, 1_000_000)],

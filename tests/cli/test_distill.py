@@ -128,10 +128,12 @@ def test_what_cannot_be_done_is_said_first(
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_line_that_is_no_row_is_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_that_is_no_row_is_named(
+    data: Path, tiny_lm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = data / "first" / "train.jsonl"
     file.write_text(file.read_text() + "[1\n")
-    command = ["distill", "--dataset_path", str(data), "--generate_model_path", "some/model"]
+    command = ["distill", "--dataset_path", str(data), "--generate_model_path", tiny_lm]
     assert main([*command, "--dataset_name", "first"]) == 2
     assert "train.jsonl, line 9: no JSON" in capsys.readouterr().err
 

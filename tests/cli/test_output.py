@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from pathlib import Path
 
 import pytest
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, DatasetDict, load_from_disk
 
-from rir_hf.cli.output import OutputOptions, check_file, check_model_folder
+from rir_hf.cli.checks import size_of_vectors
+from rir_hf.cli.output import ModelOutput, OutputOptions, check_file
 
 ROWS = Dataset.from_dict({"query": ["é", "b"]})
 
@@ -60,24 +61,6 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pat
         check_file(str(tmp_path), "--plot")
 
 
-def test_the_older_result_stays_where_the_new_one_cannot_take_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    OutputOptions(str(tmp_path / "out")).save(ROWS, lines="")
-    rename = os.rename
-
-    def fails_for_the_new_one(old: Path, new: Path) -> None:
-        if old.suffix == ".part":
-            raise OSError(28, "No space left on device")
-        rename(old, new)
-
-    monkeypatch.setattr(os, "rename", fails_for_the_new_one)
-    with pytest.raises(OSError, match="No space"):
-        OutputOptions(str(tmp_path / "out"), overwrite=True).save(ROWS.select([1]), lines="")
-    assert load_from_disk(tmp_path / "out").to_list() == ROWS.to_list()
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
 def test_what_no_command_wrote_is_never_replaced(tmp_path: Path) -> None:
     output = OutputOptions(str(tmp_path / "out"), overwrite=True)
     output.save(ROWS, lines="rows.jsonl", summary={"rows": 2})
@@ -92,9 +75,54 @@ def test_what_no_command_wrote_is_never_replaced(tmp_path: Path) -> None:
 
 
 def test_a_model_goes_into_no_folder_of_other_files(tmp_path: Path) -> None:
-    check_model_folder(str(tmp_path), "modules.json")
+    output = ModelOutput(overwrite=True)
+    output.check(str(tmp_path), "modules.json")
     (tmp_path / "README.md").write_text("a project")
     with pytest.raises(FileExistsError, match="holds other files: choose another --output"):
-        check_model_folder(str(tmp_path), "modules.json")
+        output.check(str(tmp_path), "modules.json")
     (tmp_path / "modules.json").write_text("[]")
-    check_model_folder(str(tmp_path), "modules.json")
+    output.check(str(tmp_path), "modules.json")
+
+
+def test_a_model_is_replaced_only_where_asked_and_when_the_new_one_is_there(tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned"
+    with ModelOutput().folder(str(tuned), "modules.json") as folder:
+        folder.mkdir()
+        (folder / "modules.json").write_text("old")
+    with pytest.raises(FileExistsError, match="holds a model: --overwrite replaces it"):
+        ModelOutput().check(str(tuned), "modules.json")
+    again = ModelOutput(overwrite=True)
+    with again.folder(str(tuned), "modules.json") as folder:
+        folder.mkdir()
+        (folder / "modules.json").write_text("new")
+        assert (tuned / "modules.json").read_text() == "old"
+    assert (tuned / "modules.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]
+
+
+def test_a_disk_without_room_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match=r"out: about 10 MB are needed and 3 MB are free"):
+        OutputOptions(str(tmp_path / "out")).check()
+    (tmp_path / "config.json").write_text('{"hidden_size": 100}')
+    assert size_of_vectors(str(tmp_path), 1000) == 400_000
+
+
+def test_a_file_that_is_no_run_is_not_replaced_by_one(tmp_path: Path) -> None:
+    (tmp_path / "a.run").write_text("q1 Q0 d1 1 0.5 me\n")
+    check_file(str(tmp_path / "a.run"), "--run_file")
+    (tmp_path / "thesis.txt").write_text("years of work\n")
+    with pytest.raises(FileExistsError, match="is no run"):
+        check_file(str(tmp_path / "thesis.txt"), "--run_file")
+
+
+def test_parts_are_saved_and_replaced_as_one_folder(tmp_path: Path) -> None:
+    output = OutputOptions(str(tmp_path / "out"), overwrite=True)
+    output.save(DatasetDict(train=ROWS, dev=ROWS), lines="")
+    output.check()
+    (tmp_path / "out" / "dev" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="'notes.txt', which would be lost"):
+        output.check()

@@ -16,7 +16,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from rir_hf import Embed, MineNegatives, OpenAIChat, Retriever, ScorePassages, Search, YesNo
-from rir_hf.core.configured import Configured, digest_of, identity_of_model
+from rir_hf.core.configured import Configured, identity_of_model
 from rir_hf.core.provenance import record_step
 
 KEY = "sk-planted-key-0123456789"
@@ -79,25 +79,12 @@ def test_the_hash_is_the_same_in_another_process_and_after_use(minilm: str) -> N
     assert done.stdout.strip() == before
 
 
-def test_a_model_is_its_content_wherever_it_lies_and_however_old_it_looks(tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    (first / "weights").write_bytes(b"one")
-    shutil.copytree(first, second)
-    (second / "README.md").write_text("Not content.")
-    os.utime(second / "weights", (0, 0))
-    assert digest_of(first) == digest_of(second)
-    # The same size and the same time, as a careful copy leaves them: the inode's own time tells.
-    state = (first / "weights").stat()
-    (first / "weights").write_bytes(b"two")
-    os.utime(first / "weights", ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert digest_of(first) != digest_of(second)
-    link = tmp_path / "link"
-    link.symlink_to(first, target_is_directory=True)
-    before = digest_of(link)
-    link.unlink()
-    link.symlink_to(second, target_is_directory=True)
-    assert digest_of(link) != before
+def test_a_model_is_its_name_or_its_content(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"one")
+    before = identity_of_model(tmp_path)
+    assert identity_of_model(str(tmp_path)) == before
+    (tmp_path / "weights").write_bytes(b"two")
+    assert identity_of_model(tmp_path) != before
     assert identity_of_model("user/name") == "user/name"
 
 

@@ -205,5 +205,6 @@ def test_a_misspelt_path_is_said_to_be_none_where_the_hub_is_away(
     monkeypatch.setattr("rir_hf.hub.calls.TRIES", 1)
     monkeypatch.setattr("datasets.get_dataset_config_names", away)
     monkeypatch.setattr("rir_hf.hub.pull.pull", away)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", away)
     with pytest.raises(ConnectionError, match="nothere is no file or folder here, and the Hub"):
         load("nothere")

@@ -13,6 +13,7 @@ import zstandard
 from datasets import Dataset, DatasetDict
 
 from rir_hf import load_corpus, load_pairs, load_qrels, load_queries, load_rows, stream_pairs
+from tests.hub_server import HubServer
 
 PASSAGES = [
     {"_id": "p1", "title": "Cats", "text": "They purr."},
@@ -263,3 +264,42 @@ def test_a_folder_of_csv_files_keeps_leading_zeros(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / f"{split}.csv").write_text(f"id,text\n007,{split}\n")
     assert load_corpus(tmp_path, "test").to_list() == [{"id": "007", "text": "test"}]
+
+
+def test_a_dataset_is_taken_as_it_is_and_what_is_none_is_named() -> None:
+    rows = Dataset.from_dict({"doc_id": ["a"], "contents": ["A text."]})
+    assert load_corpus(rows).to_list() == [{"id": "a", "text": "A text."}]
+    asked = Dataset.from_dict({"qid": [1], "question": ["Why?"], "positive": ["So."]})
+    assert load_queries(asked)[0]["query_id"] == "1"
+    assert load_pairs(asked).select_columns(["query", "passage"]).to_list() == [
+        {"query": "Why?", "passage": "So."}
+    ]
+    with pytest.raises(ValueError, match="has no splits, got split='dev'"):
+        load_corpus(rows, "dev")
+    with pytest.raises(TypeError, match="A source is a path, a Hub name or a Dataset, got list"):
+        load_corpus([{"id": "a"}])  # type: ignore[arg-type]  # what a user may try
+
+
+def test_a_folder_of_files_with_other_columns_says_how_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "queries").mkdir()
+    (tmp_path / "corpus" / "test.jsonl").write_text('{"_id": "a", "text": "A text."}\n')
+    (tmp_path / "queries" / "test.jsonl").write_text('{"qid": 1, "question": ["Why?"]}\n')
+    with pytest.raises(ValueError, match="is read by load_corpus, load_queries"):
+        load_rows(tmp_path)
+
+
+def test_a_name_that_is_no_folder_and_no_dataset_is_said_to_be_neither(hub: HubServer) -> None:
+    for load in (load_rows, load_corpus):
+        with pytest.raises(FileNotFoundError, match="typo is no file or folder here, and no data"):
+            load("typo")
+
+
+def test_pairs_without_ids_are_judged_by_the_numbers_of_their_rows(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"query": "a", "pos_ids": ["x"]}\n{"query": "b", "pos_ids": ["y"]}\n')
+    assert load_qrels(pairs) == {"0": {"x": 1}, "1": {"y": 1}}
+    assert load_queries(pairs)["query_id"][:] == ["0", "1"]
+    pairs.write_text('{"query": "a", "passage": "A text."}\n')
+    with pytest.raises(ValueError, match="judgements need the ids of the relevant passages"):
+        load_qrels(pairs)

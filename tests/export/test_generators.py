@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict, load_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rir_hf.export.generators import to_llamafactory, to_trl, trl_lengths
 
+TEXTS = ("prompt", "chosen", "rejected")
 TWO_STEPS: dict[str, Any] = {
     "max_steps": 2,
     "bf16": False,
@@ -99,6 +103,33 @@ def test_no_null_and_no_empty_text_is_handed_over(
     assert len(export(messages)) == 1
 
 
+SOME_TEXT = st.sampled_from(["a", "b c", "", " ", None])
+SOME_PAIR = st.fixed_dictionaries(
+    {
+        **dict.fromkeys(TEXTS, SOME_TEXT),
+        "chosen_score": st.sampled_from([1.0, None, math.nan]),
+    }
+)
+GOOD_PAIR = {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_score": 0.5}
+
+
+@given(rows=st.lists(SOME_PAIR, max_size=6), conversational=st.booleans())
+@settings(max_examples=20)
+def test_of_any_pairs_no_null_empty_text_or_nan_is_handed_over(
+    rows: list[dict[str, Any]], conversational: bool
+) -> None:
+    pairs = Dataset.from_list([GOOD_PAIR, *rows])
+    plain = [to_trl(pairs, conversational=conversational), to_llamafactory(pairs)]
+    for made in plain:
+        written = json.dumps(made.to_list())
+        assert "null" not in written
+        assert "NaN" not in written
+        assert '""' not in written
+        assert '" "' not in written
+    usable = [row for row in rows if all((row[name] or " ").strip() for name in TEXTS)]
+    assert len(plain[0]) == len(plain[1]) == 1 + len(usable)
+
+
 @pytest.mark.parametrize("export", [to_trl, to_llamafactory])
 def test_what_cannot_be_exported_is_refused_with_the_reasons(
     export: Any, pairs: Dataset, tmp_path: Path
@@ -149,7 +180,7 @@ def trainer_of(rows: Dataset, model: str, folder: Path, max_length: int) -> Any:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
-    settings = DPOConfig(
+    config = DPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=1,
         max_length=max_length,
@@ -159,7 +190,7 @@ def trainer_of(rows: Dataset, model: str, folder: Path, max_length: int) -> Any:
     )
     return DPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(model),
-        args=settings,
+        args=config,
         train_dataset=rows,
         processing_class=AutoTokenizer.from_pretrained(model),
     )
@@ -305,12 +336,12 @@ def test_trls_own_function_unpairs_the_rows_for_kto(
 
     rows = unpair_preference_dataset(to_trl(pairs))
     assert rows["label"][:] == [True] * 3 + [False] * 3
-    settings = KTOConfig(
+    config = KTOConfig(
         output_dir=str(tmp_path), per_device_train_batch_size=2, logging_steps=1, **TWO_STEPS
     )
     trainer = KTOTrainer(
         model=AutoModelForCausalLM.from_pretrained(tiny_lm),
-        args=settings,
+        args=config,
         train_dataset=rows,
         processing_class=AutoTokenizer.from_pretrained(tiny_lm),
     )

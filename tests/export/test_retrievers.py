@@ -9,17 +9,20 @@ import math
 import sys
 import types
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset, load_dataset
+from datasets import Dataset, Features, List, Value, load_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from rir_hf.export.joined import to_automodel, to_pylate
 from rir_hf.export.retrievers import (
     from_flagembedding,
     to_flagembedding,
-    to_pylate,
     to_sentence_transformers,
     to_tevatron,
 )
@@ -32,16 +35,21 @@ CROSS_ENCODER = (
     "LambdaLoss",
     "ListMLELoss",
     "ListNetLoss",
+    "MSELoss",
+    "MarginMSELoss",
     "PListMLELoss",
     "RankNetLoss",
 )
 LOSSES = sorted(name for name in SHAPE_OF_LOSS if name.endswith("Loss"))
-BI_ENCODER = [name for name in LOSSES if name not in CROSS_ENCODER]
-QUICK = ("DistillKLDivLoss", "ListNetLoss")
+SPARSE = [name for name in LOSSES if name.startswith("Sparse")]
+BI_ENCODER = [
+    name for name in LOSSES if name == "MarginMSELoss" or name not in (*CROSS_ENCODER, *SPARSE)
+]
+QUICK = ("DistillKLDivLoss", "ListNetLoss", "SparseMarginMSELoss")
 
 
 def slow_but_for_a_few(names: Iterable[str]) -> list[Any]:
-    """Parameters of a test, each of which takes two seconds: most are left to `-m slow`."""
+    """Parameters of a test that takes two seconds for each: most are left to `-m slow`."""
     return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names]
 
 
@@ -103,6 +111,7 @@ EXPORTS = {
     "flagembedding": to_flagembedding,
     "tevatron": to_tevatron,
     "pylate": lambda rows: to_pylate(rows)["train"],
+    "automodel": lambda rows: to_automodel(rows)["train"],
 }
 
 
@@ -111,7 +120,7 @@ def test_no_trainer_is_handed_a_null_an_empty_text_a_nan_or_a_ragged_list(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = EXPORTS[name](Dataset.from_list([*UNUSABLE, a_row(), *UNSCORED, a_row(query="r")]))
-    is_scored = name != "triplet"
+    is_scored = name not in ("triplet", "automodel")
     left = 2 if is_scored else 2 + len(UNSCORED)
     assert len(made) == left * (2 if name == "triplet" else 1)
     assert "NaN" not in json.dumps(made.to_list())
@@ -129,6 +138,75 @@ def test_no_trainer_is_handed_a_null_an_empty_text_a_nan_or_a_ragged_list(
         "a score that is not a number (3)",
     )
     assert all((reason in warning) == is_scored for reason in scores)
+
+
+CELLS = Features(
+    {
+        "query": Value("string"),
+        "pos": List(Value("string")),
+        "neg": List(Value("string")),
+        "pos_ids": List(Value("string")),
+        "pos_scores": List(Value("float64")),
+        "neg_scores": List(Value("float64")),
+    }
+)
+SOME_TEXT = st.sampled_from(["a", "b", "c d", "", " ", None])
+SOME_TEXTS = st.none() | st.lists(SOME_TEXT, max_size=3)
+SOME_SCORES = st.none() | st.lists(
+    st.sampled_from([0.0, -1.5, 3.0, 1e300, math.nan, math.inf, None]), max_size=3
+)
+SOME_ROW = st.fixed_dictionaries(
+    {
+        "query": SOME_TEXT,
+        "pos": SOME_TEXTS,
+        "neg": SOME_TEXTS,
+        "pos_ids": st.just(None),
+        "pos_scores": SOME_SCORES,
+        "neg_scores": SOME_SCORES,
+    }
+)
+GOOD_ROW = a_row(pos_ids=["1"])
+FORMATS: dict[str, Any] = {
+    **EXPORTS,
+    **{loss: partial(to_sentence_transformers, loss=loss) for loss in ("n-tuple", "ListNetLoss")},
+    **{loss: partial(to_sentence_transformers, loss=loss) for loss in ("labeled-pair", "MSELoss")},
+    "limited": partial(to_sentence_transformers, loss="n-tuple", min_margin=0.0),
+    "softmax": partial(to_sentence_transformers, loss="MarginMSELoss", rescale="softmax"),
+    "zscore": partial(to_flagembedding, rescale="zscore", order="teacher"),
+}
+ALIGNED = [("docs", "labels"), ("pos", "pos_scores"), ("neg", "neg_scores")]
+ALIGNED += [("document_ids", "scores")]
+
+
+def check_cell(value: Any) -> None:
+    """No null, no empty text or list, and no number that is none, however deep."""
+    if isinstance(value, float):
+        assert math.isfinite(value)
+    elif isinstance(value, str):
+        assert value.strip()
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            check_cell(part if name != "title" else "Tevatron's title, which is empty")
+    else:
+        assert value
+        for part in value:
+            check_cell(part)
+
+
+@given(rows=st.lists(SOME_ROW, max_size=6))
+@settings(max_examples=12)
+@pytest.mark.parametrize("name", FORMATS)
+def test_of_any_rows_no_format_hands_over_what_a_trainer_trips_on(
+    name: str, rows: list[dict[str, Any]]
+) -> None:
+    made = FORMATS[name](Dataset.from_list([GOOD_ROW, *rows], features=CELLS)).to_list()
+    for row in made:
+        check_cell(row)
+        for texts, numbers in ALIGNED:
+            assert numbers not in row or len(row[texts]) == len(row[numbers])
+        if "label" in row and isinstance(row["label"], list):
+            assert len(row["label"]) == len(row) - 2
+    assert len({len(row.get("scores", ())) for row in made}) == 1  # PyLate makes one tensor of them
 
 
 def test_tuples_have_the_columns_in_order_and_a_row_for_each_positive(
@@ -258,6 +336,44 @@ def test_negatives_in_the_teachers_order(rows: Dataset) -> None:
         to_flagembedding(rows.remove_columns(["pos_scores"]), order="teacher")
 
 
+LIMITED = {
+    "triplet": lambda rows, **limits: to_sentence_transformers(rows, loss="triplet", **limits),
+    "flagembedding": to_flagembedding,
+    "tevatron": to_tevatron,
+    "pylate": lambda rows, **limits: to_pylate(rows, **limits)["train"],
+    "automodel": lambda rows, **limits: to_automodel(rows, **limits)["train"],
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_negatives_that_the_teacher_takes_for_relevant_are_left_out(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first row's negatives score 1 and 2 below its lowest positive, the second's 0.5 above."""
+    rows = Dataset.from_list(
+        [
+            a_row(pos=["p", "r"], pos_scores=[4.0, 2.0]),
+            a_row(query="r", neg=["c"], neg_scores=[2.5], neg_ids=["3"]),
+            a_row(query="s", pos_scores=None),
+        ]
+    )
+
+    def left(**limits: float) -> list[Any]:
+        made = LIMITED[name](rows, **limits).to_list()
+        assert "'c'" not in str(made)
+        return made
+
+    assert "'b'" in str(left(min_margin=0.0)) or name in ("pylate", "automodel")
+    assert "leaves out 1 of 5 negatives as no safe ones" in caplog.messages[0]
+    assert "leaves out 2 of 3 rows: no negative (1), no scores (1)" in caplog.messages[1]
+    if name != "triplet":
+        assert len(left(min_margin=1.0)) == len(left(max_teacher_score=1.0)) == 1
+    assert "'a'" not in str(left(min_margin=1.5))
+    assert str(left(max_teacher_score=0.5)) == str(left(min_margin=1.5))
+    with pytest.raises(ValueError, match="min_margin must be a number or None, got nan"):
+        left(min_margin=math.nan)
+
+
 def with_ids(rows: Dataset) -> Dataset:
     """The same rows with ids that differ from their texts."""
     return rows.map(
@@ -270,13 +386,32 @@ def test_pylate_finds_its_texts_by_id(has_ids: bool, rows: Dataset, tmp_path: Pa
     made = to_pylate(with_ids(rows) if has_ids else rows.remove_columns("query_id"), tmp_path)
     queries = dict(values_of(made["queries"]))
     documents = dict(values_of(made["documents"]))
-    for row, original in zip(made["train"], rows, strict=True):
-        assert queries[row["query_id"]] == original["query"]
-        passages = [documents[name] for name in row["document_ids"]]
-        assert passages == [*original["pos"], *original["neg"]]
-        assert row["scores"] == [*original["pos_scores"], *original["neg_scores"]]
+    found = [
+        [queries[row["query_id"]], [documents[name] for name in row["document_ids"]], row["scores"]]
+        for row in made["train"]
+    ]
+    assert found == [  # three passages each, as most rows have; the last one has two
+        ["query 0", ["p", "a", "b"], [2.0, 1.0, 0.0]],
+        ["query 1", ["p", "a", "b"], [0.5, -0.5, 1.5]],
+        ["query 2", ["p", "r", "a"], [3.0, 1.0, 1.0]],
+    ]
     for name, part in made.items():
         assert load_dataset(str(tmp_path / name), split="train").to_list() == part.to_list()
+    assert to_pylate(rows, num_negatives=1)["train"]["scores"][2:] == [[3.0, 1.0], [2.0, 1.0]]
+
+
+def test_automodel_names_its_passages_by_id(rows: Dataset, tmp_path: Path) -> None:
+    made = to_automodel(with_ids(rows), tmp_path)
+    assert dict(values_of(made["corpus"])) == {f"d-{text}": text for text in "pabr"}
+    written = json.loads((tmp_path / "train.json").read_text())
+    assert written == {"corpus": [{"path": "corpus"}], "data": made["train"].to_list()}
+    assert written["data"][2] == {
+        "question_id": "2",
+        "question": "query 2",
+        "corpus_id": "corpus",
+        "pos_doc": [{"id": "d-p"}, {"id": "d-r"}],
+        "neg_doc": [{"id": "d-a"}, {"id": "d-b"}],
+    }
 
 
 def test_pylate_refuses_one_id_for_two_texts(rows: Dataset) -> None:
@@ -305,7 +440,7 @@ def test_ragged_ids_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_wrong_input_is_named_before_anything_is_written(rows: Dataset, tmp_path: Path) -> None:
-    for settings, message in (
+    for options, message in (
         ({"loss": "Softmax"}, "loss must be one of"),
         ({"loss": "triplet", "num_negatives": 0}, "num_negatives must be at least 1"),
         ({"loss": "DistillKLDivLoss", "rescale": "max"}, "rescale must be one of"),
@@ -315,7 +450,7 @@ def test_wrong_input_is_named_before_anything_is_written(rows: Dataset, tmp_path
         ({"loss": "triplet", "path": "rows.xml"}, "path must end in one of"),
     ):
         with pytest.raises(ValueError, match=message):
-            to_sentence_transformers(rows, **settings)
+            to_sentence_transformers(rows, **options)
     with pytest.raises(ValueError, match="path must end in one of"):
         to_flagembedding(rows, tmp_path / "train.parquet")
     scalar = Dataset.from_dict({"query": ["q"], "pos": ["text"], "neg": [["n"]]})
@@ -367,7 +502,7 @@ def trainer_settings(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", slow_but_for_a_few(BI_ENCODER))
 def test_the_sentence_transformer_trainer_takes_two_steps(
-    name: str, real_rows: Dataset, minilm: str, tmp_path: Path
+    name: str, real_rows: Dataset, tiny_bert: str, tmp_path: Path
 ) -> None:
     from sentence_transformers import (
         SentenceTransformer,
@@ -376,21 +511,45 @@ def test_the_sentence_transformer_trainer_takes_two_steps(
     )
     from sentence_transformers.sentence_transformer import losses
 
-    model = SentenceTransformer(minilm, device="cpu")
-    model.max_seq_length = 16
+    model = SentenceTransformer(tiny_bert, device="cpu")
     guide = {"guide": model} if "GIST" in name else {}
     trainer = SentenceTransformerTrainer(
         model=model,
         args=SentenceTransformerTrainingArguments(**trainer_settings(tmp_path)),
-        train_dataset=to_sentence_transformers(real_rows, loss=name),
+        train_dataset=to_sentence_transformers(real_rows, loss=name, rescale="minmax"),
         loss=getattr(losses, name)(model, **guide),
+    )
+    check_two_steps(trainer)
+
+
+@pytest.mark.slow
+def test_queries_with_another_model_s_vectors_are_what_mse_loss_of_bi_encoders_reads(
+    real_rows: Dataset, tiny_bert: str, tmp_path: Path
+) -> None:
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer.losses import MSELoss
+
+    from rir_hf import Embed, Retriever
+
+    teacher = Embed(Retriever(tiny_bert), "query", role="query")
+    rows = real_rows.select_columns("query").map(teacher, batched=True)
+    model = SentenceTransformer(tiny_bert, device="cpu")
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(**trainer_settings(tmp_path)),
+        train_dataset=rows.rename_column("embedding", "label"),
+        loss=MSELoss(model),
     )
     check_two_steps(trainer)
 
 
 @pytest.mark.parametrize("name", slow_but_for_a_few(CROSS_ENCODER))
 def test_the_cross_encoder_trainer_takes_two_steps(
-    name: str, real_rows: Dataset, minilm: str, tmp_path: Path
+    name: str, real_rows: Dataset, tiny_bert: str, tmp_path: Path
 ) -> None:
     from sentence_transformers import (
         CrossEncoder,
@@ -399,12 +558,39 @@ def test_the_cross_encoder_trainer_takes_two_steps(
     )
     from sentence_transformers.cross_encoder import losses
 
-    model = CrossEncoder(minilm, num_labels=1, max_length=16, device="cpu")
+    model = CrossEncoder(tiny_bert, num_labels=1, max_length=64, device="cpu")
     trainer = CrossEncoderTrainer(
         model=model,
         args=CrossEncoderTrainingArguments(**trainer_settings(tmp_path)),
         train_dataset=to_sentence_transformers(real_rows, loss=name),
         loss=getattr(losses, name)(model),
+    )
+    check_two_steps(trainer)
+
+
+@pytest.mark.parametrize("name", slow_but_for_a_few(SPARSE))
+def test_the_sparse_encoder_trainer_takes_two_steps_of_splade_loss(
+    name: str, real_rows: Dataset, tiny_bert: str, tmp_path: Path
+) -> None:
+    from sentence_transformers import (
+        SparseEncoder,
+        SparseEncoderTrainer,
+        SparseEncoderTrainingArguments,
+    )
+    from sentence_transformers.sparse_encoder import losses
+
+    model = SparseEncoder(tiny_bert, device="cpu")
+    loss = losses.SpladeLoss(
+        model,
+        getattr(losses, name)(model),
+        document_regularizer_weight=3e-5,
+        query_regularizer_weight=5e-5,
+    )
+    trainer = SparseEncoderTrainer(
+        model=model,
+        args=SparseEncoderTrainingArguments(**trainer_settings(tmp_path)),
+        train_dataset=to_sentence_transformers(real_rows, loss=name, rescale="minmax"),
+        loss=loss,
     )
     check_two_steps(trainer)
 
@@ -453,13 +639,37 @@ def test_flagembeddings_own_dataset_reads_the_lines(
 
 
 @pytest.mark.slow
-def test_pylate_joins_what_is_its_own(real_rows: Dataset) -> None:
-    processing = from_wheel("pylate", "utils", "processing")
+def test_pylate_joins_what_is_its_own_and_takes_two_steps(
+    real_rows: Dataset, tiny_bert: str, tmp_path: Path
+) -> None:
+    """With PyLate's loss and collator; its ColBERT does not load with these packages, so a model of
+    token embeddings stands for it.
+    """
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+
+    pytest.importorskip("pylate", reason="pip install --no-deps pylate")
+    from pylate.losses import Distillation
+    from pylate.utils import ColBERTCollator, KDProcessing
+
     made = to_pylate(real_rows)
-    join = processing.KDProcessing(queries=made["queries"], documents=made["documents"])
+    join = KDProcessing(queries=made["queries"], documents=made["documents"])
     train = made["train"].with_transform(join.transform)
     assert [row["query"] for row in train] == real_rows["query"][:]
     assert [row["documents"] for row in train] == [[*row["pos"], *row["neg"]] for row in real_rows]
+    model = SentenceTransformer(modules=[SentenceTransformer(tiny_bert, device="cpu")[0]])
+    model.skiplist, model.do_query_expansion = [], False
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(**trainer_settings(tmp_path)),
+        train_dataset=train,
+        loss=Distillation(model),
+        data_collator=ColBERTCollator(lambda texts, **_: model.preprocess(texts)),
+    )
+    check_two_steps(trainer)
 
 
 @pytest.mark.slow
@@ -497,3 +707,12 @@ def test_a_scored_list_without_labels_has_the_teacher_s_best_as_its_positive() -
     assert to_tevatron(rows)[0]["positive_passages"][0]["docid"] == "2"
     with pytest.raises(ValueError, match="needs the column 'passage_scores'"):
         to_sentence_transformers(rows.remove_columns("passage_scores"), loss="DistillKLDivLoss")
+
+
+@pytest.mark.slow
+def test_automodels_own_loader_finds_the_texts(real_rows: Dataset, tmp_path: Path) -> None:
+    retrieval = from_wheel("nemo_automodel", "components/datasets/llm", "retrieval_dataset")
+    to_automodel(real_rows, tmp_path)
+    read = retrieval.make_retrieval_dataset([str(tmp_path / "train.json")], n_passages=4)
+    assert read["question"][:] == real_rows["query"][:]
+    assert [row["doc_text"] for row in read] == [[*row["pos"], *row["neg"]] for row in real_rows]

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import datasets
+import faiss
+import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 from huggingface_hub import HfApi
@@ -16,6 +22,7 @@ from huggingface_hub import HfApi
 from rir_hf.core.provenance import provenance
 from rir_hf.hub.pull import pull
 from rir_hf.hub.push import push
+from rir_hf.index.attach import attach_index
 from rir_hf.teaching.relabel import RelabelNegatives
 from tests.hub.conftest import REPO, files_of, rows_of
 from tests.hub_server import TOKEN, HubServer
@@ -156,15 +163,8 @@ def test_a_killed_push_leaves_the_old_revision(hub: HubServer) -> None:
     assert files_of(hub) == before
 
 
-def test_a_new_repository_does_not_stay_empty(hub: HubServer) -> None:
-    hub.fail("commit", 500, times=1000)
-    with pytest.raises(OSError, match="500"):
-        push(rows_of("first"), REPO, revision="trial")
-    assert REPO not in hub.repositories
-
-
 @pytest.mark.parametrize("branch", ["main", "theirs"])
-def test_a_new_repository_that_somebody_else_uses_is_not_removed(
+def test_a_push_that_fails_deletes_nothing(
     branch: str, hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_commit = HfApi.create_commit
@@ -195,13 +195,94 @@ def test_what_cannot_be_pushed_is_refused_before_anything_is_sent(hub: HubServer
         (rows_of("x").to_iterable_dataset(), "default", "save a stream first"),
         (uneven, "default", "same columns"),
         (DatasetDict({"dev-1": rows_of("x")}), "default", "split 'dev-1'"),
+        (DatasetDict({"all": rows_of("x")}), "default", "split 'all'"),
         (rows_of("x"), "a/b", "config_name"),
-        (rows_of("x"), "data", "share a folder"),
+        (rows_of("x"), "a\nb", "config_name"),
+        (unlike_its_vectors(), "default", "holds other vectors than the column 'embedding'"),
+        (without_vectors(), "default", "cannot be built again from the rows"),
     ]
     for ds, config, message in refused:
         with pytest.raises((TypeError, ValueError), match=message):
             push(ds, REPO, config)
     assert not hub.asked
+
+
+def with_vectors() -> Dataset:
+    """Four rows with vectors."""
+    return rows_of("x", 4).add_column("embedding", np.eye(4, dtype="float32").tolist())
+
+
+def unlike_its_vectors() -> Dataset:
+    """Rows with an index of other vectors."""
+    rows = with_vectors()
+    rows.add_faiss_index_from_external_arrays(
+        np.eye(4, dtype="float32")[::-1], "embedding", metric_type=faiss.METRIC_INNER_PRODUCT
+    )
+    return rows
+
+
+def without_vectors() -> Dataset:
+    """Rows with an index and without the vectors."""
+    return attach_index(with_vectors()).remove_columns("embedding")
+
+
+def test_pushes_at_the_same_time_all_arrive(hub: HubServer) -> None:
+    start = threading.Barrier(4)
+
+    def push_one(number: int) -> None:
+        start.wait()
+        push(rows_of(f"rows {number}"), REPO, f"config-{number}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(push_one, range(4)))
+    found = [pull(REPO, f"config-{number}")[0]["text"] for number in range(4)]
+    assert found == [f"rows {number}" for number in range(4)]
+
+
+PUSH = """
+import resource, sys
+from datasets import Dataset
+from rir_hf import push
+rows = Dataset.from_dict({"text": [f"{number ** 9:x}" for number in range(200_000)]})
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+push(rows, "me/data")
+"""
+
+
+def test_a_full_temporary_folder_is_an_error_before_anything_is_sent(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    # A limit on the size of a file stands in for the disk: writing fails as there.
+    done = subprocess.run(
+        [sys.executable, "-c", PUSH, "100000"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"{tmp_path} is full: a push needs as much room there" in done.stderr
+    assert (list(tmp_path.iterdir()), hub.repositories) == ([], {})
+
+
+def test_what_a_killed_push_left_is_removed_by_the_next_one_and_nothing_else(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    mine = tmp_path / "rir-hf-push-notes"
+    mine.mkdir()
+    command = [sys.executable, "-c", PUSH, str(10**9)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    hub.fail("upload", 5.0)
+    process = subprocess.Popen(command, env=environment)
+    while "upload" not in hub.asked:
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    hub.faults.clear()
+    (left,) = set(tmp_path.iterdir()) - {mine}
+    os.utime(left, (0, 0))
+    subprocess.run(command, env=environment, check=True)
+    assert list(tmp_path.iterdir()) == [mine]
 
 
 def test_without_a_token_the_error_says_what_to_do(

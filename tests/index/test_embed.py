@@ -135,3 +135,16 @@ def test_each_worker_puts_its_encoder_on_a_gpu_of_its_own_where_there_are_some(
         Embed(Movable())({"text": ["a"]}, rank=rank)
     Embed(Movable())({"text": ["a"]})
     assert moved == ["cuda:0", "cuda:1", "cuda:1"]
+
+
+def test_a_run_says_once_how_many_texts_were_cut(
+    minilm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = ["a short one", "one " * 40, "two " * 40, "", "one " * 40]
+    embed = Embed(Retriever(minilm, max_length=8))
+    run(Dataset.from_dict({"text": texts}), embed, batch_size=2)
+    said = [message for message in caplog.messages if "cut" in message]
+    assert said == ["Embed: 3 of 4 texts fill max_length and were cut (75%)"]
+    caplog.clear()
+    run(Dataset.from_dict({"text": texts[:1]}), embed)
+    assert "cut" not in caplog.text

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rir_hf.index.coarse import coarsened
 from rir_hf.index.exact import Marks, Nearest, nearest_below
+from rir_hf.index.passages import ArrayVectors
+from rir_hf.index.products import PRODUCTS, VARIABLE, fastest, product_for
 from tests.index.vectors import exact_scores, ranking, unit_vectors
 
 
@@ -29,7 +36,13 @@ def assert_is_what_sorting_gives(
         assert found.before[row] == order.index(marked[row])
 
 
-@settings(max_examples=100, deadline=None)
+def by(product: str) -> mock._patch_dict:  # type: ignore[type-arg]
+    """Search with this product."""
+    return mock.patch.dict(os.environ, {VARIABLE: product})
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@settings(max_examples=50, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 9),
@@ -39,7 +52,7 @@ def assert_is_what_sorting_gives(
     st.sampled_from([0, 1e-7, 1e-3]),
 )
 def test_it_finds_what_sorting_everything_finds_with_ties_near_ties_and_duplicates(
-    seed: int, n: int, m: int, dimension: int, k: int, noise: float
+    product: str, seed: int, n: int, m: int, dimension: int, k: int, noise: float
 ) -> None:
     rng = np.random.default_rng(seed)
     queries = rng.integers(-2, 3, (n, dimension)).astype(np.float32)
@@ -51,8 +64,103 @@ def test_it_finds_what_sorting_everything_finds_with_ties_near_ties_and_duplicat
     eligible = rng.random(m) < 0.7
     # Some ceilings are exactly the score of a passage.
     ceilings = np.where(rng.random(n) < 0.5, marks.scores, rng.integers(-4, 5, n)).astype(float)
-    found = nearest_below(queries, passages, k, ceilings, marks, eligible)
+    with by(product):
+        found = nearest_below(queries, passages, k, ceilings, marks, eligible)
     assert_is_what_sorting_gives(found, scores, k, ceilings, marked, eligible)
+
+
+def hard_passages(case: str) -> np.ndarray:
+    """Six thousand vectors, over two blocks, that a product in few bits could get wrong."""
+    passages = unit_vectors(6000, 32, 4)
+    if case == "one dimension a hundred times the others":
+        passages[:, 7] *= 100
+    elif case == "one passage a thousand times the others":
+        passages[3000] *= 1000
+    elif case == "zero vectors":
+        passages[::3] = 0
+    elif case == "three thousand equal ones":
+        passages[1000:4000] = passages[7]
+    elif case == "subnormal numbers":
+        passages *= np.float32(1e-40)
+    elif case == "products that are subnormal":
+        passages *= np.float32(1e-38)
+    elif case == "only negative similarities":
+        passages = -np.abs(passages)
+    elif case == "scores that differ in the last bit":
+        noise = 1e-7 * np.random.default_rng(5).standard_normal(passages.shape)
+        passages = (passages[:1] + noise).astype(np.float32)
+    return passages
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize(
+    "case",
+    [
+        "one dimension a hundred times the others",
+        "one passage a thousand times the others",
+        "zero vectors",
+        "three thousand equal ones",
+        "subnormal numbers",
+        "products that are subnormal",
+        "only negative similarities",
+        "scores that differ in the last bit",
+    ],
+)
+def test_whatever_the_vectors_every_product_gives_the_same_rows(product: str, case: str) -> None:
+    passages, queries = hard_passages(case), np.abs(unit_vectors(8, 32, 3))
+    queries[5] = 0
+    scores = exact_scores(queries, passages)
+    marked = np.random.default_rng(0).integers(0, 6000, 8)
+    marks = Marks(scores[np.arange(8), marked], marked)
+    ceilings = np.sort(scores, axis=1)[:, -40].astype(float)
+    eligible = np.arange(6000) % 5 != 0
+    with by(product):
+        found = nearest_below(queries, passages, 20, ceilings, marks, eligible)
+    assert_is_what_sorting_gives(found, scores, 20, ceilings, marked, eligible)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from(["int8", "bfloat16"]))
+def test_what_few_bits_lose_is_not_more_than_the_bound_says(
+    seed: int, dimension: int, kind: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = 10.0 ** rng.uniform(-3, 3, (30, 1)) * rng.choice([0.01, 1, 100], (30, dimension))
+    vectors = (sizes * rng.standard_normal((30, dimension))).astype(np.float32)
+    queries, passages = vectors[:5], vectors[5:]
+    with by(kind):
+        product = product_for(queries, ArrayVectors(passages), None)
+    for _ in product:
+        off = np.abs(product.first(25) - queries.astype(np.float64) @ passages.T.astype(np.float64))
+        assert (off <= product.slack()[:, None]).all()
+        rows, columns = np.indices((5, 25)).reshape(2, -1)
+        assert (off.ravel() <= product.slack_of(rows, columns)).all()
+
+
+def test_a_copy_in_few_bits_is_made_once_and_again_for_other_vectors(tmp_path: Path) -> None:
+    vectors = unit_vectors(100, 16, 1)
+    first = ArrayVectors(vectors, tmp_path / "index", "a").coarse("int8")
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_size < vectors.nbytes / 2
+    made = file.stat().st_mtime_ns
+    again = ArrayVectors(vectors, tmp_path / "index", "a").coarse("int8")
+    assert file.stat().st_mtime_ns == made
+    np.testing.assert_array_equal(first.codes, again.codes)
+    other = ArrayVectors(vectors[::-1], tmp_path / "index", "b").coarse("int8")
+    np.testing.assert_array_equal(other.codes, first.codes[::-1])
+    file.write_bytes(file.read_bytes()[:-400])
+    mended = ArrayVectors(vectors[::-1], tmp_path / "index", "b").coarse("int8")
+    np.testing.assert_array_equal(mended.codes, coarsened(vectors[::-1], "int8").codes)
+
+
+def test_a_product_that_does_not_exist_is_refused_by_name() -> None:
+    with by("int4"), pytest.raises(ValueError, match="RIR_HF_PRODUCT is 'int4'; it can be one of"):
+        nearest_below(unit_vectors(1, 4, 0), unit_vectors(9, 4, 1), 2)
+
+
+def test_the_product_is_chosen_among_those_that_are_right_here() -> None:
+    assert fastest("cpu") in PRODUCTS
+    assert fastest("cpu", with_copy=False) in ("torch", "numpy")
 
 
 def test_over_several_blocks_and_groups_of_queries_it_finds_the_same() -> None:
@@ -90,12 +198,14 @@ def test_ten_thousand_equal_passages_come_in_the_order_of_the_corpus() -> None:
     assert found.positions.tolist() == [[0, 1, 2, 3, 4]] * 3
 
 
-def test_torch_proposes_the_same_as_numpy() -> None:
-    queries, passages = unit_vectors(50, 16, 3), unit_vectors(5000, 16, 4)
+@pytest.mark.parametrize("product", ["torch", "int8"])
+def test_the_way_over_a_gpu_proposes_the_same(product: str) -> None:
+    queries, passages = unit_vectors(50, 13, 3), unit_vectors(5000, 13, 4)
     passages[100:200] = passages[7]
-    by_numpy = nearest_below(queries, passages, 30, np.full(50, 0.5), device="cpu")
-    by_torch = nearest_below(queries, passages, 30, np.full(50, 0.5), device="cpu:0")
-    for expected, found in zip(by_numpy, by_torch, strict=True):
+    on_cpu = nearest_below(queries, passages, 30, np.full(50, 0.5), device="cpu")
+    with by(product):  # "cpu:0" goes where a GPU goes
+        elsewhere = nearest_below(queries, passages, 30, np.full(50, 0.5), device="cpu:0")
+    for expected, found in zip(on_cpu, elsewhere, strict=True):
         np.testing.assert_array_equal(expected, found)
 
 

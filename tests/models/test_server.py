@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import pickle
@@ -22,9 +23,10 @@ from datasets.utils._dill import dumps
 from rir_hf import schema
 from rir_hf.core.columns import Batch
 from rir_hf.core.provenance import record_step
+from rir_hf.core.secrets import masked
 from rir_hf.core.step import Step
 from rir_hf.models.llm import LLMError
-from rir_hf.models.server import OpenAIChat, logprobs_of_choices, logprobs_of_end, masked
+from rir_hf.models.server import OpenAIChat, logprobs_of_choices, logprobs_of_end
 from tests.openai_server import (
     BROKEN,
     NOT_JSON,
@@ -241,6 +243,64 @@ def test_a_wrong_setting_raises_at_once_though_the_first_answer_is_slow(
             llm.generate([str(number) for number in range(1000)])
         assert len(server.requests) < 300
     assert KEY not in "".join(traceback.format_exception(raised.value))
+
+
+UNKNOWN_LENGTH = {"Content-Length": str(1 << 40)}
+
+
+@pytest.mark.parametrize("status", [200, 400, 307])
+def test_an_answer_without_end_fails_its_prompt_alone(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rir_hf.models.server._LARGEST_ANSWER", 1 << 20)
+    headers = UNKNOWN_LENGTH | ({"Location": "/v1/elsewhere"} if status == 307 else {})
+    endless = Reply(b" " * 65_536, status, headers, endless=0.0)
+
+    def answer(body: dict[str, Any], _: int) -> Reply:
+        return endless if prompt_of(body) == "endless" else echo(body)
+
+    with OpenAIServer(answer) as server:
+        found = chat(server).generate(["a", "endless", "b"])
+    assert kinds_of(found) == ["text", "failed", "text"]
+    assert "more than 1,048,576 bytes" in str(found[1]) or status != 200
+    assert server.asked()["endless"] <= 5
+
+
+def test_an_answer_that_is_small_only_while_it_is_packed_fails_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rir_hf.models.server._LARGEST_ANSWER", 1 << 20)
+    packed = {"Content-Encoding": "gzip"}
+    small = Reply(gzip.compress(completion("fine").body or b""), headers=packed)
+    large = Reply(gzip.compress(b" " * (1 << 24)), headers=packed)
+    with OpenAIServer(lambda body, _: small if prompt_of(body) == "a" else large) as server:
+        found = chat(server).generate(["a", "b"])
+    assert found[0] == ["fine"]
+    assert "more than 1,048,576 bytes" in str(found[1])
+
+
+def test_an_answer_of_a_byte_now_and_then_is_given_up() -> None:
+    slow = Reply(b" ", headers=UNKNOWN_LENGTH, endless=0.2)
+
+    def answer(body: dict[str, Any], _: int) -> Reply:
+        return slow if prompt_of(body) == "slow" else echo(body)
+
+    with OpenAIServer(answer) as server:
+        found = chat(server, timeout=1.0).generate(["a", "slow"])
+    assert kinds_of(found) == ["text", "failed"]
+    assert "timed out" in str(found[1])
+    assert server.asked()["slow"] == 2
+
+
+def test_secrets_in_the_body_and_the_address_are_hidden_as_the_key_is() -> None:
+    body = {"authToken": "word", "bearer": "hunter", "custom": "xyz-plain-secret", "effort": "low"}
+    llm = OpenAIChat("any", base_url="http://me:pass-word@127.0.0.1:9/v1", extra_body=body)
+    [found] = llm.generate(["a"])
+    said = masked("word, hunter, xyz-plain-secret, pass-word, low")
+    assert isinstance(found, LLMError)
+    assert said == "***, ***, ***, ***, low"
+    hidden = {"authToken": "(not shown)", "bearer": "(not shown)", "custom": "***", "effort": "low"}
+    assert llm.record()["extra_body"] == hidden
 
 
 def test_after_a_good_answer_a_denied_one_fails_its_prompt_alone() -> None:

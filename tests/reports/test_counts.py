@@ -168,11 +168,24 @@ def test_saved_and_formatted_rows_give_the_same_report(mined: Dataset, tmp_path:
 
 
 def test_rows_without_a_stage_and_what_is_no_dataset_are_refused(scored: Dataset) -> None:
-    with pytest.raises(ValueError, match="ScorePassages: pos_scores, neg_scores, teacher_error"):
-        report(scored.remove_columns("teacher_error"))
+    with pytest.raises(ValueError, match="pos_scores and neg_scores or passage_scores"):
+        report(scored.remove_columns("neg_scores"))
     for wrong in (DatasetDict(train=scored), scored.to_iterable_dataset()):
         with pytest.raises(TypeError, match="report takes one Dataset, got"):
             report(wrong)
+
+
+def test_rows_of_other_makers_are_counted_as_far_as_their_columns_go(scored: Dataset) -> None:
+    rows = Dataset.from_dict({"query": ["a", "b"], "pos": [["p"]] * 2, "neg": [["c", "d"], []]})
+    counts = report(rows)
+    assert counts == {"rows": 2, "negatives": {"negatives": 2, "rows_without_negative": 1}}
+    assert as_table(counts).splitlines()[1:2] == ["negatives"]
+    teacher = report(scored.select_columns(["pos_scores", "neg_scores"]))["teacher"]
+    assert teacher == {"rows_scored": 2, "rows_failed": 1, "teacher_agrees": 0.5}
+    assert report(Dataset.from_dict({"queries": [["q", "r"], []]}))["queries"] == {
+        "queries": 2,
+        "rows_without_query": 1,
+    }
 
 
 def test_the_table_shows_every_figure_below_its_stage(mined: Dataset) -> None:

@@ -263,6 +263,8 @@ def test_the_page_has_the_counts_with_what_they_mean_and_the_settings(
     page = Page.read(tmp_path / "page.html")
     assert "short because: below_min_score" in page.text["th"]
     assert "the rest lies below min_score" in page.text["small"]
+    assert "passages with the query's own text" in page.text["small"]
+    assert "a row's lowest positive less its best negative" in page.text["small"]
     assert {"num_negatives", "retriever", "model"} <= set(page.text["dt"].split())
     assert {"2", "tiny"} <= set(page.text["dd"].split())
 

@@ -29,6 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(cache / "rir_hf" / "Embed-1" / ".10-20.arrow.ab.part", 10, written=5e8)
     write(cache / "rir_hf" / "Embed-2" / "0-10.arrow", 7)
     write(cache / "rir_hf" / "index-a.faiss", 20)
+    write(cache / "rir_hf" / "index-a.faiss.int8", 5)
     write(cache / "rir_hf" / ".index-b.faiss-1.part", 3)
     write(cache / "json" / "rows" / "index-c.bm25" / "about.json", 2)
     write(cache / "json" / "rows" / "index-c.bm25" / "data.npy", 4)
@@ -57,6 +58,7 @@ CACHE = [
     ("index", "index-a.faiss", 1, 20, 1e9),
     ("shards", "Embed-2", 1, 7, 1e9),
     ("index", "index-c.bm25", 2, 6, 1e9),
+    ("index", "index-a.faiss.int8", 1, 5, 1e9),
     ("leftover", ".index-b.faiss-1.part", 1, 3, 1e9),
 ]
 

@@ -247,6 +247,24 @@ def test_a_killed_worker_is_told_and_finished_shards_stay(tmp_path: Path) -> Non
     assert sum(calls_of(tmp_path / "calls")) <= 50
 
 
+def test_what_a_killed_worker_left_half_written_is_removed_by_the_next_run(tmp_path: Path) -> None:
+    ds = Dataset.from_dict({"query": [f"half {place}" for place in range(40)]})
+    before = set(_cache().glob("Lengths-*"))
+    with pytest.raises(RuntimeError, match="Finished shards are kept"):
+        run(ds, Lengths(dies_at="half 35"), rows_per_shard=10, num_proc=2)
+    (folder,) = set(_cache().glob("Lengths-*")) - before
+    left = list(folder.glob(".*.part"))
+    assert left
+    for part in left:
+        os.utime(part, (0, 0))
+    run(ds, Lengths(), rows_per_shard=10)
+    assert [path.name for path in folder.iterdir()] == ["0-40.arrow"]
+
+
+def _cache() -> Path:
+    return Path(os.environ["HF_HOME"]) / "datasets" / "rir_hf"
+
+
 KILLED = """
 import logging, sys
 logging.basicConfig(level=logging.INFO)
@@ -268,10 +286,9 @@ def texts_of_the_killed_run() -> Dataset:
 @pytest.mark.slow
 def test_kill_9_at_any_moment_loses_one_shard_at_most(minilm: str) -> None:
     command = [sys.executable, "-c", KILLED, minilm]
-    cache = Path(os.environ["HF_HOME"]) / "datasets" / "rir_hf"
 
     def finished() -> set[Path]:
-        return set(cache.glob("Embed-*/*.arrow"))
+        return set(_cache().glob("Embed-*/*.arrow"))
 
     before = finished()
     for number in range(3):

@@ -67,6 +67,17 @@ def test_a_killed_retriever_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
+def test_a_killed_training_knows_its_best_weights(minilm: str, tmp_path: Path) -> None:
+    """Those of the start, since each step of this learning rate does harm."""
+    scored(12, "held out").save_to_disk(str(tmp_path / "dev"))
+    options = {**RETRIEVER, "learning_rate": 0.1, "eval_steps": 1, "dev": str(tmp_path / "dev")}
+    file = "model.safetensors"
+    assert_ends_as_uninterrupted(
+        tmp_path, "checkpoint-6", file, "train_retriever", scored(10), model=minilm, **options
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_a_killed_generator_ends_with_the_same_weights(
     full: bool, tiny_lm: str, tmp_path: Path

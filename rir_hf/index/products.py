@@ -1,0 +1,367 @@
+"""Rough scores of queries against all passages, block by block, by the fastest product there is.
+
+Each product says how far its scores can be from the exact ones, so that a caller knows which
+passages are worth an exact score. Which product is used changes how long a search takes, and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from rir_hf.index.coarse import COARSE, Coarse, coarsened
+from rir_hf.index.devices import gpu_count
+from rir_hf.index.passages import Vectors
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "RIR_HF_PRODUCT"
+"""The environment variable that names the product, in place of the one measured to be fastest."""
+
+PRODUCTS = ("int8", "bfloat16", "torch", "numpy")
+"""What it may be: codes of one or two bytes, or float32 by torch or by NumPy."""
+
+_FEW = 20_000
+_FLOATS = 4096
+_CODES = 2048
+_FASTER = 2.0
+_SMALLEST = 2.0**-126
+
+
+class Product(ABC):
+    """Scores of n queries against one block of passages after another.
+
+    Iterating computes the scores of one block after another, and gives where it begins and how many
+    passages it has; the methods speak of the block that was computed last.
+    """
+
+    _scores: Any
+    """`(n, passages)` float32, of an array on the CPU, of a tensor on a GPU; the exact scores over
+    `_units`.
+    """
+
+    def __init__(self, queries: np.ndarray) -> None:
+        self._units = np.ones(len(queries))
+        self._passes = np.empty(0, bool)
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[tuple[int, int]]: ...
+
+    @abstractmethod
+    def slack(self) -> np.ndarray:
+        """How far the scores of the block can be from the exact ones, `(n,)` float64."""
+
+    def slack_of(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """The same for single scores of the block, `(pairs,)` float64."""
+        return self.slack()[rows]
+
+    def first(self, passages: int) -> np.ndarray:
+        """Scores of the first passages of the block, `(n, passages)` float64."""
+        scores = self._scores[:, :passages]
+        if not isinstance(scores, np.ndarray):
+            scores = scores.cpu().numpy()
+        return scores * self._units[:, None]
+
+    def above(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row, column and score (float64) of each score that is not below its row's threshold, by
+        row.
+
+        Args:
+            low: `(n,)` float64.
+        """
+        low = np.nextafter((low / self._units).astype(np.float32), np.float32(-np.inf))
+        rows, columns, scores = self._found(low)
+        return rows, columns, scores.astype(np.float64) * self._units[rows]
+
+    def _found(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if not isinstance(self._scores, np.ndarray):
+            return _found_by_torch(self._scores, low)
+        if self._passes.size < self._scores.size:
+            self._passes = np.empty(self._scores.size, bool)
+        passes = self._passes[: self._scores.size].reshape(self._scores.shape)
+        flat = np.flatnonzero(np.greater(self._scores, low[:, None], out=passes))
+        rows, columns = np.divmod(flat, self._scores.shape[1])
+        return rows, columns, self._scores[rows, columns]
+
+
+class FloatProduct(Product):
+    """The product in float32.
+
+    Args:
+        queries: `(n, d)` float32.
+        vectors: the passages' vectors.
+        way: `"numpy"` or `"torch"`, for the CPU.
+        device: a torch device; with anything but the CPU torch multiplies there.
+    """
+
+    def __init__(self, queries: np.ndarray, vectors: Vectors, way: str, device: str) -> None:
+        super().__init__(queries)
+        self._queries = np.ascontiguousarray(queries)
+        self._vectors = vectors
+        self._by_torch = way == "torch"
+        self._device = device
+        self._slack = float32_error(queries) * vectors.longest + queries.shape[1] * _SMALLEST
+
+    def slack(self) -> np.ndarray:
+        """How far a score can be from the exact one."""
+        return self._slack
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        multiply = self._on_cpu() if self._device == "cpu" else self._on_gpu()
+        start = 0
+        for block in self._vectors.blocks(_FLOATS):
+            self._scores = multiply(block)
+            yield start, len(block)
+            start += len(block)
+
+    def _on_cpu(self) -> Callable[[np.ndarray], np.ndarray]:
+        """A function that multiplies into one buffer."""
+        n, d = self._queries.shape
+        buffer = np.empty(n * _FLOATS, np.float32)
+        aligned = np.empty((_FLOATS, d), np.float32)
+
+        def multiply(block: np.ndarray) -> np.ndarray:
+            if not block.flags.behaved:  # a memory-mapped index: BLAS is slower, torch objects
+                np.copyto(aligned[: len(block)], block)
+                block = aligned[: len(block)]
+            scores = buffer[: n * len(block)].reshape(n, len(block))
+            if self._by_torch:
+                import torch
+
+                of = torch.from_numpy
+                torch.mm(of(self._queries), of(block).T, out=of(scores))
+            else:
+                np.matmul(self._queries, block.T, out=scores)
+            return scores
+
+        return multiply
+
+    def _on_gpu(self) -> Callable[[np.ndarray], Any]:
+        """A function that multiplies there, in full precision."""
+        import torch
+
+        queries = torch.from_numpy(self._queries).to(self._device)
+
+        def multiply(block: np.ndarray) -> Any:
+            passages = torch.from_numpy(np.ascontiguousarray(block)).to(self._device)
+            # The bound on the rounding error holds for float32, not for TensorFloat-32.
+            precision = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+            try:
+                return queries @ passages.T
+            finally:
+                torch.set_float32_matmul_precision(precision)
+
+        return multiply
+
+
+class CoarseProduct(Product):
+    """The product of vectors in few bits.
+
+    Args:
+        queries: `(n, d)` float32.
+        passages: the passages in few bits.
+        device: a torch device.
+    """
+
+    def __init__(self, queries: np.ndarray, passages: Coarse, device: str) -> None:
+        super().__init__(queries)
+        kind = "int8" if passages.codes.dtype == np.int8 else "bfloat16"
+        asked = coarsened(np.ascontiguousarray(queries), kind)
+        scales, lost, kept = asked.bounds.T.astype(np.float64)
+        self._units = np.where(scales > 0, scales, 1.0)
+        self._device = device
+        self._passages = passages
+        self._queries = asked.codes
+        self._for_lost = np.linalg.norm(queries.astype(np.float64), axis=1) * (1 + 2.0**-20)
+        # Each product is exact in int32, or rounded to bfloat16 once; scaling rounds a few times.
+        rounding = 2.0**-20 if kind == "int8" else 2.0**-8 + queries.shape[1] * 2.0**-23
+        self._for_kept = lost + rounding * (kept + self._for_lost)
+        self._least = (queries.shape[1] + self._units) * _SMALLEST
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        multiply = codes_product(self._queries, self._device)
+        for start in range(0, len(self._passages.codes), _CODES):
+            part = slice(start, start + _CODES)
+            self._bounds = self._passages.bounds[part]
+            self._scores = multiply(self._passages.codes[part], self._bounds[:, 0])
+            yield start, len(self._bounds)
+
+    def slack(self) -> np.ndarray:
+        """How far the scores of the block can be from the exact ones."""
+        lost, kept = self._bounds[:, 1:].max(axis=0).astype(np.float64)
+        return self._for_lost * lost + self._for_kept * kept + self._least
+
+    def slack_of(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """The same for single scores of the block: less where others of the block lose more."""
+        lost, kept = self._bounds[columns, 1:].T.astype(np.float64)
+        return self._for_lost[rows] * lost + self._for_kept[rows] * kept + self._least[rows]
+
+
+def product_for(queries: np.ndarray, vectors: Vectors, device: str | None) -> Product:
+    """The product to search with.
+
+    A copy in few bits is used by itself only where it is kept in a file for the next time, and
+    where there are so many vectors that the product matters.
+    """
+    device = device or ("cuda:0" if gpu_count() else "cpu")
+    named = os.environ.get(VARIABLE)
+    if named and named not in PRODUCTS:
+        raise ValueError(f"{VARIABLE} is {named!r}; it can be one of {', '.join(PRODUCTS)}.")
+    way = named or fastest(device, vectors.is_stored and len(vectors) >= _FEW)
+    if way not in COARSE:
+        return FloatProduct(queries, vectors, way, device)
+    if not is_right(way, device) or (way == "bfloat16" and device != "cpu"):
+        raise ValueError(f"{VARIABLE} is {way!r}, which {device} cannot multiply exactly enough.")
+    return CoarseProduct(queries, vectors.coarse(way), device)
+
+
+@functools.cache
+def fastest(device: str, with_copy: bool = True) -> str:
+    """Which product is the fastest here, measured once for a process in about a tenth of a second.
+
+    Args:
+        device: a torch device.
+        with_copy: whether products of few bits come into question. They must be twice as fast as
+            float32, for there is more to be scored exactly after them.
+    """
+    rng = np.random.default_rng(0)
+    queries, passages = (rng.standard_normal((rows, 256), np.float32) for rows in (64, 2048))
+    seconds = {way: _seconds(way, queries, passages, device) for way in ("numpy", "torch")}
+    if device != "cpu":
+        del seconds["numpy"]
+    plain = min(seconds, key=lambda way: seconds[way])
+    if not with_copy:
+        return plain
+    for way in COARSE if device == "cpu" else ("int8",):
+        if is_right(way, device):
+            seconds[way] = _FASTER * _seconds(way, queries, passages, device)
+    best = min(seconds, key=lambda way: seconds[way])
+    logger.info("Exact search multiplies by %s on %s; set %s to choose.", best, device, VARIABLE)
+    return best
+
+
+@functools.cache
+def is_right(kind: str, device: str) -> bool:
+    """Whether the product of codes gives here what it must, on codes that make sums large.
+
+    Some processors add pairs of products in 16 bits, and lose what does not fit.
+    """
+    codes = np.random.default_rng(0).choice(np.array([-127, 127, 3], np.int8), (128, 64))
+    given = codes if kind == "int8" else coarsened(codes.astype(np.float32), kind).codes
+    exact = codes[:64].astype(np.int64) @ codes.T.astype(np.int64)
+    try:
+        found = codes_product(given[:64], device)(given, np.ones(128, np.float32))
+    except RuntimeError:  # torch has no such product on this device
+        return False
+    found = found if isinstance(found, np.ndarray) else found.cpu().numpy()
+    allowed = 0 if kind == "int8" else 2.0**-8 * 64 * 127**2
+    return bool((np.abs(found - exact) <= allowed).all())
+
+
+def codes_product(
+    queries: np.ndarray, device: str
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray | Any]:
+    """A function of passages' codes and scales that gives scores `(n, passages)` float32.
+
+    int8 is multiplied by `torch._int_mm`, which is private: no public function multiplies int8 into
+    int32 on a CPU (torch 2.13). It stands here alone, and `is_right` says whether it may be used.
+    """
+    import torch
+
+    is_int8 = queries.dtype == np.int8
+    n = len(queries)
+    if device == "cpu":
+        whole = torch.empty(n * _CODES, dtype=torch.int32 if is_int8 else torch.bfloat16)
+        floats = np.empty(n * _CODES, np.float32)
+
+    def tensor(codes: np.ndarray) -> torch.Tensor:
+        codes = codes if is_int8 else codes.view(np.int16)
+        made = torch.from_numpy(codes) if is_int8 else torch.from_numpy(codes).view(torch.bfloat16)
+        return made.to(device)
+
+    asked = tensor(queries)
+
+    def on_cpu(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
+        into = whole[: n * len(codes)].view(n, len(codes))
+        scores = floats[: n * len(codes)].reshape(n, len(codes))
+        if is_int8:
+            torch._int_mm(asked, tensor(codes).T, out=into)
+            scores[...] = into.numpy()
+        else:
+            torch.mm(asked, tensor(codes).T, out=into)
+            torch.from_numpy(scores).copy_(into)
+        scores *= scales
+        return scores
+
+    def on_gpu(codes: np.ndarray, scales: np.ndarray) -> torch.Tensor:
+        # CUDA's int8 product takes more than 16 rows, and multiples of 8.
+        padded = _padded(tensor(codes), 8, asked.shape[1])
+        scores = torch._int_mm(asked, padded.T) if is_int8 else asked @ padded.T
+        return scores[:n, : len(codes)].float() * torch.from_numpy(scales.copy()).to(device)
+
+    if device == "cpu":
+        return on_cpu
+    asked = _padded(asked, 32, -(-asked.shape[1] // 8) * 8)
+    return on_gpu
+
+
+def float32_error(queries: np.ndarray) -> np.ndarray:
+    """How far a float32 product with a vector of length 1 can be from the exact score, `(n,)`.
+
+    A product of d terms, in whatever order it is summed, is off by less than d rounding errors;
+    the other 16 cover the rounding of thresholds and of the exact score.
+    """
+    lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+    return (queries.shape[1] + 16) * 2.0**-24 * lengths
+
+
+def _seconds(way: str, queries: np.ndarray, passages: np.ndarray, device: str) -> float:
+    """The fastest of three products of one kind."""
+    import torch
+
+    if way in COARSE:
+        asked, given = coarsened(queries, way), coarsened(passages, way)
+        multiply = codes_product(asked.codes, device)
+        run = functools.partial(multiply, given.codes, given.bounds[:, 0])
+    elif way == "numpy":
+        run = functools.partial(np.matmul, queries, passages.T)
+    else:
+        of = (torch.from_numpy(values).to(device) for values in (queries, passages.T))
+        run = functools.partial(torch.mm, *of)
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = run()
+        if device != "cpu":
+            result.flatten()[0].item()  # waits for the GPU
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def _padded(tensor: Any, multiple: int, width: int) -> Any:
+    """A tensor with rows of zeros up to a multiple, and columns of zeros up to a width."""
+    import torch
+
+    rows = -(-len(tensor) // multiple) * multiple
+    missing = (0, width - tensor.shape[1], 0, rows - len(tensor))
+    return torch.nn.functional.pad(tensor, missing)
+
+
+def _found_by_torch(scores: Any, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Only what passes the threshold is copied from the GPU."""
+    import torch
+
+    threshold = torch.from_numpy(low).to(scores.device)
+    rows, columns = (scores > threshold[:, None]).nonzero(as_tuple=True)
+    found = (rows, columns, scores[rows, columns])
+    by_row, by_column, values = (values.cpu().numpy() for values in found)
+    return by_row, by_column, values

@@ -1,0 +1,87 @@
+"""The settings of a trainer: those of our options, those that a call adds, and ours where no one
+says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from datasets import Dataset
+
+
+def check_arguments(
+    kind: type, arguments: Mapping[str, Any] | None, options: Mapping[str, Any]
+) -> None:
+    """`ValueError` for a setting that the trainer does not have, or that has an option of its own.
+
+    Args:
+        kind: the trainer's class of settings.
+        arguments: what a call adds.
+        options: our options, under the trainer's names.
+    """
+    known = {field.name for field in fields(kind)}
+    for name in arguments or {}:
+        if name in options:
+            raise ValueError(f"arguments: {name!r} is decided by an option of its own.")
+        if name not in known:
+            raise ValueError(f"arguments: {kind.__name__} has no setting {name!r}.")
+
+
+def settings_of(kind: type, arguments: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Any:
+    """The options and arguments in the trainer's terms."""
+    import torch
+
+    usual = {
+        "bf16": has_native_bf16(),
+        "use_cpu": among_processes_on_cpu(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "logging_steps": 10,
+    }
+    return kind(**{**usual, **(arguments or {}), **options})
+
+
+def held_out(dev: Dataset | str | os.PathLike[str] | None) -> Dataset | None:
+    """Held-out rows, from a folder where they are given as one."""
+    return Dataset.load_from_disk(os.fspath(dev)) if isinstance(dev, (str, os.PathLike)) else dev
+
+
+def evaluation_settings(eval_steps: float) -> dict[str, Any]:
+    """The trainer's settings for an evaluation at the start, every so many steps and at the end.
+
+    Raises:
+        ValueError: `eval_steps` is not above 0.
+
+    Example:
+        >>> evaluation_settings(0.1)
+        {'eval_strategy': 'steps', 'eval_steps': 0.1, 'eval_on_start': True}
+    """
+    if not eval_steps > 0:
+        raise ValueError(f"eval_steps must be above 0, got {eval_steps}.")
+    return {"eval_strategy": "steps", "eval_steps": eval_steps, "eval_on_start": True}
+
+
+def recomputing(kind: type, wanted: bool) -> dict[str, bool]:
+    """The setting for gradient checkpointing, whose name transformers changed in 5."""
+    new = "activation_checkpointing"
+    known = {field.name for field in fields(kind)}
+    return {new if new in known else "gradient_checkpointing": wanted}
+
+
+def has_native_bf16() -> bool:
+    """Whether the accelerator computes in bfloat16 itself, as NVIDIA's have since Ampere."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def among_processes_on_cpu() -> bool:
+    """Whether a launcher started this process on a machine without an accelerator.
+
+    The trainer has to be told: by itself it would train a model in each process.
+    """
+    import torch
+
+    return "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()

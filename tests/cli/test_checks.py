@@ -1,0 +1,120 @@
+"""What is wrong is said before there is work, and nothing is lost."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from rir_hf.cli.main import main
+from tests.cli.conftest import write_lines
+from tests.cli.test_main import rir_hf
+from tests.hub_server import HubServer
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "./none"], "--model ./none: there is no folder of a model"),
+        (["--model", "a b"], "--model a b: there is no such folder, and a model of the Hub is"),
+        (["--model", "me/none"], "the Hub has no such model"),
+        (["--model", "none"], "the Hub has no such model"),
+        (["--factory", "Qat7"], "--factory: FAISS cannot make 'Qat7'"),
+        (["--push_to_hub", "me/a/b"], "'me/a/b' cannot be a repository's name"),
+    ],
+)
+def test_models_indexes_and_repositories_are_checked_before_the_rows_are_read(
+    options: list[str], message: str, hub: HubServer, minilm: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    command = ["mine", "--corpus", "none.jsonl", "--pairs", "none.jsonl", "--model", minilm]
+    assert main([*command, "--output", str(tmp_path / "out"), *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_push_without_a_token_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for command in (["push", "none.jsonl", "me/rows"],
+                    ["relabel", "--rows", "none.jsonl", "--output", str(tmp_path / "out"),
+                     "--push_to_hub", "me/rows"]):  # fmt: skip
+        assert main(command) == 2
+        assert "no token to push to me/rows with: hf auth login, or HF_TOKEN" in (
+            capsys.readouterr().err
+        )
+
+
+def test_openai_is_not_asked_without_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    command = ["generate-answers", "--rows", "none.jsonl", "--output", str(tmp_path / "out")]
+    assert main([*command, "--generate_model_path", "gpt-4.1-mini", "--model_type", "gpt"]) == 2
+    assert "set OPENAI_API_KEY, or name another server" in capsys.readouterr().err
+
+
+def test_a_teacher_and_the_rows_it_reads_are_checked_before_its_corpus_is_embedded(
+    minilm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lines(tmp_path / "rows.jsonl", [{"question": "q", "pos": ["a"], "neg": ["b"]}])
+    command = ["score", "--rows", str(tmp_path / "rows.jsonl"), "--corpus", "none.jsonl"]
+    command += ["--output", str(tmp_path / "out"), "--teacher"]
+    assert main([*command, f"{{RetrieverTeacher: {{retriever: {minilm}}}}}"]) == 2
+    assert "needs the column 'query'" in capsys.readouterr().err
+    assert main([*command, "{RetrieverTeacher: {retriever: me/none}}"]) == 2
+    assert "--teacher: Retriever me/none: there is no such folder" in capsys.readouterr().err
+
+
+def test_a_misspelt_option_is_said_with_the_one_that_was_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["mine", "--corpus", "c", "--pairs", "p", "--output", "o"]
+    assert main([*command, "--num_negative", "3"]) == 2
+    assert capsys.readouterr().err.endswith("Did you mean --num_negatives?\n")
+    assert main([*command, "--xyzzy", "3"]) == 2
+    assert "Did you mean" not in capsys.readouterr().err
+
+
+def test_offline_a_name_that_is_no_folder_fails_at_once(tmp_path: Path) -> None:
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    started = time.monotonic()
+    done = rir_hf("embed", "--corpus", "x.jsonl", "--model", "typo", "--output", "o", **offline)
+    assert "--model typo: there is no such folder" in done.stderr
+    done = rir_hf("report", "typo", **offline)
+    assert "typo is no file or folder here, and the Hub cannot be asked for it" in done.stderr
+    assert time.monotonic() - started < 60  # and not minutes of tries
+
+
+def test_libraries_are_quiet_and_warnings_come_once_at_the_end(
+    collection: Path, minilm: str, tmp_path: Path
+) -> None:
+    rows = [{"text": f"{number} text"} for number in range(3)]
+    write_lines(tmp_path / "corpus.jsonl", rows)
+    output = ["--output", str(tmp_path / "out")]
+    done: subprocess.CompletedProcess[str] = rir_hf(
+        "embed", "--corpus", str(tmp_path / "corpus.jsonl"), "--model", minilm, *output,
+        HF_HOME=str(tmp_path / "home"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[-1].startswith("warning: ")
+    assert "has no column of ids" in lines[-1]
+    assert done.stderr.count("has no column of ids") == 1
+    assert "Loading weights" not in done.stderr
+    assert "Saving the dataset" not in done.stderr
+    assert "HTTP" not in done.stderr
+
+
+def test_a_table_is_written_once(tmp_path: Path) -> None:
+    row = {"query": "Q?", "pos": ["a", "z"], "pos_scores": [0.0, 1.0], "neg": ["b", "c"]}
+    row |= {"neg_scores": [3.0, -1.0]}
+    write_lines(tmp_path / "scored.jsonl", [row] * 30)
+    done = rir_hf("thresholds", "--rows", str(tmp_path / "scored.jsonl"))
+    assert done.returncode == 0, done.stderr
+    assert "precision" in done.stdout
+    assert "precision" not in done.stderr

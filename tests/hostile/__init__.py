@@ -1,0 +1,1 @@
+"""Inputs that mean harm, or that nobody expected: each has a row in `cases.py`."""

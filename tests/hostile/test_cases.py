@@ -1,0 +1,52 @@
+"""Every hostile text at every place: it survives, is marked, or meets a clear error."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from typing import Any
+
+import pytest
+
+from tests.hostile.cases import LARGE, PLACES, TEXTS, Place, Text
+
+_SHARE = 4
+"""One case of so many is among the default tests, each text and each place in some of them."""
+
+
+def cases() -> list[Any]:
+    """Each text at each place, three of four for the slow tests."""
+    found = []
+    for number, (place, text) in enumerate(product(PLACES, TEXTS)):
+        marks = [pytest.mark.slow] if number % _SHARE else []
+        found.append(pytest.param(place, text, id=f"{place.name}: {text.name}", marks=marks))
+    return found
+
+
+def expected(place: Place, text: Text) -> str:
+    return {"blank": place.blank, "half": place.half}.get(text.kind, place.text)
+
+
+def found(place: Place, text: Text) -> str:
+    try:
+        return place.put(text.text)
+    except UnicodeError:
+        raise
+    except (ValueError, TypeError) as error:
+        return f"error: {error}"
+
+
+def check(place: Place, text: Text) -> None:
+    wanted, seen = expected(place, text), found(place, text)
+    assert wanted == "any" or re.match(wanted, seen), seen
+
+
+@pytest.mark.parametrize(("place", "text"), cases())
+def test_a_hostile_text_survives_is_marked_or_meets_a_clear_error(place: Place, text: Text) -> None:
+    check(place, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES, ids=[place.name for place in PLACES])
+def test_ten_megabytes_in_one_cell_are_a_row_as_any_other(place: Place) -> None:
+    check(place, LARGE)

@@ -1,0 +1,234 @@
+"""A command is killed, or finds the disk full, at a call that writes; then it is run again.
+
+Afterwards the rows are those of a run without a fault, no unfinished file of ours is left, and what
+the user had is as it was. A few calls of each command are tried in the slow tests; every one of
+them in turn with `pytest -m soak tests/hostile/test_faults.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_from_disk
+
+from tests.cli.conftest import write_lines
+from tests.hostile.faulty import COUNT, FULL, KILL
+from tests.openai_server import OpenAIServer, completion, prompt_of, top
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("cc"), reason="needs Linux and a C compiler"
+)
+
+HERE = Path(__file__).parent
+FEW = 5
+
+
+def said_by_model(body: dict[str, Any], _: object) -> Any:
+    """A generator that always has something to say."""
+    if body["max_tokens"] == 1:
+        return top({"Yes": -0.2, "No": -2.0})
+    return completion(f"What is {prompt_of(body)[-40:]}, number {body.get('seed', 0)}?")
+
+
+class Faulty:
+    """Runs commands, with a fault or without."""
+
+    def __init__(self, library: Path) -> None:
+        environment = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.hostile.faulty"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=HERE.parents[1],
+        )
+
+    def run(self, argv: list[Any], folder: Path, at: int = 0, kind: int = COUNT) -> dict[str, Any]:
+        """Exit code, output and number of writing calls of a command."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        asked = {"argv": list(map(str, argv)), "folder": str(folder), "at": at, "kind": kind}
+        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.flush()
+        return dict(json.loads(self.process.stdout.readline()))
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    """The process, with `faults.c` compiled and preloaded."""
+    library = tmp_path_factory.mktemp("faults") / "faults.so"
+    source = [str(HERE / "faults.c"), "-ldl"]
+    compiler = str(shutil.which("cc"))
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), *source], check=True)
+    started = Faulty(library)
+    yield started
+    started.process.kill()
+
+
+@pytest.fixture(scope="module")
+def inputs(faulty: Faulty, minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What commands read: a collection, a retriever that costs nothing, and what each step makes
+    for the next.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    folder = tmp_path_factory.mktemp("inputs")
+    tokenizer = Tokenizer.from_file(str(Path(minilm) / "tokenizer.json"))
+    words = StaticEmbedding(tokenizer, embedding_dim=16)
+    SentenceTransformer(modules=[words], device="cpu").save(str(folder / "model"))
+    animals = ["fox", "dog", "cat", "owl", "bee", "cow", "hen", "rat"]
+    texts = {f"p{at}": f"The {name} sleeps at place {at}." for at, name in enumerate(animals)}
+    pairs = [
+        {"query_id": f"q{at}", "query": f"Where does the {name} sleep?", "pos": [texts[f"p{at}"]]}
+        for at, name in enumerate(animals)
+    ]
+    write_lines(folder / "corpus.jsonl", [{"_id": key, "text": texts[key]} for key in texts])
+    write_lines(folder / "pairs.jsonl", pairs)
+    with OpenAIServer(said_by_model) as server:
+        (folder / "server").write_text(server.base_url)
+        work = tmp_path_factory.mktemp("work")
+        for name in ("search", "mine", "score", "generate-queries", "generate-answers"):
+            done = faulty.run([*command(name, folder), "--output", folder / name], work)
+            assert done["code"] == 0, done["said"]
+        yield folder
+
+
+def command(name: str, inputs: Path) -> list[Any]:
+    """A command without its output."""
+    corpus, pairs = ["--corpus", inputs / "corpus.jsonl"], ["--pairs", inputs / "pairs.jsonl"]
+    model = ["--model", inputs / "model"]
+    url = (inputs / "server").read_text()
+    llm = ["--generate_model_path", "any", "--model_type", "gpt", "--base_url", url]
+    llm += ["--api_key", "none"]
+    teacher = ["--teacher", "Similarities"]
+    few = ["--size", 3, "--top", 1]
+    options: dict[str, list[Any]] = {
+        "embed": [*corpus, *model],
+        "search": [*corpus, *model, "--queries", inputs / "pairs.jsonl", "--k", 3],
+        "mine": [*corpus, *pairs, *model, "--num_negatives", 2],
+        "candidates": [*corpus, *model, *few, "--queries", inputs / "pairs.jsonl"],
+        "score": ["--rows", inputs / "mine", *teacher],
+        "relabel": ["--rows", inputs / "score", "--drop_above", 0.5],
+        "generate-queries": [*corpus, *llm, "--n", 1],
+        "generate-answers": ["--rows", inputs / "pairs.jsonl", *llm, "--n", 2],
+        "preferences": ["--rows", inputs / "generate-answers", *model, "--require_gain", "false"],
+        "unnest": ["--rows", inputs / "generate-queries", "--columns", "{queries: query}"],
+        "split": ["--rows", inputs / "pairs.jsonl"],
+    }
+    return [name, *options[name]]
+
+
+COMMANDS = (
+    "embed", "search", "mine", "candidates", "score", "relabel", "generate-queries",
+    "generate-answers", "preferences", "unnest", "split",
+)  # fmt: skip
+
+
+def rows_of(output: Path) -> list[Any]:
+    """The rows that a command left."""
+    found = load_from_disk(str(output))
+    parts = found.values() if isinstance(found, dict) else [found]
+    return [row for part in parts for row in part.to_list()]
+
+
+def files_of(folder: Path) -> set[str]:
+    """Names of files, cache and temporary files left aside."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {str(path) for path in files if path.parts[0] not in ("cache", "tmp")}
+
+
+def unfinished_in(folder: Path) -> list[Path]:
+    """What a killed process of ours left."""
+    return [path for path in folder.rglob("*") if ".part" in path.name or "rir-hf-" in path.name]
+
+
+def grow_old(folder: Path) -> None:
+    """Let the leftovers be a minute old, as they are when somebody looks what happened."""
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (time.time() - 60, time.time() - 60), follow_symlinks=False)
+
+
+def digest_of(folder: Path) -> str:
+    """All that lies in a folder, in one number."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def some_of(calls: int, which: str) -> list[int]:
+    """The calls at which there is a fault."""
+    every = list(range(1, calls + 1))
+    return every if which == "every" else every[:: max(1, calls // FEW)][:FEW] + every[-1:]
+
+
+@pytest.mark.parametrize("kind", [KILL, FULL], ids=["killed", "full"])
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "which",
+    [pytest.param("some", marks=pytest.mark.slow), pytest.param("every", marks=pytest.mark.soak)],
+)
+def test_after_a_fault_the_same_command_ends_with_the_same_rows(
+    which: str, name: str, kind: int, faulty: Faulty, inputs: Path, tmp_path: Path
+) -> None:
+    argv, before = command(name, inputs), digest_of(inputs)
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    done = faulty.run([*argv, "--output", plain / "out"], plain)
+    assert done["code"] == 0, done["said"]
+    expected, files = rows_of(plain / "out"), files_of(plain)
+    for at in some_of(done["calls"], which):
+        folder = tmp_path / f"at-{at}"
+        folder.mkdir()
+        (folder / "mine.txt").write_text("the user's")
+        hit = faulty.run([*argv, "--output", folder / "out"], folder, at, kind)
+        if kind == FULL and hit["code"]:
+            assert hit["code"] == 2, f"at call {at}: {hit['said'][-3000:]}"
+        if hit["code"] == 0:
+            assert rows_of(folder / "out") == expected, at
+        grow_old(folder)
+        again = ["--overwrite"] if (folder / "out").exists() else []
+        after = faulty.run([*argv, "--output", folder / "out", *again], folder)
+        assert after["code"] == 0, f"after call {at}: {after['said'][-3000:]}"
+        assert rows_of(folder / "out") == expected, at
+        assert files_of(folder) == files | {"mine.txt"}, at
+        assert unfinished_in(folder) == [], at
+        shutil.rmtree(folder)
+    assert digest_of(inputs) == before
+
+
+@pytest.mark.slow
+def test_an_older_result_is_there_whole_until_the_new_one_is(
+    faulty: Faulty, inputs: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    old = [*command("mine", inputs), "--output", work / "out"]
+    assert faulty.run(old, work)["code"] == 0
+    two = rows_of(work / "out")
+    new = [*old, "--overwrite", "--num_negatives", 1]
+    counted = tmp_path / "counted"
+    shutil.copytree(work, counted)
+    new[new.index(work / "out")] = counted / "out"
+    calls = faulty.run(new, counted)["calls"]
+    one = rows_of(counted / "out")
+    for at in some_of(calls, "some"):
+        folder = tmp_path / f"at-{at}"
+        shutil.copytree(work, folder)
+        argv = [folder / "out" if part == counted / "out" else part for part in new]
+        faulty.run(argv, folder, at, KILL)
+        assert rows_of(folder / "out") in (two, one), at
