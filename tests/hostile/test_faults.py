@@ -121,7 +121,7 @@ def command(name: str, inputs: Path) -> list[Any]:
         "mine": [*corpus, *pairs, *model, "--num_negatives", 2],
         "candidates": [*corpus, *model, *few, "--queries", inputs / "pairs.jsonl"],
         "score": ["--rows", inputs / "mine", *teacher],
-        "relabel": ["--rows", inputs / "score", "--drop_above", 0.5],
+        "relabel": ["--rows", inputs / "score", "--drop", 0.0],
         "generate-queries": [*corpus, *llm, "--n", 1],
         "generate-answers": ["--rows", inputs / "pairs.jsonl", *llm, "--n", 2],
         "preferences": ["--rows", inputs / "generate-answers", *model, "--require_gain", "false"],
@@ -161,13 +161,10 @@ def grow_old(folder: Path) -> None:
         os.utime(path, (time.time() - 60, time.time() - 60), follow_symlinks=False)
 
 
-def digest_of(folder: Path) -> str:
-    """All that lies in a folder, in one number."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+def contents_of(folder: Path) -> dict[Path, str]:
+    """The digest of each file in a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def some_of(calls: int, which: str) -> list[int]:
@@ -185,7 +182,7 @@ def some_of(calls: int, which: str) -> list[int]:
 def test_after_a_fault_the_same_command_ends_with_the_same_rows(
     which: str, name: str, kind: int, faulty: Faulty, inputs: Path, tmp_path: Path
 ) -> None:
-    argv, before = command(name, inputs), digest_of(inputs)
+    argv, before = command(name, inputs), contents_of(inputs)
     plain = tmp_path / "plain"
     plain.mkdir()
     done = faulty.run([*argv, "--output", plain / "out"], plain)
@@ -208,7 +205,9 @@ def test_after_a_fault_the_same_command_ends_with_the_same_rows(
         assert files_of(folder) == files | {"mine.txt"}, at
         assert unfinished_in(folder) == [], at
         shutil.rmtree(folder)
-    assert digest_of(inputs) == before
+    # datasets keeps what it mapped beside a loaded dataset; what was there stays as it was.
+    assert before.items() <= contents_of(inputs).items()
+    assert unfinished_in(inputs) == []
 
 
 @pytest.mark.slow
