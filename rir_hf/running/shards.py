@@ -5,7 +5,7 @@ a long map is kept.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +104,8 @@ def merged(shards: list[Shard]) -> MemoryMappedTable:
     whole = Shard(start, end, folder / f"{start}-{end}.arrow")
     made = read(whole)
     if made is None:
-        _write_together(shards, whole.path)
+        with suppress(FileNotFoundError):  # another run of the same has put them together meanwhile
+            _write_together(shards, whole.path)
         made = read(whole)
     if made is None:
         raise RuntimeError(f"Files in {folder} were deleted or damaged meanwhile: run it again.")
