@@ -17,22 +17,22 @@ _ON_THE_HUB = 10.0
 """Seconds that the Hub has to say whether there is a model."""
 
 
-def check_model(name: str, option: str, revision: str | None = None) -> None:
+def check_model(
+    name: str, option: str, revision: str | None = None, gguf_file: str | None = None
+) -> None:
     """Raise `OSError` where there is no such model, before anything is loaded.
 
     Args:
         name: Hub name, or folder.
         option: what gave it, for the error.
         revision: branch, tag or commit on the Hub.
+        gguf_file: the file of the folder in which the model is, of those that can be one file.
     """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     path = Path(name)
     if path.is_dir():
-        if not any((path / file).exists() for file in _MODEL_FILES) and not [*path.glob("*.gguf")]:
-            raise FileNotFoundError(
-                f"{option} {name}: the folder holds no model, which has one of {_MODEL_FILES}"
-            )
+        _check_folder(path, option, gguf_file)
         return
     if path.exists() or path.is_absolute() or name.startswith((".", "~")):
         raise FileNotFoundError(f"{option} {name}: there is no folder of a model")
@@ -46,6 +46,21 @@ def check_model(name: str, option: str, revision: str | None = None) -> None:
         _ask_hub(name, option, revision)
 
 
+def _check_folder(folder: Path, option: str, gguf_file: str | None) -> None:
+    """Raise `FileNotFoundError` where a folder does not hold the model."""
+    there = sorted(path.name for path in folder.glob("*.gguf"))
+    if gguf_file is not None:
+        if gguf_file not in there:
+            message = f"--gguf_file {gguf_file}: {folder} has no such file, only {there}"
+            raise FileNotFoundError(message)
+    elif not any((folder / file).exists() for file in _MODEL_FILES):
+        raise FileNotFoundError(
+            f"{option} {folder}: the folder holds {there[0]}: name it as --gguf_file"
+            if there
+            else f"{option} {folder}: the folder holds no model, which has one of {_MODEL_FILES}"
+        )
+
+
 def check_models(step: Any, option: str) -> None:
     """Raise `OSError` where a model that a step or a teacher asks is not there."""
     from rir_hf.cli.planning import parts_of
@@ -56,7 +71,8 @@ def check_models(step: Any, option: str) -> None:
             check_key(part.base_url, part.api_key)
         elif isinstance(model, str):
             name = f"{option}: {type(part).__name__}"
-            check_model(model, name, getattr(part, "revision", None))
+            revision, file = getattr(part, "revision", None), getattr(part, "gguf_file", None)
+            check_model(model, name, revision, file)
 
 
 def _ask_hub(name: str, option: str, revision: str | None) -> None:
@@ -150,13 +166,6 @@ def check_room(folder: str | os.PathLike[str], needed: int = 0) -> None:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB"
-
-
-def check_gguf(model: str, file: str) -> None:
-    """Raise `FileNotFoundError` where a folder has no such GGUF file."""
-    if Path(model).is_dir() and not Path(model, file).is_file():
-        there = sorted(path.name for path in Path(model).glob("*.gguf"))
-        raise FileNotFoundError(f"--gguf_file {file}: {model} has no such file, only {there}")
 
 
 def check_key(base_url: str | None, api_key: str | None) -> None:

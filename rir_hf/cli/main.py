@@ -47,7 +47,8 @@ _QUIET = {"TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
 _TALKERS = ("faiss", "httpx", "httpx2", "matplotlib", "openai", "sentence_transformers")
 _NOISY = {
     **dict.fromkeys(_TALKERS, logging.WARNING),
-    **dict.fromkeys(("datasets", "huggingface_hub", "transformers"), logging.ERROR),
+    **dict.fromkeys(("huggingface_hub", "transformers"), logging.ERROR),
+    "datasets": logging.CRITICAL,  # it logs each error that it raises
 }
 _AT_ONCE = ("rir_hf.hub.calls",)
 """Whose warnings say what is waited for."""

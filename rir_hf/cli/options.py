@@ -131,6 +131,9 @@ class IndexOptions(WordOptions):
             raise ValueError("--index needs embedding, bm25 or both")
         if "embedding" not in self.index:
             return
+        from rir_hf.index.products import named_product
+
+        named_product()
         if not retriever.model:
             raise ValueError("--model is needed for --index embedding")
         check_factory(self.factory)
@@ -190,14 +193,12 @@ class LLMOptions:
             raise ValueError("--base_url goes with --model_type gpt")
         if self.gguf_file is not None and self.model_type not in ("llm", "llm_instruct"):
             raise ValueError("--gguf_file goes with --model_type llm or llm_instruct")
-        from rir_hf.cli.checks import check_gguf, check_key, check_model
+        from rir_hf.cli.checks import check_key, check_model
 
         if self.model_type == "gpt":
             check_key(self.base_url, self.api_key)
         else:
-            check_model(self.generate_model_path, "--generate_model_path")
-            if self.gguf_file is not None:
-                check_gguf(self.generate_model_path, self.gguf_file)
+            check_model(self.generate_model_path, "--generate_model_path", None, self.gguf_file)
 
     def load(self) -> Model:
         """The language model that the options describe."""

@@ -161,7 +161,12 @@ class ModelOutput:
         """
         folder = Path(output)
         if not any((folder / mark).exists() for mark in marks):
-            yield folder
+            try:
+                yield folder
+            except BaseException:
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+                raise
             return
         part = folder.with_name(f".{folder.name}.new")
         yield part

@@ -73,7 +73,8 @@ def read_arguments(
     try:
         values = parser.parse_args(completed(named(arguments, required), kinds)).as_dict()
     except argparse.ArgumentError as error:
-        raise OptionError(in_one_line(str(error), kinds) + meant(str(error), kinds)) from None
+        said, hint = in_one_line(str(error), kinds), meant(str(error), kinds)
+        raise OptionError(f"{said.rstrip('.')}.{hint}" if hint else said) from None
     except UnicodeDecodeError as error:
         raise OptionError(f"--config: the file is no text ({error})") from None
     for name, group in groups.items():

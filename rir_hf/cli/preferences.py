@@ -67,5 +67,8 @@ def command(
     counts = report(pairs)
     output.save(pairs, lines="preferences.jsonl", summary=counts)
     if not counts["preferences"]["pairs"]:
-        raise ValueError(f"no row gives a pair; {output.output} says why, row by row")
+        raise ValueError(
+            f"no row gives a pair; {output.output} says why, row by row. --require_gain false also "
+            "takes answers that find the passage no better than the query does"
+        )
     hub.push(pairs, "preferences")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from rir_hf.cli.output import check_file, write_json
+
+logger = logging.getLogger(__name__)
 
 
 def command(
@@ -43,3 +46,4 @@ def command(
         plot_report(found, plot, output=negatives)
     if html is not None:
         write_report(found, html, output=negatives)
+        logger.info("Written to %s", html)

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from rir_hf.cli.checks import check_gguf, check_model
+from rir_hf.cli.checks import check_model
 from rir_hf.cli.options import ModelHubOptions, progress_bars
 from rir_hf.cli.output import ModelOutput
 from rir_hf.cli.train_retriever import held_out, hub_name
@@ -108,9 +108,7 @@ def command(
     if training.merged_output is not None:
         writing.check(training.merged_output, "config.json")
     hub.check()
-    check_model(model, "--model", training.revision)
-    if training.gguf_file is not None:
-        check_gguf(model, training.gguf_file)
+    check_model(model, "--model", training.revision, training.gguf_file)
     from rir_hf import load_rows, to_trl, train_generator
 
     pairs = load_rows(rows, split, limit=limit)

@@ -283,7 +283,7 @@ def _read_folder(path: Path, texts: Collection[str]) -> Any:
 def _csv_options(path: Path, texts: Collection[str]) -> dict[str, Any]:
     """How a CSV file is read: ids keep their leading zeros, and a text "NA" is a text."""
     options = {
-        "sep": "\t" if without_packing(path).suffix == ".tsv" else ",",
+        "sep": _separator(path),
         "keep_default_na": False,
         "na_values": [""],
     }
@@ -294,6 +294,15 @@ def _csv_options(path: Path, texts: Collection[str]) -> dict[str, Any]:
     header = pd.read_csv(path, sep=options["sep"], nrows=0).columns
     known = [name for name in header if plain_name(name) in TEXTS or name in texts]
     return {**options, "converters": dict.fromkeys(known, str)}
+
+
+def _separator(path: Path) -> str:
+    """What stands between the fields: tabs in `.tsv`, else what the header has, commas first."""
+    if without_packing(path).suffix == ".tsv":
+        return "\t"
+    with open_text(path) as file:
+        header = file.readline()
+    return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _has_no_header(path: Path) -> bool:

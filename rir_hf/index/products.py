@@ -213,15 +213,20 @@ def product_for(queries: np.ndarray, vectors: Vectors, device: str | None) -> Pr
     where there are so many vectors that the product matters.
     """
     device = device or ("cuda:0" if gpu_count() else "cpu")
-    named = os.environ.get(VARIABLE)
-    if named and named not in PRODUCTS:
-        raise ValueError(f"{VARIABLE} is {named!r}; it can be one of {', '.join(PRODUCTS)}.")
-    way = named or fastest(device, vectors.is_stored and len(vectors) >= _FEW)
+    way = named_product() or fastest(device, vectors.is_stored and len(vectors) >= _FEW)
     if way not in COARSE:
         return FloatProduct(queries, vectors, way, device)
     if not is_right(way, device) or (way == "bfloat16" and device != "cpu"):
         raise ValueError(f"{VARIABLE} is {way!r}, which {device} cannot multiply exactly enough.")
     return CoarseProduct(queries, vectors.coarse(way), device)
+
+
+def named_product() -> str | None:
+    """The product that the environment names; `ValueError` where there is none of that name."""
+    named = os.environ.get(VARIABLE) or None
+    if named is not None and named not in PRODUCTS:
+        raise ValueError(f"{VARIABLE} is {named!r}; it can be one of {', '.join(PRODUCTS)}.")
+    return named
 
 
 @functools.cache

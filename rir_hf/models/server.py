@@ -318,6 +318,8 @@ class OpenAIChat(Configured):
             RuntimeError: it is a setting that is wrong, and no other request can do better.
         """
         words = self._words(error)
+        if status is None:
+            words += f" (at {self._client.base_url.host})"
         is_down = status is None or status in _TRY_LATER or status >= 500
         self._health.count(words if is_down else None)
         if status in _MISCONFIGURED and not self._health.has_answered:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -54,6 +56,7 @@ class _Worker:
     @classmethod
     def start(cls, job: Job, ranks: Any) -> None:
         """Called in each new process."""
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         cls.job, cls.rank = job, ranks.get()
 
     @classmethod
@@ -67,3 +70,11 @@ class _Worker:
             if type(error).__module__ == "builtins":
                 raise
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has ended, as one does that is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

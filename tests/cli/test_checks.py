@@ -36,6 +36,27 @@ def test_models_indexes_and_repositories_are_checked_before_the_rows_are_read(
     assert said.count("\n") == 1
 
 
+def test_a_folder_that_holds_a_gguf_file_says_how_to_name_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "smol.gguf").touch()
+    command = ["generate-answers", "--rows", "none.jsonl", "--output", str(tmp_path / "out")]
+    command += ["--generate_model_path", str(tmp_path)]
+    assert main(command) == 2
+    assert "the folder holds smol.gguf: name it as --gguf_file" in capsys.readouterr().err
+    assert main([*command, "--gguf_file", "other.gguf"]) == 2
+    assert "has no such file, only ['smol.gguf']" in capsys.readouterr().err
+
+
+def test_a_product_that_does_not_exist_is_said_before_the_rows_are_read(
+    minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RIR_HF_PRODUCT", "int9")
+    command = ["mine", "--corpus", "none.jsonl", "--pairs", "none.jsonl", "--model", minilm]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 2
+    assert "RIR_HF_PRODUCT is 'int9'; it can be one of int8" in capsys.readouterr().err
+
+
 def test_a_push_without_a_token_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,3 +126,14 @@ def test_parts_are_saved_and_replaced_as_one_folder(tmp_path: Path) -> None:
     (tmp_path / "out" / "dev" / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="'notes.txt', which would be lost"):
         output.check()
+
+
+def test_a_training_that_fails_at_once_leaves_no_empty_folder(tmp_path: Path) -> None:
+    def train() -> None:
+        with ModelOutput().folder(str(tmp_path / "tuned"), "modules.json") as folder:
+            folder.mkdir()
+            raise ValueError("no row")
+
+    with pytest.raises(ValueError, match="no row"):
+        train()
+    assert list(tmp_path.iterdir()) == []

@@ -114,6 +114,13 @@ def test_a_corpus_without_ids_is_numbered_and_integers_become_strings(tmp_path: 
     ]
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_csv_with_other_marks_between_its_fields_is_read(mark: str, tmp_path: Path) -> None:
+    lines = [["id", "text"], ["1", "cats, and dogs"], ["2", "a;b" if mark == "\t" else "owls"]]
+    (tmp_path / "rows.csv").write_text("\n".join(mark.join(fields) for fields in lines) + "\n")
+    assert load_corpus(tmp_path / "rows.csv")["text"][:] == [lines[1][1], lines[2][1]]
+
+
 def test_a_csv_keeps_leading_zeros_and_the_text_na(tmp_path: Path) -> None:
     (tmp_path / "zeros.csv").write_text("id,text\n007,NA\n010,42\n")
     assert load_corpus(tmp_path / "zeros.csv").to_list() == [

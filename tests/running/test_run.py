@@ -67,6 +67,14 @@ class Lengths(Step):
         }
 
 
+class Slow(Lengths):
+    """Takes its time."""
+
+    def transform(self, batch: Batch) -> Mapping[str, Any]:
+        time.sleep(1)
+        return super().transform(batch)
+
+
 class Breaks(Lengths):
     """Fails on one text with an error whose class cannot be sent back."""
 
@@ -325,3 +333,37 @@ def test_a_plan_covers_every_row_once(number: int, size: int, cuts: list[int]) -
         covered = [row for shard in shards for row in range(shard.start, shard.end)]
         assert covered == list(range(number))
         assert {(shard.start, shard.end) for shard in shards} >= set(kept)
+
+
+SLEEPS = """
+from datasets import Dataset
+from rir_hf import run
+from tests.running.test_run import Slow
+run(Dataset.from_dict({"query": [str(number) for number in range(40)]}), Slow(), num_proc=2,
+    rows_per_shard=1, batch_size=1)
+"""
+
+
+def is_alive(process: str) -> bool:
+    """Whether a process runs; one that nobody has asked for its exit code does not."""
+    try:
+        return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_workers_end_with_a_process_that_is_killed() -> None:
+    process = subprocess.Popen([sys.executable, "-c", SLEEPS], stdout=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers: list[str] = []
+    while len(workers) < 2:
+        assert process.poll() is None
+        workers = children.read_text().split()
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 30
+    while any(is_alive(worker) for worker in workers):
+        assert time.monotonic() < end, "workers outlived the process that started them"
+        time.sleep(0.1)
