@@ -7,12 +7,14 @@ from copy import deepcopy
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from sentence_transformers import SentenceTransformer
+from transformers import set_seed
 
 
 def with_lora(
-    encoder: SentenceTransformer, lora_r: int, lora_alpha: int, lora_dropout: float
+    encoder: SentenceTransformer, lora_r: int, lora_alpha: int, lora_dropout: float, seed: int
 ) -> SentenceTransformer:
-    """Add LoRA's matrices to all linear layers of a model, the only weights to be trained.
+    """Add LoRA's matrices, drawn with the seed, to all linear layers of a model: the only weights
+    to be trained.
 
     Returns:
         The model as it was, for `merged`.
@@ -24,6 +26,7 @@ def with_lora(
     config = LoraConfig(
         r=lora_r, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules="all-linear"
     )
+    set_seed(seed)
     # Not encoder.add_adapter: transformers 5.24 refuses peft 0.21 there (November 2026)
     inject_adapter_in_model(config, transformer)
     transformer.enable_input_require_grads()  # for gradient checkpointing

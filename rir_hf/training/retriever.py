@@ -258,7 +258,7 @@ def train_retriever(
         sides = _two_sides(loaded, data, passage_prompt, length, known)
     encoder = loaded if sides is None else sides.queries
     started = _weights_of(encoder) if keep else {}
-    plain = _with_lora(encoder, lora_r, lora_alpha, lora_dropout)
+    plain = _with_lora(encoder, lora_r, lora_alpha, lora_dropout, seed)
     options["prompts"] = _one_or_all(prompts) if any(prompts.values()) else None
     settings = settings_of(kind, arguments, options)
     from sentence_transformers import SentenceTransformerTrainer
@@ -467,14 +467,18 @@ def _check_arguments(
 
 
 def _with_lora(
-    encoder: SentenceTransformer, lora_r: int | None, lora_alpha: int, lora_dropout: float
+    encoder: SentenceTransformer,
+    lora_r: int | None,
+    lora_alpha: int,
+    lora_dropout: float,
+    seed: int,
 ) -> SentenceTransformer | None:
     """A copy of the model, which then gets LoRA's matrices; None where it gets none."""
     if lora_r is None:
         return None
     from rir_hf.training.adapters import with_lora
 
-    return with_lora(encoder, lora_r, lora_alpha, lora_dropout)
+    return with_lora(encoder, lora_r, lora_alpha, lora_dropout, seed)
 
 
 def _finished(

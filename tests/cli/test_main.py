@@ -125,7 +125,7 @@ def test_without_a_connection_the_line_says_so(tmp_path: Path) -> None:
     done = rir_hf("report", "--rows", "me/rows", **nowhere)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert "no connection" in done.stderr.splitlines()[-1]
+    assert "and the Hub cannot be asked for it" in done.stderr.splitlines()[-1]
 
 
 def test_a_mistake_in_the_code_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
