@@ -207,13 +207,11 @@ class CoarseProduct(Product):
 
 
 def product_for(queries: np.ndarray, vectors: Vectors, device: str | None) -> Product:
-    """The product to search with.
-
-    A copy in few bits is used by itself only where it is kept in a file for the next time, and
-    where there are so many vectors that the product matters.
+    """The product to search with: the one that the environment names, else the fastest where there
+    are so many vectors that it matters.
     """
     device = device or ("cuda:0" if gpu_count() else "cpu")
-    way = named_product() or fastest(device, vectors.is_stored and len(vectors) >= _FEW)
+    way = named_product() or _unnamed(device, vectors)
     if way not in COARSE:
         return FloatProduct(queries, vectors, way, device)
     if not is_right(way, device) or (way == "bfloat16" and device != "cpu"):
@@ -229,23 +227,30 @@ def named_product() -> str | None:
     return named
 
 
+def _unnamed(device: str, vectors: Vectors) -> str:
+    """The fastest product for vectors whose copy in few bits is kept for the next time; for few, or
+    those of no file, plain float32, by NumPy where torch need not even be loaded.
+    """
+    if vectors.is_stored and len(vectors) >= _FEW:
+        return fastest(device)
+    return "numpy" if device == "cpu" else "torch"
+
+
 @functools.cache
-def fastest(device: str, with_copy: bool = True) -> str:
+def fastest(device: str) -> str:
     """Which product is the fastest here, measured once for a process in about a tenth of a second.
+
+    Those of few bits must be twice as fast as float32, for there is more to be scored exactly after
+    them.
 
     Args:
         device: a torch device.
-        with_copy: whether products of few bits come into question. They must be twice as fast as
-            float32, for there is more to be scored exactly after them.
     """
     rng = np.random.default_rng(0)
     queries, passages = (rng.standard_normal((rows, 256), np.float32) for rows in (64, 2048))
     seconds = {way: _seconds(way, queries, passages, device) for way in ("numpy", "torch")}
     if device != "cpu":
         del seconds["numpy"]
-    plain = min(seconds, key=lambda way: seconds[way])
-    if not with_copy:
-        return plain
     for way in COARSE if device == "cpu" else ("int8",):
         if is_right(way, device):
             seconds[way] = _FASTER * _seconds(way, queries, passages, device)
