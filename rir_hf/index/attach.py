@@ -204,7 +204,9 @@ def built_as(index: faiss.Index) -> dict[str, Any]:
 
     try:
         return {"factory": reverse_index_factory(index)}
-    except NotImplementedError:
+    except (NotImplementedError, AssertionError, KeyError):
+        # Which of them FAISS raises depends on what it has no name for: a kind of index, whitening
+        # (PCAW), a kind of codes (1.15, November 2026).
         return {}
 
 

@@ -63,3 +63,12 @@ def test_the_index_is_asked_for_more_only_where_rows_need_more(
     monkeypatch.setattr(faiss.IndexIVFFlat, "search", search)
     searched(corpus, unit_vectors(40, 8, 12), 10)
     assert asked == [(40, 18)]
+
+
+def test_an_index_that_no_factory_string_names_is_searched_all_the_same() -> None:
+    vectors = unit_vectors(600, 16, 3)
+    index = faiss.index_factory(16, "PCAW8,Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    corpus = corpus_of(vectors)
+    corpus.add_faiss_index("embedding", custom_index=index)
+    assert searched(corpus, vectors[:5], 600)["hit_ids"][0][0] == "p0"
