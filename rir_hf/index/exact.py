@@ -297,8 +297,8 @@ def _kth_best(rows: np.ndarray, scores: np.ndarray, n: int, k: int) -> np.ndarra
     counts = np.bincount(rows, minlength=n)
     if k == 0 or counts.max(initial=0) < k:
         return worst
-    full, number = np.unique(rows[counts[rows] >= k], return_inverse=True)
     some = counts[rows] >= k
+    full, number = np.unique(rows[some], return_inverse=True)
     table = np.full((len(full), counts.max()), -np.inf)
     table[number, _place_in_row(rows, n)[some]] = scores[some]
     worst[full] = np.partition(table, -k, axis=1)[:, -k]

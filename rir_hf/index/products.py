@@ -294,9 +294,8 @@ def codes_product(
         floats = np.empty(n * _CODES, np.float32)
 
     def tensor(codes: np.ndarray) -> torch.Tensor:
-        codes = codes if is_int8 else codes.view(np.int16)
-        made = torch.from_numpy(codes) if is_int8 else torch.from_numpy(codes).view(torch.bfloat16)
-        return made.to(device)
+        made = torch.from_numpy(codes)
+        return (made if is_int8 else made.view(torch.bfloat16)).to(device)
 
     asked = tensor(queries)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rir_hf.core.unfinished import replacing
 from rir_hf.training.checkpoints import BEST
 
 
@@ -67,9 +68,8 @@ class KeepBest(TrainerCallback):
         return [(name, weight.detach()) for name, weight in named if weight.requires_grad]
 
     def _write(self, path: Path) -> None:
-        part = path.with_suffix(".part")
-        torch.save(self.best, part)
-        part.replace(path)
+        with replacing(path) as part:
+            torch.save(self.best, part)
 
 
 def _path(args: TrainingArguments) -> Path:
