@@ -25,6 +25,18 @@ def scored(number: int, subject: str = "scored") -> Dataset:
     )
 
 
+def preferences(number: int) -> Dataset:
+    """Prompts with a better and a worse answer, of which no two are the same."""
+    numbers = range(number)
+    return Dataset.from_dict(
+        {
+            "prompt": [f"What is {number}?" for number in numbers],
+            "chosen": [f"{number} is a number." for number in numbers],
+            "rejected": [f"{number} cats sleep." for number in numbers],
+        }
+    )
+
+
 def pairs(number: int, subject: str = "pairs") -> Dataset:
     """Queries with a positive and nothing else."""
     return Dataset.from_dict(

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset
 
 from rir_hf.training.__main__ import main
 from rir_hf.training.checkpoints import last_checkpoint
 from rir_hf.training.retriever import train_retriever
-from tests.training.jobs import pairs, scored, start, weights_of, write_job
+from tests.training.jobs import pairs, preferences, scored, start, weights_of, write_job
 
 RETRIEVER = {"batch_size": 2, "epochs": 2, "train_length": 8, "learning_rate": 1e-3}
 GENERATOR = {"batch_size": 2, "accumulate": 1, "epochs": 10, "learning_rate": 1e-2, "lora_r": 4}
@@ -82,14 +81,7 @@ def test_a_killed_training_knows_its_best_weights(minilm: str, tmp_path: Path) -
 def test_a_killed_generator_ends_with_the_same_weights(
     full: bool, tiny_lm: str, tmp_path: Path
 ) -> None:
-    numbers = range(10)
-    rows = Dataset.from_dict(
-        {
-            "prompt": [f"What is {number}?" for number in numbers],
-            "chosen": [f"{number} is a number." for number in numbers],
-            "rejected": [f"{number} cats sleep." for number in numbers],
-        }
-    )
+    rows = preferences(10)
     options = {"model": tiny_lm, "full": full, **GENERATOR}
     file = "model.safetensors" if full else "adapter_model.safetensors"
     assert_ends_as_uninterrupted(tmp_path, "checkpoint-8", file, "train_generator", rows, **options)

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from rir_hf import RelabelNegatives, run, train_generator, train_retriever
 from rir_hf.models.retriever import Retriever
+from tests.training.jobs import preferences
 
 SGD = {"optim": "sgd"}  # its step is as long as the gradient
 QUICK: dict[str, Any] = {"batch_size": 4, "train_length": 16, "learning_rate": 1e-3}
@@ -177,14 +178,7 @@ def test_the_card_names_the_data_and_says_how_it_was_made(
 def test_the_generator_s_weights_of_the_lowest_loss_are_kept_and_its_card_names_the_data(
     tiny_lm: str, tmp_path: Path
 ) -> None:
-    numbers = range(8)
-    rows = Dataset.from_dict(
-        {
-            "prompt": [f"What is {number}?" for number in numbers],
-            "chosen": [f"{number} is a number." for number in numbers],
-            "rejected": [f"{number} cats sleep." for number in numbers],
-        }
-    )
+    rows = preferences(8)
     turned = rows.rename_columns({"chosen": "rejected", "rejected": "chosen"})
     options = {"max_steps": 2, "batch_size": 4, "accumulate": 1, "learning_rate": 1e-2}
     folder = train_generator(
