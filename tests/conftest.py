@@ -13,10 +13,10 @@ from pathlib import Path
 from tests.hub_server import TOKEN, HubServer
 
 _cache = tempfile.TemporaryDirectory(prefix="rir-hf-tests-")
-_hub = HubServer()
+HUB = HubServer()
 os.environ.update(
     HF_HOME=_cache.name,
-    HF_ENDPOINT=_hub.url,
+    HF_ENDPOINT=HUB.url,
     HF_HUB_DISABLE_XET="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_DATASETS_DISABLE_PROGRESS_BARS="1",
@@ -37,10 +37,10 @@ settings.load_profile("repeatable")
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """An empty Hub on this machine, and a token for it."""
-    _hub.reset()
+    HUB.reset()
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    yield _hub
-    _hub.reset()
+    yield HUB
+    HUB.reset()
 
 
 @pytest.fixture(scope="session")

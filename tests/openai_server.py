@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 import time
@@ -130,6 +131,14 @@ class OpenAIServer(ThreadingHTTPServer):
         self.server_activate()
         self.is_listening = True
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse connections until `listen` is called; those that are there stay."""
+        self.shutdown()
+        self.socket.close()
+        self.socket = socket.socket(self.address_family, self.socket_type)
+        self.server_bind()
+        self.is_listening = False
 
     def asked(self) -> Counter[str]:
         """How often each prompt came."""

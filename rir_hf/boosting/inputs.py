@@ -259,7 +259,7 @@ def check_replay(replay: Dataset | None) -> None:
 
 def _check_extras(with_generator: bool) -> None:
     """Raise `ImportError`, naming the extra, where a package is missing."""
-    needed = ["accelerate", "bm25s", "datasketch", "faiss"]
+    needed = ["accelerate", "bm25s", "faiss"]
     for name in [*needed, "peft", "trl"] if with_generator else needed:
         if find_spec(name) is None:
             raise ImportError(f'boost needs {name}: pip install "rir-hf[cpu,boost]"')

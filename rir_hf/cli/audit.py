@@ -8,15 +8,19 @@ import sys
 import textwrap
 from pathlib import Path
 
+from rir_hf.cli.checks import check_sources
 from rir_hf.cli.inputs import CorpusOptions, PairsOptions
-from rir_hf.cli.options import Rows
-from rir_hf.cli.output import OutputOptions, check_file, write_json
+from rir_hf.cli.options import DryRun, Rows
+from rir_hf.cli.output import OutputOptions, as_written, check_file, write_json
 from rir_hf.core.texts import printable
+
+FEW = 32
 
 
 def command(
     reading: CorpusOptions,
     pairing: PairsOptions,
+    dry: DryRun,
     corpus: str | None = None,
     train: str | None = None,
     dev: str | None = None,
@@ -67,12 +71,24 @@ def command(
         folders = {name: OutputOptions(str(Path(output) / name), overwrite) for name in given}
     for folder in folders.values():
         folder.check()
+    check_sources(**sources)
     passages = None if corpus is None else reading.load(given.pop("corpus"))
     splits = {"train": train_split, "dev": dev_split, "test": test_split}
     queries = {
         name: load_split(pairing, source, split_for(source, splits[name], name))
         for name, source in given.items()
     }
+    read = queries if passages is None else {"corpus": passages, **queries}
+    if dry.dry_run:
+        queries = {name: rows.take(FEW) for name, rows in queries.items()}
+        marked = mark(passages and passages.take(FEW), queries, threshold)
+        compared = ", ".join(f"{len(rows):,} rows of {name}" for name, rows in read.items())
+        written = [
+            as_written(marked[name], folder.output, len(read[name]))
+            for name, folder in folders.items()
+        ]
+        dry.says(f"compare {compared}", *written)
+        return
     marked = mark(passages, queries, threshold)
     counts = count_marked(marked, examples)
     write_json(counts, json)

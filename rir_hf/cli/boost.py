@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rir_hf.cli.checks import check_model
+from rir_hf.cli.checks import check_model, check_sources
 from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QueriesOptions
-from rir_hf.cli.options import IndexOptions, LLMOptions, Model, RetrieverOptions, RunOptions
+from rir_hf.cli.options import DryRun, IndexOptions, LLMOptions, Model, RetrieverOptions, RunOptions
 
 
 @dataclass
@@ -163,7 +163,7 @@ class Judging:
     test: str | None = None
     test_split: str | None = None
     held_out: int = 200
-    patience: int = 1
+    patience: int = 2
 
     def options(self) -> dict[str, Any]:
         """The options of `boost`, with the judged queries read."""
@@ -228,13 +228,13 @@ def command(
     judging: Judging,
     learning: Learning,
     reading: CorpusOptions,
+    dry: DryRun,
     corpus: str,
     retriever: str,
     output: str,
     rounds: int = 1,
     engine: Literal["datasets", "ray"] = "datasets",
     engine_options: dict[str, Any] | None = None,
-    dry_run: bool = False,
 ) -> None:
     """Make a retriever and a generator better on a corpus, round after round, and prove it.
 
@@ -256,10 +256,12 @@ def command(
         engine: what maps the steps: this machine, or a Ray cluster.
         engine_options: of the engine, as YAML: '{num_proc: 2}', for Ray '{concurrency: 8,
             num_gpus: 1}'.
-        dry_run: do nothing but say what each stage will do, ask and cost.
     """
     check_model(retriever, "--retriever", retrieving.revision)
     generating.check()
+    check_sources(corpus=corpus, queries=asking.queries, pairs=asking.pairs)
+    check_sources(examples=asking.examples, dev=judging.dev, test=judging.test)
+    check_sources(replay=learning.replay)
     from rir_hf import boost
     from rir_hf.boosting.plan import Planned, as_lines
 
@@ -272,13 +274,13 @@ def command(
         generator_weights=generating.generator_weights,
         engine=engine,
         engine_options=engine_options,
-        dry_run=dry_run,
+        dry_run=dry.dry_run,
         **asking.options(),
         **judging.options(),
         **learning.options(corpus, reading),
     )
-    if dry_run:
-        sys.stdout.write(as_lines([Planned(**row) for row in made.rounds]) + "\n")
+    if dry.dry_run:
+        dry.says(as_lines([Planned(**row) for row in made.rounds]))
     else:
         generator = f"generator: {made.generator}\n" if made.generator else ""
         sys.stdout.write(f"retriever: {made.retriever}\n{generator}report: {made.report}\n")

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from rir_hf.cli.options import DryRun
 from rir_hf.cli.output import check_file, write_json
 
 
 def command(
+    dry: DryRun,
     run: str | None = None,
     delete: list[str] | None = None,
     json: str | None = None,
@@ -32,9 +34,14 @@ def command(
     from rir_hf.running import cache
 
     check_file(json, "--json")
-    entries = cache.cached(run) if delete is None else cache.delete(delete, run)
-    rows = [as_row(entry) for entry in entries]
-    said = table(rows) if delete is None else deleted(rows)
+    if delete is None:
+        rows = [as_row(entry) for entry in cache.cached(run)]
+        said = table(rows)
+    else:
+        rows = [as_row(entry) for entry in cache.delete(delete, run, dry_run=dry.dry_run)]
+        said = deleted(rows, "would delete" if dry.dry_run else "deleted")
+    if dry.says(*said):
+        return
     sys.stdout.write("\n".join(said) + "\n")
     write_json(rows, json)
 
@@ -61,9 +68,9 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def deleted(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """A line for each entry that was deleted, and their sum."""
-    lines = [f"deleted {row['kind']} {row['name']}: {row['size'] / 1e6:.1f} MB" for row in rows]
+def deleted(rows: Sequence[dict[str, Any]], verb: str) -> list[str]:
+    """A line for each entry that was or would be deleted, and their sum."""
+    lines = [f"{verb} {row['kind']} {row['name']}: {row['size'] / 1e6:.1f} MB" for row in rows]
     return [*lines, f"total: {total(rows)['size'] / 1e6:.1f} MB"]
 
 

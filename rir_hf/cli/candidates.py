@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rir_hf.cli.checks import check_sources
 from rir_hf.cli.inputs import CorpusOptions, QueriesOptions
 from rir_hf.cli.options import HubOptions, IndexOptions, OptionalRetriever, RunOptions
 from rir_hf.cli.output import OutputOptions
@@ -76,7 +77,7 @@ def command(
         limit: the first so many queries; none: all.
         batch_size: rows per batch.
     """
-    from rir_hf import CandidateLists, report
+    from rir_hf import CandidateLists
     from rir_hf.cli.search import prepared, without_vectors
     from rir_hf.core.columns import require_columns
 
@@ -84,6 +85,7 @@ def command(
     output.check()
     hub.check()
     CandidateLists(indexes.tiny_corpus(), index=indexes.names(), **vars(lists))
+    check_sources(corpus=corpus, queries=queries)
     passages = reading.load(corpus)
     asked = asking.load(queries, split, "train", limit)
     if lists.exclude is not None:
@@ -91,8 +93,4 @@ def command(
     passages, asked = prepared(passages, asked, retriever, running, indexes, batch_size)
     step = CandidateLists(passages, index=indexes.names(), **vars(lists))
     found = without_vectors(running.run(asked, step, batch_size))
-    if running.dry_run:
-        running.plan.say()
-        return
-    output.save(found, lines="lists.jsonl", summary=report(found))
-    hub.push(found, "lists", corpus=passages)
+    output.finish(found, running, hub, "lists", stage="lists", corpus=passages)

@@ -1,4 +1,4 @@
-"""What is looked at before the work: models, tokens and room on the disk."""
+"""What is looked at before the work: sources, models, tokens and room on the disk."""
 
 from __future__ import annotations
 
@@ -15,6 +15,22 @@ _BYTES_PER_NUMBER = 4
 _MODEL_FILES = ("config.json", "modules.json", "adapter_config.json")
 _ON_THE_HUB = 10.0
 """Seconds that the Hub has to say whether there is a model."""
+
+
+def check_sources(**sources: str | None) -> None:
+    """Raise `OSError` where a source is not there, before any of them is read.
+
+    Args:
+        sources: files, folders and Hub names by option, where they are given.
+    """
+    from rir_hf.data.sources import check_bare_name, is_path
+
+    for option, source in sources.items():
+        if source is None or Path(source).exists() or source.startswith("irds:"):
+            continue
+        if is_path(source):
+            raise FileNotFoundError(f"--{option} {source} does not exist")
+        check_bare_name(source.partition(":")[0])
 
 
 def check_model(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rir_hf.cli.checks import check_sources
 from rir_hf.cli.inputs import QrelsOptions
 from rir_hf.cli.output import check_file, write_json
 
@@ -41,6 +42,7 @@ def command(
     from rir_hf.cli.evaluate import load_run
 
     check_file(json, "--json")
+    check_sources(run=run, other=other, data=data, qrels=qrels)
     judged = reading.load(judgements, split, "test")
     found = compare(load_run(run), load_run(other), judged, measures)
     show(found, json)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from rir_hf.cli.checks import check_model, check_room
 from rir_hf.cli.options import HubOptions, LLMOptions, Model, Rows, RunOptions, Step
-from rir_hf.cli.output import check_writable, write_lines
+from rir_hf.cli.output import check_writable, counted, write_lines
 
 logger = logging.getLogger(__name__)
 
@@ -109,13 +109,10 @@ def command(
     for folder, place in zip(folders, targets, strict=True):
         target = place / FILE
         score_file(folder / FILE, target, scoring, running, batch_size, overwrite=overwrite)
-        if running.dry_run:
-            continue
-        if hub.push_to_hub is not None:
+        if hub.push_to_hub is not None and not running.dry_run:
             config = "scored" if len(folders) == 1 else f"scored-{folder.name}"
             hub.push(load_rows(target), config, steps=[scoring])
-    if running.dry_run:
-        running.plan.say()
+    running.says(*(f"write scores into {place / FILE}" for place in targets))
 
 
 def folders_with_rows(path: Path, name: str | None) -> list[Path]:
@@ -149,9 +146,6 @@ def score_file(
     file: Path, target: Path, step: Step, running: RunOptions, batch_size: int, *, overwrite: bool
 ) -> None:
     """Write the rows of a file with the columns of the step into another, or into itself."""
-    from rir_hf import as_table
-    from rir_hf.reports.counts import count_stages
-
     rows = read_lines(file)
     earlier = read_lines(target) if target.exists() else []
     has_failures = any(row.get("teacher_error") for row in earlier)
@@ -167,8 +161,8 @@ def score_file(
     added = [column.name for column in step.outputs_for(asked.column_names)]
     new = scored.select_columns(added).to_list()
     write_lines([{**row, **more} for row, more in zip(rows, new, strict=True)], target)
-    table = as_table(count_stages(scored))
-    logger.info("%s: %d rows in %s\n%s", file.parent.name, len(rows), target, table)
+    counted(scored, "teacher")
+    logger.info("Written to %s: %d rows", target, len(rows))
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

@@ -57,11 +57,9 @@ def command(
     size = size_of_vectors(retriever.model, len(loaded))
     check_room(output.output, size if factory is None else 2 * size)
     rows = running.run(loaded, step, batch_size)
-    if running.dry_run:
-        running.plan.say()
-        return
 
     def write_index(folder: Path) -> None:
         save_index(attach_index(rows, factory=str(factory)), folder / "embedding.faiss")
 
-    output.save(rows, lines="", beside=None if factory is None else write_index)
+    beside = None if factory is None else write_index
+    output.finish(rows, running, None, "embedded", lines="", beside=beside)

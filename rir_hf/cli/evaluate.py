@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rir_hf.cli.checks import check_sources
 from rir_hf.cli.inputs import CorpusOptions, QrelsOptions, QueriesOptions
 from rir_hf.cli.options import (
     HubOptions,
@@ -81,6 +82,7 @@ def command(
     hub.check()
     check_file(run_file, "--run_file")
     check_file(json, "--json")
+    check_sources(data=data, corpus=corpus, queries=queries, qrels=qrels, run=run, answers=answers)
     judged: Any = judging.load(judgements, split, "test")
     if run is None:
         source = str(queries or data)
@@ -92,11 +94,10 @@ def command(
         passages = reading.load(str(corpus or data))
         options |= {"batch_size": batch_size}
         found = nearest(passages, asked, retriever, running, indexes, **options)
-        if running.dry_run:
-            running.plan.say()
-            return
     else:
         found = load_run(run)
+    if running.says(f"measure {', '.join(measures)}"):
+        return
     if run_file is not None:
         write_run(found, run_file)
     write_json(show(found, judged, measures), json)

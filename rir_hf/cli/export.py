@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from rir_hf.cli.options import check_options
+from rir_hf.cli.options import DryRun, check_options
+from rir_hf.cli.output import as_written, check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ FORMATS = {
 
 
 def command(
+    dry: DryRun,
     rows: str,
     format: Literal[
         "sentence-transformers",
@@ -63,11 +65,17 @@ def command(
     check_options(written, given, f"--options: {format}", positional=2)
     if not overwrite and is_taken(Path(path)):
         raise FileExistsError(f"{path} is there already: --overwrite replaces it")
+    check_writable(Path(path).absolute().parent, "--path")
     if isinstance(given.get("tokenizer"), str):
         from transformers import AutoTokenizer
 
         given["tokenizer"] = AutoTokenizer.from_pretrained(given["tokenizer"])
-    written(rir_hf.load_rows(rows, split, limit=limit), path, **given)
+    found = rir_hf.load_rows(rows, split, limit=limit)
+    if dry.dry_run:
+        made = written(found, **given)
+        dry.says(as_written(made, path, len(made)))
+        return
+    written(found, path, **given)
     logger.info("Written to %s", path)
 
 

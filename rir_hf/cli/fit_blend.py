@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from rir_hf.cli.checks import check_sources
 from rir_hf.cli.inputs import QrelsOptions
 from rir_hf.cli.output import check_file, write_json
 
@@ -39,6 +40,7 @@ def command(
     from rir_hf import fit_blend, load_rows
 
     check_file(json, "--json")
+    check_sources(rows=rows, qrels=qrels)
     judged: Any = judging.load(qrels, split, "train")
     scored = load_rows(rows, split, limit=limit)
     found = fit_blend(scored, judged, measure=measure, folds=folds, seed=seed)

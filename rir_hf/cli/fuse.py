@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
+from rir_hf.cli.options import DryRun
 from rir_hf.cli.output import check_file
 
 logger = logging.getLogger(__name__)
 
 
 def command(
+    dry: DryRun,
     runs: list[str],
     run_file: str,
     method: Literal["zscore", "rrf", "minmax"] = "zscore",
@@ -33,5 +35,7 @@ def command(
 
     check_file(run_file, "--run_file")
     found = fuse([load_run(run) for run in runs], method=method, weights=weights, depth=depth)
+    if dry.says(f"write a run of {len(found):,} queries to {run_file}"):
+        return
     write_run(found, run_file)
     logger.info("Written to %s: %d queries", run_file, len(found))

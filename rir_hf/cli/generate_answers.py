@@ -62,7 +62,7 @@ def command(
         retry: the rows are the output of an earlier run: ask again only where the generator failed.
         batch_size: rows per batch.
     """
-    from rir_hf import GenerateAnswers, load_rows, report
+    from rir_hf import GenerateAnswers, load_rows
 
     output.check()
     llm.check()
@@ -70,8 +70,4 @@ def command(
     step = GenerateAnswers(llm.load(), **vars(answers))
     queries = drawn(load_rows(rows, split, limit=limit), sample, answers.seed)
     answered = running.run(queries, step, batch_size, retry=retry)
-    if running.dry_run:
-        running.plan.say()
-        return
-    output.save(answered, lines="answered.jsonl", summary=report(answered))
-    hub.push(answered, "answered")
+    output.finish(answered, running, hub, "answered", stage="answers")

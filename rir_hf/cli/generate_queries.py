@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from rir_hf.cli.checks import check_sources
 from rir_hf.cli.inputs import CorpusOptions
 from rir_hf.cli.options import HubOptions, LLMOptions, Rows, RunOptions
 from rir_hf.cli.output import OutputOptions
@@ -74,11 +75,12 @@ def command(
             name.
         batch_size: rows per batch.
     """
-    from rir_hf import GenerateQueries, load_rows, report
+    from rir_hf import GenerateQueries, load_rows
 
     output.check()
     llm.check()
     hub.check()
+    check_sources(corpus=corpus, examples=examples)
     step = GenerateQueries(
         llm.load(),
         quality_check=False if quality_check == "none" else quality_check,
@@ -88,11 +90,7 @@ def command(
     reading.corpus_split = reading.corpus_split or split
     passages = load_rows(corpus, split, limit=limit) if retry else reading.load(corpus, limit)
     rows = running.run(drawn(passages, sample, queries.seed), step, batch_size, retry=retry)
-    if running.dry_run:
-        running.plan.say()
-        return
-    output.save(rows, lines="generated.jsonl", summary=report(rows))
-    hub.push(rows, "generated")
+    output.finish(rows, running, hub, "generated", stage="queries")
 
 
 def drawn(rows: Rows, sample: int | None, seed: int) -> Rows:

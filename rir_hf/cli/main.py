@@ -146,14 +146,14 @@ class Log(logging.StreamHandler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: dict[str, list[str]] = {}
+        self.kept: dict[str, dict[str, None]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, or keep a warning."""
         if record.levelno < logging.WARNING or record.name in _AT_ONCE:
             super().emit(record)
         else:
-            self.kept.setdefault(str(record.msg), []).append(self.format(record).strip())
+            self.kept.setdefault(str(record.msg), {})[self.format(record).strip()] = None
 
     def format(self, record: logging.LogRecord) -> str:
         """A record as text, without control characters and secrets."""
@@ -166,7 +166,7 @@ class Log(logging.StreamHandler):
         """Write each kind of warning once, with an example."""
         for said in self.kept.values():
             more = f" (the first of {len(said)} such warnings)" if len(said) > 1 else ""
-            self.stream.write(f"warning: {said[0]}{more}\n")
+            self.stream.write(f"warning: {next(iter(said))}{more}\n")
 
 
 @contextmanager

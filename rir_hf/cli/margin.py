@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from rir_hf.cli.checks import check_model, check_models
+from rir_hf.cli.checks import check_model, check_models, check_sources
 from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QrelsOptions
-from rir_hf.cli.options import IndexOptions, RunOptions, without_lines
+from rir_hf.cli.options import DryRun, IndexOptions, RunOptions, without_lines
 from rir_hf.cli.output import check_file, write_json
+
+BATCH = 512
 
 
 def command(
     reading: CorpusOptions,
     pairing: PairsOptions,
     judging: QrelsOptions,
+    dry: DryRun,
     rows: str,
     teacher: dict | str,
     split: str | None = None,
@@ -47,9 +50,10 @@ def command(
         seed: of the sample.
         json: also write the result to this file.
     """
-    from rir_hf import Embed, load_rows, recommend_margin, run
+    from rir_hf import Embed, ScorePassages, load_rows, recommend_margin
     from rir_hf.cli.search import indexed
     from rir_hf.cli.teachers import read_teacher
+    from rir_hf.core.columns import require_columns
     from rir_hf.teaching.margin import MARGINS
 
     if (corpus is None) != (model is None):
@@ -59,13 +63,21 @@ def command(
         check_model(model, "--model")
     judge = read_teacher(teacher)
     check_models(judge, "--teacher")
-    passages = None
+    check_sources(rows=rows, corpus=corpus, qrels=qrels)
+    running, passages = RunOptions(dry_run=dry.dry_run), None
     if corpus is not None and model is not None:
-        passages = indexed(reading.load(corpus), model, RunOptions(), IndexOptions())
-        mined = run(pairing.load(rows, split, limit), Embed(model, "query", role="query"))
+        passages = indexed(reading.load(corpus), model, running, IndexOptions())
+        asked = pairing.load(rows, split, limit)
+        mined = running.run(asked, Embed(model, "query", role="query"), BATCH)
     else:
         mined = load_rows(rows, split, limit=limit)
+        require_columns(mined, ["neg_sims", "pos_sims"], "margin without --corpus")
     judged = judging.load(qrels, split, "train")
+    if running.dry_run:
+        if passages is None:
+            running.run(mined.take(sample), ScorePassages(judge), BATCH)
+        running.says(f"judge the negatives of {sample:,} rows at most")
+        return
     with without_lines():  # the table goes to the standard output
         found = recommend_margin(
             mined,

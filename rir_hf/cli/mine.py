@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from rir_hf.cli.checks import check_sources
 from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QrelsOptions
 from rir_hf.cli.options import (
     HubOptions,
@@ -20,7 +21,7 @@ from rir_hf.cli.options import (
     RunOptions,
     Step,
 )
-from rir_hf.cli.output import OutputOptions, write_lines
+from rir_hf.cli.output import OutputOptions, counted, write_lines
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ def command(
     running.check()
     hub.check()
     rules.check(indexes, answer_weight)
+    check_sources(corpus=corpus, pairs=pairs, qrels=qrels)
     if streaming:
         stream = stream_pairs(pairs, split, columns=rows.pairs_columns)
         found = stream if limit is None else stream.take(limit)
@@ -133,9 +135,8 @@ def command(
     columns = list(next(iter(found), {}))
     with_answers = answers or answer_weight != 0
     check_columns(columns, qrels=qrels is not None, answers=with_answers)
-    known: Any = judgements.load(qrels, split, "train")
-    if known is None and not streaming and "query_id" in columns:
-        known = found
+    is_known = qrels is None and not streaming and "query_id" in columns
+    known = found if is_known else judgements.load(qrels, split, "train")
     searched = passages.load(corpus)
     loaded = retriever.load() if "embedding" in indexes.index else None
     searched = indexed(searched, loaded, running, indexes, batch_size=batch_size)
@@ -147,17 +148,21 @@ def command(
     mine = partial(MineNegatives, searched, index=indexes.names(), qrels=known, **vars(rules))
     for step in chain(loaded, mine, answers, answer_weight):
         mined = running.run(mined, step, batch_size)
-    if running.dry_run:
-        running.plan.say()
-        return
     vectors = ["embedding", "answer_embedding"][: 1 + with_answers]
     mined = mined.remove_columns(vectors if loaded is not None else [])
+    if running.dry_run:
+        output.finish(mined, running, hub, "mined")
+        return
     if max_rank is not None:
         mined = mined.filter(ranks_below, input_columns="pos_rank", fn_kwargs={"limit": max_rank})
     if streaming:
         write_stream(mined, Path(output.output) / LINES)
-    else:
-        finish(mined, searched, output, hub, answers=answers)
+        return
+    check_mined(mined, searched)
+    if answers:
+        counted(mined, "mining", "neg_answer")
+    beside = partial(draw, mined)
+    output.finish(mined, running, hub, "mined", stage="mining", beside=beside, corpus=searched)
 
 
 def chain(
@@ -184,30 +189,23 @@ def chain(
     return steps
 
 
-def finish(
-    mined: Rows, corpus: Rows, output: OutputOptions, hub: HubOptions, *, answers: bool
-) -> None:
-    """Report, draw, save and push."""
-    from rir_hf import plot_report, report
+def draw(mined: Rows, folder: Path) -> None:
+    """Write the plot of mined rows into a folder, if there is matplotlib."""
+    from rir_hf import plot_report
 
-    counts = report(mined)
-    if len(mined) and counts["mining"]["rows_without_positive"] == len(mined):
-        raise ValueError(_why_nothing(mined, corpus))
-    if answers:
-        report(mined, output="neg_answer")
-
-    def draw(folder: Path) -> None:
-        try:
-            plot_report(mined, folder / "report.png")
-        except ImportError as error:
-            logger.warning("No report.png: %s", error)
-
-    output.save(mined, lines=LINES, summary=counts, beside=draw)
-    hub.push(mined, "mined", corpus=corpus)
+    try:
+        plot_report(mined, folder / "report.png")
+    except ImportError as error:
+        logger.warning("No report.png: %s", error)
 
 
-def _why_nothing(mined: Rows, corpus: Rows) -> str:
-    """That no row has a positive in the corpus, with one of each to compare."""
+def check_mined(mined: Rows, corpus: Rows) -> None:
+    """Raise `ValueError` where no row has a positive in the corpus, with one of each to compare."""
+    from rir_hf.reports.counts import count_mining, read_mined
+
+    lost = count_mining(read_mined(mined, "neg"))["rows_without_positive"]
+    if not len(mined) or lost < len(mined):
+        return
     said = "no positive of any row is in the corpus, so nothing was mined and nothing written."
     if mined[0]["pos"]:
         said += f" The first positive is {mined[0]['pos'][0]!r:.80}, "
@@ -217,7 +215,7 @@ def _why_nothing(mined: Rows, corpus: Rows) -> str:
             " The corpus's titles stand before its texts: where the pairs have the texts alone, "
             "give pos_ids, or a corpus without its titles."
         )
-    return said + " Do ids and texts of pairs and corpus belong together?"
+    raise ValueError(said + " Do ids and texts of pairs and corpus belong together?")
 
 
 def check_columns(columns: list[str], *, qrels: bool, answers: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -225,7 +226,28 @@ class LLMOptions:
 
 
 @dataclass
-class RunOptions:
+class DryRun:
+    """Dry run.
+
+    Args:
+        dry_run: check everything, say what would be done, and write nothing.
+    """
+
+    dry_run: bool = False
+
+    def says(self, *does: str) -> bool:
+        """Whether this is a dry run: what would be done is then on the standard output."""
+        if self.dry_run:
+            sys.stdout.write("\n".join([*does, "nothing was written"]) + "\n")
+        return self.dry_run
+
+    def number_of(self, rows: Rows) -> int | None:
+        """How many rows would be written; None where that is not known."""
+        return len(rows)
+
+
+@dataclass
+class RunOptions(DryRun):
     """How it is run.
 
     Args:
@@ -238,7 +260,6 @@ class RunOptions:
         num_gpus: GPUs of each worker (with ray).
     """
 
-    dry_run: bool = False
     engine: Literal["datasets", "ray"] = "datasets"
     rows_per_shard: int | None = None
     num_proc: int | None = None
@@ -256,6 +277,14 @@ class RunOptions:
 
         return Plan()
 
+    def says(self, *does: str) -> bool:
+        """Whether this is a dry run: the plan of the steps comes first."""
+        return self.dry_run and super().says(*self.plan.lines(), *does)
+
+    def number_of(self, rows: Rows) -> int | None:
+        """How many rows the last step would give, of which a dry run has the first few."""
+        return self.plan.number
+
     def sample(self, rows: Rows) -> Rows:
         """The rows; in a dry run the first few of them."""
         return self.plan.sample(rows) if self.dry_run else rows
@@ -272,7 +301,11 @@ class RunOptions:
         check_vectors_fit(rows, step)
         if self.dry_run:
             with progress_bars(), without_lines():
-                return self.plan.run(asked_again(rows, step) if retry else rows, step, batch_size)
+                if not retry:
+                    return self.plan.run(rows, step, batch_size)
+                tried = self.plan.run(asked_again(rows, step), step, batch_size)
+                self.plan.number = len(rows)
+                return tried
         options: dict[str, Any] = {"batch_size": batch_size, "rows_per_shard": self.rows_per_shard}
         if self.engine == "ray":
             workers = {"concurrency": self.num_proc or 1, "num_gpus": self.num_gpus}

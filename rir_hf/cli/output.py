@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rir_hf.cli.checks import check_room
-from rir_hf.cli.options import Rows
+from rir_hf.cli.options import DryRun, HubOptions, Rows
 from rir_hf.core.unfinished import replacing, take_place
 
 logger = logging.getLogger(__name__)
@@ -65,6 +64,40 @@ class OutputOptions:
         check_writable(folder.absolute().parent, "--output")
         check_room(folder)
 
+    def finish(
+        self,
+        rows: Rows,
+        dry: DryRun,
+        hub: HubOptions | None,
+        config: str,
+        *,
+        lines: str | None = None,
+        stage: str | None = None,
+        beside: Callable[[Path], None] | None = None,
+        corpus: Rows = None,
+    ) -> None:
+        """End a command: say what would be written, or write rows and counts and push them.
+
+        Args:
+            rows: what the command made.
+            dry: whether it says so alone.
+            hub: where they go besides.
+            config: what the rows are, a name for their config on the Hub and for the lines.
+            lines: the name of the file of JSON lines where it is another, as for `save`.
+            stage: what the command added, the stage of `report` that is shown; None: no report.
+            beside: as for `save`.
+            corpus: what goes to the Hub with the rows.
+        """
+        if dry.dry_run:
+            dry.says(as_written(rows, self.output, dry.number_of(rows)))
+            return
+        counts = None
+        if stage is not None:
+            counts = counted(rows, stage)
+        self.save(rows, f"{config}.jsonl" if lines is None else lines, counts, beside)
+        if hub is not None:
+            hub.push(rows, config, corpus=corpus)
+
     def save(
         self,
         rows: Rows,
@@ -98,6 +131,43 @@ class OutputOptions:
         return folder
 
 
+def as_written(rows: Rows, place: str, number: int | None) -> str:
+    """What a dry run says of rows that would be written.
+
+    Args:
+        rows: with their columns; several parts by name.
+        place: where to.
+        number: how many; None: not known.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> as_written(Dataset.from_dict({"query": ["q"], "pos": [["a"]]}), "out", 1)
+        'write 1 rows with the columns query, pos to out'
+    """
+    said = "rows" if number is None else f"{number:,} rows"
+    if isinstance(rows, Mapping):
+        said = ", ".join(f"{len(part):,} rows as {name}" for name, part in rows.items())
+        rows = next(iter(rows.values()))
+    return f"write {said} with the columns {', '.join(rows.column_names)} to {place}"
+
+
+def counted(rows: Rows, stage: str, negatives: str = "neg") -> dict[str, Any]:
+    """What `report` counts; the stage that a command added is shown in the log.
+
+    Args:
+        rows: what the command made.
+        stage: what it added.
+        negatives: column of the negatives.
+    """
+    from rir_hf import as_table
+    from rir_hf.reports.counts import count_stages
+
+    counts = count_stages(rows, negatives)
+    name = stage if negatives == "neg" else f"{stage} of {negatives}"
+    logger.info("%s", as_table({"rows": counts["rows"], name: counts[stage]}))
+    return counts
+
+
 def check_no_other(folder: Path) -> None:
     """Raise `FileExistsError` where a folder holds what no command has written there."""
     for split in splits_in(folder):
@@ -122,17 +192,14 @@ def splits_in(folder: Path) -> list[str]:
 
 
 @dataclass
-class ModelOutput:
+class ModelOutput(DryRun):
     """Where a trained model goes.
 
     Args:
         overwrite: replace an earlier model at --output once the new one is complete.
-        dry_run: check everything, say what would be trained on and in how many steps, and write
-            nothing.
     """
 
     overwrite: bool = False
-    dry_run: bool = False
 
     def check(self, output: str, *marks: str) -> None:
         """Raise `OSError` where a model cannot be written, or something else is there, before the
@@ -149,10 +216,6 @@ class ModelOutput:
             raise FileExistsError(f"{folder} holds a model: --overwrite replaces it")
         check_writable(folder.absolute().parent, "--output")
         check_room(folder)
-
-    def say(self, rows: int, steps: int) -> None:
-        """Write what a dry run found to the standard output."""
-        sys.stdout.write(f"train on {rows:,} rows in {steps:,} steps\nnothing was written\n")
 
     @contextmanager
     def folder(self, output: str, *marks: str) -> Iterator[Path]:
@@ -182,7 +245,7 @@ def check_kind(folder: Path, *marks: str) -> None:
 
 
 def check_file(path: str | None, option: str) -> None:
-    """Raise `OSError` where a file cannot be written, and make its folder, before the work.
+    """Raise `OSError` where a file cannot be written, before the work.
 
     An earlier file is replaced where its ending says that it is of the kind; a run where it is one.
     """
@@ -197,7 +260,7 @@ def check_file(path: str | None, option: str) -> None:
         raise FileExistsError(
             f"{path} is there, and does not end in {' or '.join(endings)}: name another {option}"
         )
-    make_writable(Path(path).absolute().parent, option)
+    check_writable(Path(path).absolute().parent, option)
 
 
 def is_run(path: Path) -> bool:
@@ -206,12 +269,6 @@ def is_run(path: Path) -> bool:
         return True
     with path.open(encoding="utf-8", errors="replace") as lines:
         return len(lines.readline().split()) == 6
-
-
-def make_writable(folder: Path, option: str) -> None:
-    """Make a folder; `OSError` where that fails or nothing can be written into it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    check_writable(folder, option)
 
 
 def check_writable(folder: Path, option: str) -> None:
@@ -227,6 +284,7 @@ def write_json(value: Any, path: str | Path | None) -> None:
     """Write a file of JSON, if one is named."""
     if path is not None:
         text = json.dumps(value, indent=2, ensure_ascii=False)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
 

@@ -5,7 +5,6 @@ nowhere.
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -51,6 +50,8 @@ class Plan:
 
     def __init__(self) -> None:
         self.steps: list[Planned] = []
+        self.number: int | None = None
+        """How many rows the last step would give."""
         self._totals: dict[str, int | None] = {}
 
     def sample(self, rows: Dataset | IterableDataset, size: int = _TRIED) -> Dataset:
@@ -68,6 +69,7 @@ class Plan:
             rows = self.sample(rows)
         step.check(rows.features)
         name, total = type(step).__name__, self._total(rows)
+        self.number = total
         made = None if self._is_cut(rows, step) else rows_made(rows, step)
         if made == len(rows):
             self.steps.append(Planned(name, total, made, 0.0))
@@ -92,14 +94,9 @@ class Plan:
         )
         return self._in_place_of(rows, table, None)
 
-    def say(self, *does: str) -> None:
-        """Write the plan to the standard output.
-
-        Args:
-            does: what would be done besides.
-        """
-        lines = [*(as_lines(self.steps) if self.steps else []), *does, "nothing was written"]
-        sys.stdout.write("\n".join(lines) + "\n")
+    def lines(self) -> list[str]:
+        """The plan as a table; nothing where no step was tried."""
+        return as_lines(self.steps) if self.steps else []
 
     def _in_place_of(self, rows: Dataset, table: pa.Table, info: DatasetInfo | None) -> Dataset:
         sample = Dataset(table, info=info)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from rir_hf.cli.options import HubOptions, RetrieverOptions, RunOptions
 from rir_hf.cli.output import OutputOptions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -54,21 +57,17 @@ def command(
         limit: the first so many rows; none: all.
         batch_size: rows per batch.
     """
-    from rir_hf import PreferencePairs, load_rows, report
+    from rir_hf import PreferencePairs, load_rows
 
     output.check()
     retriever.check()
     hub.check()
     step = PreferencePairs(retriever.load(), **vars(preferences))
     pairs = running.run(load_rows(rows, split, limit=limit), step, batch_size)
-    if running.dry_run:
-        running.plan.say()
-        return
-    counts = report(pairs)
-    output.save(pairs, lines="preferences.jsonl", summary=counts)
-    if not counts["preferences"]["pairs"]:
-        raise ValueError(
-            f"no row gives a pair; {output.output} says why, row by row. --require_gain false also "
-            "takes answers that find the passage no better than the query does"
+    output.finish(pairs, running, hub, "preferences", stage="preferences")
+    if not running.dry_run and not any(pairs["chosen"]):
+        logger.warning(
+            "No row gives a pair; %s says why, row by row. --require_gain false also takes answers "
+            "that find the passage no better than the query does.",
+            output.output,
         )
-    hub.push(pairs, "preferences")

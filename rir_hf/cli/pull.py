@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from rir_hf.cli.output import OutputOptions
+from rir_hf.cli.options import DryRun
+from rir_hf.cli.output import OutputOptions, as_written
 
 
 def command(
     output: OutputOptions,
+    dry: DryRun,
     repo: str,
     config_name: str | None = None,
     split: str = "train",
@@ -25,6 +27,11 @@ def command(
     from rir_hf import pull
 
     output.check()
+    if dry.dry_run:
+        rows = pull(repo, config_name, revision=revision, split=split, streaming=True)
+        known = (rows.info.splits or {}).get(split)
+        dry.says(as_written(rows, output.output, known and known.num_examples))
+        return
     rows = pull(repo, config_name, revision=revision, split=split)
     lines = "" if "embedding" in rows.column_names else "rows.jsonl"
     output.save(rows, lines=lines)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-import sys
 
-from rir_hf.cli.checks import check_token
+from rir_hf.cli.checks import check_sources, check_token
 from rir_hf.cli.inputs import CorpusOptions
+from rir_hf.cli.options import DryRun
 
 logger = logging.getLogger(__name__)
 
 
 def command(
     passages: CorpusOptions,
+    dry: DryRun,
     rows: str,
     repo: str,
     config_name: str = "default",
@@ -25,7 +26,6 @@ def command(
     language: list[str] | None = None,
     tags: list[str] | None = None,
     commit_message: str | None = None,
-    dry_run: bool = False,
 ) -> None:
     """Send rows to the Hub. The token is that of `hf auth login`, or HF_TOKEN.
 
@@ -49,9 +49,9 @@ def command(
         language: languages of the rows, for the card, en for example.
         tags: further tags for the card.
         commit_message: of the commit.
-        dry_run: check everything here, say what would be sent, and send nothing.
     """
     check_token(repo)
+    check_sources(rows=rows, corpus=corpus)
     from rir_hf import load_rows, push
     from rir_hf.boosting.push_run import is_run, push_run
 
@@ -67,20 +67,15 @@ def command(
         }
         if wrong := [name for name, is_given in given.items() if is_given]:
             raise ValueError(f"{rows} is a run of boost, with which --{wrong[0]} does not go")
-        if dry_run:
-            sys.stdout.write(f"send the run {rows} to {repo}\nnothing was sent\n")
+        if dry.says(f"send the run {rows} to {repo}"):
             return
         pushed = push_run(rows, repo, private=private or None, license=license, language=language)
         logger.info("Pushed to %s: %s", repo, ", ".join(pushed))
         return
     found = load_rows(rows, split, limit=limit)
     searched = passages.load(corpus) if corpus else None
-    if dry_run:
-        beside = f", {len(searched):,} passages as its config corpus" if searched else ""
-        sys.stdout.write(
-            f"send {len(found):,} rows to {repo} as its config {config_name}{beside}\n"
-            "nothing was sent\n"
-        )
+    beside = f", {len(searched):,} passages as its config corpus" if searched else ""
+    if dry.says(f"send {len(found):,} rows to {repo} as its config {config_name}{beside}"):
         return
     done = push(
         found,

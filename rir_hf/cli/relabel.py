@@ -34,14 +34,10 @@ def command(
         dry: only say in the column relabelled, and in the counts, what would change.
         batch_size: rows per batch.
     """
-    from rir_hf import RelabelNegatives, load_rows, report
+    from rir_hf import RelabelNegatives, load_rows
 
     output.check()
     hub.check()
     step = RelabelNegatives(move=move, drop=drop, dry=dry)
     relabelled = running.run(load_rows(rows, split, limit=limit), step, batch_size)
-    if running.dry_run:
-        running.plan.say()
-        return
-    output.save(relabelled, lines="relabelled.jsonl", summary=report(relabelled))
-    hub.push(relabelled, "relabelled")
+    output.finish(relabelled, running, hub, "relabelled", stage="teacher")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 
 from rir_hf.cli.output import check_file, write_json
@@ -19,7 +20,7 @@ def command(
     json: str | None = None,
     html: str | None = None,
 ) -> None:
-    """Count what a dataset holds, what is missing in it and why.
+    """Count what a dataset holds, what is missing in it and why, and show its most suspicious rows.
 
     rir-hf report --rows mined --plot mined.png --html mined.html
 
@@ -34,13 +35,16 @@ def command(
     """
     from rir_hf import as_table, load_rows, plot_report, write_report
     from rir_hf.reports.counts import count_stages
+    from rir_hf.reports.suspects import suspects_as_lines
 
     check_file(plot, "--plot")
     check_file(json, "--json")
     check_file(html, "--html")
     found = load_rows(rows, split, limit=limit)
     counts = count_stages(found, negatives)
-    sys.stdout.write(as_table(counts) + "\n")
+    width = shutil.get_terminal_size((100, 24)).columns
+    lines = [as_table(counts), *suspects_as_lines(found, negatives, width=width)]
+    sys.stdout.write("\n".join(lines) + "\n")
     write_json(counts, json)
     if plot is not None:
         plot_report(found, plot, output=negatives)

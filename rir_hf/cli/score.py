@@ -4,7 +4,7 @@ teacher's scores out.
 
 from __future__ import annotations
 
-from rir_hf.cli.checks import check_models
+from rir_hf.cli.checks import check_models, check_sources
 from rir_hf.cli.inputs import CorpusOptions
 from rir_hf.cli.options import HubOptions, RunOptions, WordOptions
 from rir_hf.cli.output import OutputOptions
@@ -52,7 +52,7 @@ def command(
         retry: the rows were scored before: ask again only for those that failed.
         batch_size: rows per batch.
     """
-    from rir_hf import ScorePassages, load_rows, report
+    from rir_hf import ScorePassages, load_rows
     from rir_hf.cli.teachers import TeachersCorpus, TinyCorpus, read_teacher
 
     output.check()
@@ -60,13 +60,10 @@ def command(
     hub.check()
     tried = ScorePassages(read_teacher(teacher, None if corpus is None else TinyCorpus()))
     check_models(tried, "--teacher")
+    check_sources(rows=rows, corpus=corpus)
     found = load_rows(rows, split, limit=limit)
     tried.check(found.features)
     searched = None if corpus is None else TeachersCorpus(corpus, passages, words, running)
     step = ScorePassages(read_teacher(teacher, searched))
     scored = running.run(found, step, batch_size, retry=retry)
-    if running.dry_run:
-        running.plan.say()
-        return
-    output.save(scored, lines="scored.jsonl", summary=report(scored))
-    hub.push(scored, "scored")
+    output.finish(scored, running, hub, "scored", stage="teacher")

@@ -6,6 +6,7 @@ import logging
 from contextlib import nullcontext
 from typing import Any, Literal
 
+from rir_hf.cli.checks import check_sources
 from rir_hf.cli.inputs import CorpusOptions, QueriesOptions
 from rir_hf.cli.options import (
     HubOptions,
@@ -77,17 +78,14 @@ def command(
     options: dict[str, Any] = {"k": k, "method": method, "weights": weights, "depth": depth}
     options |= answering(answers, answer_weight)
     check_search(indexes, options)
+    check_sources(corpus=corpus, queries=queries, answers=answers)
     passages, asked = reading.load(corpus), asking.load(queries, split, "test", limit)
     if answers is not None:
         asked = with_answers(asked, answers, split)
     found = nearest(passages, asked, retriever, running, indexes, batch_size=batch_size, **options)
-    if running.dry_run:
-        running.plan.say()
-        return
-    output.save(found, lines="hits.jsonl")
-    if run_file is not None:
+    output.finish(found, running, hub, "run", lines="hits.jsonl")
+    if run_file is not None and not running.dry_run:
         write_run(found, run_file)
-    hub.push(found, "run")
 
 
 def answering(answers: str | None, answer_weight: float) -> dict[str, Any]:

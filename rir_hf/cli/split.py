@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 from rir_hf.cli.inputs import PairsOptions
+from rir_hf.cli.options import DryRun
 from rir_hf.cli.output import OutputOptions
-
-logger = logging.getLogger(__name__)
 
 
 def command(
     output: OutputOptions,
+    dry: DryRun,
     pairing: PairsOptions,
     rows: str,
     shares: dict[str, float] = {"train": 0.8, "dev": 0.1, "test": 0.1},  # noqa: B006 - never changed
@@ -44,6 +42,4 @@ def command(
     output.check()
     found = load_split(pairing, rows, split, limit)
     parts = split_by_group(found, shares, query=query, threshold=threshold, seed=seed)
-    output.save(parts, lines="")
-    for name, part in parts.items():
-        logger.info("%s: %d rows", name, len(part))
+    output.finish(parts, dry, None, "parts", lines="")

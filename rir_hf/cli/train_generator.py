@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from rir_hf.cli.checks import check_model
+from rir_hf.cli.checks import check_model, check_sources
 from rir_hf.cli.options import ModelHubOptions, progress_bars
 from rir_hf.cli.output import ModelOutput
 from rir_hf.cli.train_retriever import held_out, hub_name
@@ -109,15 +109,21 @@ def command(
         writing.check(training.merged_output, "config.json")
     hub.check()
     check_model(model, "--model", training.revision, training.gguf_file)
+    check_sources(rows=rows, eval_rows=eval_rows)
     from rir_hf import load_rows, to_trl, train_generator
+    from rir_hf.training.arguments import check_apart
+    from rir_hf.training.generator import as_texts
 
     pairs = load_rows(rows, split, limit=limit)
     judged = held_out(rows, eval_rows, eval_split)
     training.dataset_id = training.dataset_id or hub_name(rows)
     if writing.dry_run:
-        number = len(to_trl(pairs))
-        size = training.batch_size * training.accumulate
-        writing.say(number, training.max_steps or math.ceil(training.epochs * number / size))
+        made, size = to_trl(pairs), training.batch_size * training.accumulate
+        if judged is not None:
+            check_apart(as_texts(made), as_texts(to_trl(judged)), "pairs")
+        number = len(made)
+        steps = training.max_steps or math.ceil(training.epochs * number / size)
+        writing.says(f"train on {number:,} rows in {steps:,} steps, and write to {output}")
         return
     with progress_bars(), writing.folder(output, *MARKS) as folder:
         train_generator(pairs, model, folder, dev=judged, **vars(training))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rir_hf.cli.checks import check_model
+from rir_hf.cli.checks import check_model, check_sources
 from rir_hf.cli.options import (
     IndexOptions,
     ModelHubOptions,
@@ -146,6 +146,7 @@ def command(
     check_model(model, "--model", training.revision)
     if training.guide is not None:
         check_model(training.guide, "--guide")
+    check_sources(rows=rows, eval_rows=eval_rows, dev=dev, embedded=training.embedded)
     from rir_hf import compare, load_qrels, load_rows, train_retriever
     from rir_hf.cli.compare import show
 
@@ -153,10 +154,10 @@ def command(
     judged = held_out(rows, eval_rows, eval_split)
     training.dataset_id = training.dataset_id or hub_name(rows)
     if writing.dry_run or dev is not None:  # before --dev is searched
-        number = usable_rows(found, training)
+        number = usable_rows(found, judged, training)
         steps = training.max_steps or math.ceil(training.epochs * number / training.batch_size)
     if writing.dry_run:
-        writing.say(number, steps)
+        writing.says(f"train on {number:,} rows in {steps:,} steps, and write to {output}")
         return
     before = None if dev is None else measured(dev, dev_split, model, training, training.revision)
     with progress_bars(), writing.folder(output, MARK) as folder:
@@ -182,14 +183,23 @@ def hub_name(rows: str) -> str | None:
     return None if Path(rows).exists() else rows.partition(":")[0]
 
 
-def usable_rows(rows: Rows, training: Training) -> int:
-    """How many rows can be trained on; `ValueError` where a column is missing, or none can."""
+def usable_rows(rows: Rows, judged: Rows | None, training: Training) -> int:
+    """How many rows can be trained on.
+
+    Raises:
+        ValueError: a column is missing, no row can be used, or all held-out queries are trained on.
+    """
     from rir_hf import to_sentence_transformers
     from rir_hf.export.retrievers import has_scores
+    from rir_hf.training.arguments import check_apart
 
     usual = "DistillKLDivLoss" if has_scores(rows) else "MultipleNegativesRankingLoss"
     loss = training.loss or usual
-    return len(to_sentence_transformers(rows, loss=loss, num_negatives=training.num_negatives))
+    made = to_sentence_transformers(rows, loss=loss, num_negatives=training.num_negatives)
+    if judged is not None:
+        held = to_sentence_transformers(judged, loss="n-tuple", num_negatives=0)
+        check_apart(made["query"], set(held["query"]), "queries")
+    return len(made)
 
 
 def measured(

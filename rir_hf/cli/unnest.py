@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from rir_hf.cli.options import HubOptions
+from rir_hf.cli.options import DryRun, HubOptions
 from rir_hf.cli.output import OutputOptions
 
 
 def command(
     output: OutputOptions,
+    dry: DryRun,
     hub: HubOptions,
     rows: str,
     columns: dict[str, str],
@@ -29,5 +30,4 @@ def command(
     output.check()
     hub.check()
     found = unnest(load_rows(rows, split, limit=limit), columns)
-    output.save(found, lines="rows.jsonl")
-    hub.push(found, "pairs")
+    output.finish(found, dry, hub, "pairs", lines="rows.jsonl")

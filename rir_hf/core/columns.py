@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from rir_hf.core.texts import is_whole, whole
 logger = logging.getLogger(__name__)
 
 _ROWS_PER_DIGEST = 8192
+_ROWS_AT_ONCE = 1000
 
 
 class Batch:
@@ -174,6 +175,15 @@ def values_in(column: pa.ChunkedArray) -> list[Any]:
         return list(column.to_pylist())
     except UnicodeDecodeError:
         return [_decoded(value) for value in column.cast(_of_bytes(column.type)).to_pylist()]
+
+
+def stored_values(ds: Dataset, name: str) -> Iterator[Any]:
+    """The values of a column one by one, read many at a time: several times faster than going
+    through it, and never all in memory.
+    """
+    rows = without_indexes(ds).select_columns([name]).with_format("arrow")
+    for table in rows.iter(_ROWS_AT_ONCE):
+        yield from values_in(table.column(0))
 
 
 def valid_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +21,8 @@ from datasets.fingerprint import Hasher
 # pickling it, and offers no public way to make the two differ: a worker needs the path of a
 # checkpoint, the cache key must not hold it (datasets 5.2, September 2026).
 from datasets.utils._dill import pklregister
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import HTTPError
 
 from rir_hf.core.columns import fingerprint_of
 from rir_hf.core.digests import digest_of
@@ -103,30 +108,39 @@ class Configured:
     def __getstate__(self) -> dict[str, Any]:
         return self.settings()
 
-    def _keep_identity(self, name: str = "model") -> None:
+    def _keep_identity(self, name: str = "model") -> str | None:
         """To be called just before a model is loaded: from now on the key is that of what was
         loaded, whatever becomes of its files, so that old weights can never fill the cache under
         the key of new ones.
 
+        Returns:
+            The revision to load: of a Hub model the commit that its identity names.
+
         Raises:
             RuntimeError: the files have changed since a part of the model was loaded.
         """
-        model = getattr(self, self.models[name])
-        identity = identity_of_model(model)
+        model, revision = self._place_of(name)
+        identity = identity_of_model(model, revision)
         kept = self.__dict__.setdefault("_loaded_identities", {})
         if kept.setdefault(name, identity) != identity:
             raise RuntimeError(
                 f"The files of {model} have changed since its tokenizer was loaded from there: "
                 f"make a new {type(self).__name__}."
             )
+        is_name = isinstance(model, str) and not Path(model).exists()
+        return (commit_of(model, revision) if is_name else None) or revision
 
     def _identity_of(self, name: str) -> str:
         kept = self.__dict__.get("_loaded_identities", {})
-        return kept[name] if name in kept else identity_of_model(getattr(self, self.models[name]))
+        return kept[name] if name in kept else identity_of_model(*self._place_of(name))
+
+    def _place_of(self, name: str) -> tuple[Any, str | None]:
+        """A model and, where that is a Hub name, its branch, tag or commit."""
+        return getattr(self, self.models[name]), getattr(self, "revision", None)
 
     def _shown(self, name: str) -> str:
-        """A Hub model's name; for a folder the last part of its path with its digest, which alone
-        says nothing to a person.
+        """A Hub model's name and commit; for a folder the last part of its path with its digest,
+        which alone says nothing to a person.
         """
         source, identity = getattr(self, self.models[name]), self._identity_of(name)
         is_place = isinstance(source, (str, os.PathLike)) and Path(source).exists()
@@ -174,9 +188,9 @@ def record_of(value: Any) -> Any:
     return type(value).__name__
 
 
-def identity_of_model(model: Any) -> str:
-    """Name of a Hub model, or a digest of the content of a local folder or file, or of a loaded
-    model's weights and settings.
+def identity_of_model(model: Any, revision: str | None = None) -> str:
+    """Name and commit of a Hub model, or a digest of the content of a local folder or file, or of a
+    loaded model's weights and settings.
 
     An adapter is its own content and the identity of its base.
     """
@@ -190,7 +204,8 @@ def identity_of_model(model: Any) -> str:
         )
     path = Path(model)
     if not path.exists():
-        return model
+        commit = commit_of(model, revision)
+        return f"{model}@{commit}" if commit else model
     adapter = path / "adapter_config.json"
     base = (
         json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
@@ -198,6 +213,25 @@ def identity_of_model(model: Any) -> str:
         else None
     )
     return f"content:{digest_of(path)}" + (f" on {identity_of_model(base)}" if base else "")
+
+
+@cache
+def commit_of(name: str, revision: str | None = None) -> str | None:
+    """The commit at which a branch or tag of a Hub model stands: what the Hub says, or without an
+    answer the Hub's cache on this machine; None where neither knows. It stays the same as long as
+    the process lives.
+
+    A file is asked for, and not the commit alone, so that the cache knows it afterwards, too.
+    """
+    revision = revision or constants.DEFAULT_REVISION
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    with suppress(HTTPError, OSError, ValueError):
+        hf_hub_download(name, "config.json", revision=revision)
+    # https://huggingface.co/docs/huggingface_hub/guides/manage-cache describes these folders.
+    folder = f"models--{name.replace('/', '--')}"
+    reference = Path(constants.HF_HUB_CACHE, folder, "refs", revision)
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
 
 
 def require_place(model: Any) -> None:

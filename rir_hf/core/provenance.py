@@ -92,7 +92,19 @@ def _record_in(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     is_record = isinstance(record, dict) and isinstance(record.get("step"), str)
-    return record if is_record else None
+    return as_written(record) if is_record else None
+
+
+def as_written(record: Mapping[str, Any]) -> dict[str, Any]:
+    r"""A record as it is read back from a file: plain JSON, with texts that a file can hold.
+
+    Example:
+        >>> as_written({"step": "Ask", "prompts": ("one \ud83d",)}) == {
+        ...     "step": "Ask", "prompts": ["one \ufffd"]
+        ... }
+        True
+    """
+    return dict(json.loads(whole(json.dumps(record, ensure_ascii=False))))
 
 
 def package_versions() -> dict[str, str]:

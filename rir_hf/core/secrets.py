@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -42,11 +42,7 @@ def masked(text: str, *secrets: str) -> str:
         >>> masked("Illegal header value b'Bearer sk-1234\\n'", "sk-1234\n")
         "Illegal header value b'Bearer ***\\n'"
     """
-    found = _long_parts([*secrets, *_given], _SHORTEST_GIVEN)
-    found |= _long_parts(_of_environment(), _SHORTEST_FOUND)
-    for part in sorted(found, key=len, reverse=True):
-        text = text.replace(part, _MASK).replace(quote(part, safe=""), _MASK)
-    return text
+    return _without(text, _parts_of(*secrets))
 
 
 def without_secrets(value: Any) -> Any:
@@ -57,14 +53,7 @@ def without_secrets(value: Any) -> Any:
         >>> without_secrets({"authToken": "sk-1234", "max_tokens": 5})
         {'authToken': '(not shown)', 'max_tokens': 5}
     """
-    if isinstance(value, str):
-        return masked(value)
-    if isinstance(value, Mapping):
-        return {
-            name: HIDDEN if _NAME.search(str(name)) and item is not None else without_secrets(item)
-            for name, item in value.items()
-        }
-    return [without_secrets(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return _plain_without(value, _parts_of())
 
 
 def secrets_in(value: Any, name: str = "") -> Iterator[str]:
@@ -83,6 +72,36 @@ def secrets_in(value: Any, name: str = "") -> Iterator[str]:
             yield from secrets_in(item, name)
     elif isinstance(value, str) and (_NAME.search(name) or _might_be_one(value)):
         yield value
+
+
+def _parts_of(*secrets: str) -> list[str]:
+    """What is hidden now, the longest first; read from the environment once for many texts."""
+    found = _long_parts([*secrets, *_given], _SHORTEST_GIVEN)
+    found |= _long_parts(_of_environment(), _SHORTEST_FOUND)
+    parts = sorted(found, key=len, reverse=True)
+    return [form for part in parts for form in dict.fromkeys((part, quote(part, safe="")))]
+
+
+def _without(text: str, parts: Sequence[str]) -> str:
+    for part in parts:
+        text = text.replace(part, _MASK)
+    return text
+
+
+def _plain_without(value: Any, parts: Sequence[str]) -> Any:
+    """`without_secrets`, with what is hidden."""
+    if isinstance(value, str):
+        return _without(value, parts)
+    if isinstance(value, Mapping):
+        return {
+            name: HIDDEN
+            if _NAME.search(str(name)) and item is not None
+            else _plain_without(item, parts)
+            for name, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_plain_without(item, parts) for item in value]
+    return value
 
 
 def _might_be_one(text: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features
 
-from rir_hf.core.columns import Batch, Typed
+from rir_hf.core.columns import Batch, Typed, stored_values
 from rir_hf.core.configured import Configured
 from rir_hf.core.secrets import without_secrets
 from rir_hf.schema import Column, OneOf, code_of
@@ -113,8 +113,7 @@ class Step(Configured, ABC):
         if missing:
             raise ValueError(f"{name}.transform did not make the column {missing[0]!r}.")
         if self.note is not None and self.note.name in added:
-            notes = [without_secrets(value) for value in added[self.note.name]]
-            added = {**added, self.note.name: notes}
+            added = {**added, self.note.name: without_secrets([*added[self.note.name]])}
         return {
             column.name: _typed(added[column.name], column, len(columns), name)
             for column in outputs
@@ -148,9 +147,8 @@ class Step(Configured, ABC):
         """How many rows have each code in the column `note` of what this step made."""
         if self.note is None or self.note.name not in ds.column_names:
             return Counter()
-        notes = ds.with_format(None)[self.note.name]
         counts: Counter[str] = Counter()
-        for row in notes:
+        for row in stored_values(ds, self.note.name):
             codes = {code_of(text) for text in self.notes_of(row)}
             counts.update(code for code in codes if code is not None)
         return counts

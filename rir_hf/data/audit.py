@@ -5,10 +5,13 @@ one split into another out, as columns to filter by and as a report.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import permutations
+from array import array
+from collections.abc import Mapping, Sequence
+from itertools import islice, permutations
 from typing import Any, TypeAlias
 
+import numpy as np
+import xxhash
 from datasets import Dataset, Value
 
 from rir_hf.core.columns import (
@@ -19,7 +22,7 @@ from rir_hf.core.columns import (
     without_indexes,
 )
 from rir_hf.core.texts import plain
-from rir_hf.data.near import Sketches, check_threshold, first_of_each_group
+from rir_hf.data.near import Sketches, check_threshold, first_of_each_group, keys_of
 from rir_hf.mining.positives import read_positives
 from rir_hf.reports.counts import as_table, codes_in
 from rir_hf.schema import DUPLICATE_OF, ID, LEAK, PASSAGE, POS, POS_IDS, QUERY, QUERY_ID, TEXT
@@ -29,6 +32,7 @@ logger = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 1000
 
 _KINDS = ("same_text", "near_text")
+_NOT_FOUND = (None, None)
 _LEAKS = tuple(dict(LEAK.codes))
 
 Found: TypeAlias = "Sequence[tuple[str | None, str | None]]"
@@ -48,7 +52,7 @@ def near_duplicates(
     Texts are the same where they differ in nothing but case, white space and Unicode's ways to
     write a character (NFKC). They are nearly the same where of all runs of five characters in
     either at least the share `threshold` is in both (Jaccard similarity). Candidates for that come
-    from MinHash (datasketch) and are then compared in full: whatever is reported holds, and a pair
+    from MinHash and are then compared in full: whatever is reported holds, and a pair
     is overlooked with a probability of at most 0.001 at the threshold and far less above. What is
     nearly the same as a near duplicate belongs to its group too. An empty text repeats nothing.
 
@@ -57,14 +61,13 @@ def near_duplicates(
         text: the column to compare.
         id: column of the ids that stand in the new column; None, as for a null: the row's number.
         output: name of the new column; one that is there is replaced.
-        threshold: the similarity from which texts are nearly the same; None: the same texts alone,
-            for which datasketch is not needed. Below 0.7 large corpora take long.
+        threshold: the similarity from which texts are nearly the same; None: the same texts alone.
+            Below 0.7 large corpora take long.
 
     Returns:
         The rows with the new column: null for a text without a twin and for the first of a group.
 
     Raises:
-        ImportError: datasketch is missing.
         TypeError: several splits, or a stream.
         ValueError: a column is missing or holds no texts, or the threshold is out of range.
 
@@ -80,13 +83,12 @@ def near_duplicates(
         ['Cats purr.', 'Dogs bark.']
     """
     texts = _only_texts(ds, text, "near_duplicates")
-    check_threshold(threshold, "near_duplicates")
+    check_threshold(threshold)
     if id is not None:
         require_columns(ds, [id], "near_duplicates")
     first = first_of_each_group(texts, text, threshold)
-    names = _names_of(ds, id)
-    column = [None if row == own else names[row] for own, row in enumerate(first.tolist())]
-    return _with_texts(ds, {output: column})
+    twins = np.where(first == np.arange(len(first)), -1, first)
+    return _with_texts(ds, {output: _names_at(ds, id, twins)})
 
 
 def leaks(
@@ -120,7 +122,6 @@ def leaks(
         with the same query or positive, the one with the nearest query.
 
     Raises:
-        ImportError: datasketch is missing.
         TypeError: several splits, or a stream.
         ValueError: a column is missing or holds no texts, or the threshold is out of range.
 
@@ -140,30 +141,26 @@ def leaks(
         >>> marked.filter(lambda row: row["leak"] is None)["query"][:]
         ['Do dogs dream?']
     """
-    texts = [plain(text) for text in _only_texts(ds, query, "leaks")[query]]
-    others = [plain(text) for text in _only_texts(other, query, "leaks")[query]]
-    check_threshold(threshold, "leaks")
-    first: dict[str, int] = {}
-    for row, text in enumerate(others):
-        first.setdefault(text, row)
-    first.pop("", None)
-    near = {}
+    texts = _only_texts(ds, query, "leaks")[query]
+    others = _only_texts(other, query, "leaks")[query]
+    check_threshold(threshold)
+    keys, other_keys = keys_of(texts), keys_of(others)
+    same = _first_with(keys, other_keys)
+    near = np.full(len(keys), -1)
     if threshold is not None:
-        rest = dict.fromkeys(text for text in texts if text and text not in first)
-        near = _nearest([*rest], [*first], threshold)
+        near = _nearest(texts, np.where(same < 0, keys, 0), others, other_keys, threshold)
     # The weakest first: what is stronger takes its place.
-    found = {row: ("same_positive", hit) for row, hit in _same_positives(ds, other).items()}
-    for row, text in enumerate(texts):
-        if text in near:
-            found[row] = ("near_query", first[near[text]])
-        if text in first:
-            found[row] = ("same_query", first[text])
-    names = _names_of(other, QUERY_ID.name)
     codes: list[str | None] = [None] * len(ds)
-    hits: list[str | None] = [None] * len(ds)
-    for row, (code, hit) in found.items():
-        codes[row], hits[row] = code, names[hit]
-    return _with_texts(ds, {output: codes, f"{output}_of": hits})
+    hits = np.full(len(ds), -1)
+    for code, found in (
+        ("same_positive", _same_positives(ds, other)),
+        ("near_query", near),
+        ("same_query", same),
+    ):
+        for row in np.flatnonzero(found >= 0).tolist():
+            codes[row], hits[row] = code, found[row]
+    names = _names_at(other, QUERY_ID.name, hits)
+    return _with_texts(ds, {output: codes, f"{output}_of": names})
 
 
 def audit(
@@ -197,7 +194,7 @@ def audit(
           the other.
 
     Raises:
-        ImportError, TypeError, ValueError: as for `near_duplicates` and `leaks`; nothing to
+        TypeError, ValueError: as for `near_duplicates` and `leaks`; nothing to
             compare.
 
     Example:
@@ -251,51 +248,110 @@ def count_marked(marked: Mapping[str, Dataset], examples: int) -> dict[str, Any]
         corpus = marked["corpus"]
         found = _kinds_of_duplicates(corpus)
         counts["corpus"]["duplicates"] = _tally(found, _KINDS)
-        counts["corpus"]["groups"] = len(set(corpus[DUPLICATE_OF.name]) - {None})
+        counts["corpus"]["groups"] = len({*corpus[DUPLICATE_OF.name][:]} - {None})
         shown += _examples("corpus", found, (corpus, corpus), (ID.name, TEXT.name), examples)
     for name, other in permutations([name for name in marked if name != "corpus"], 2):
         rows = marked[name]
         column = f"{LEAK.name}_{other}"
-        found = [*zip(rows[column], rows[f"{column}_of"], strict=True)]
+        pairs = zip(rows[column][:], rows[f"{column}_of"][:], strict=True)
+        found = [_NOT_FOUND if code is None else (code, of) for code, of in pairs]
         counts[name][f"in_{other}"] = _tally(found, _LEAKS)
         pair = (rows, marked[other])
         shown += _examples(f"{name} in {other}", found, pair, (QUERY_ID.name, QUERY.name), examples)
     return {**counts, "examples": shown}
 
 
-def _nearest(texts: list[str], others: list[str], threshold: float) -> dict[str, str]:
-    """The nearest of the others, the first of equals, for each text that is near one.
+def _first_with(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """For each key the first place among the others that has it; -1 for 0 and where none has it."""
+    distinct, firsts = np.unique(others, return_index=True)
+    distinct, firsts = np.append(distinct, 0), np.append(firsts, -1)  # never empty
+    at = np.minimum(np.searchsorted(distinct[:-1], keys), len(distinct) - 1)
+    return np.where((distinct[at] == keys) & (keys != 0), firsts[at], -1)
 
-    Both are different texts in their plain form, without an empty one and without one in common.
+
+def _nearest(
+    texts: Sequence[str | None],
+    keys: np.ndarray,
+    others: Sequence[str | None],
+    other_keys: np.ndarray,
+    threshold: float,
+) -> np.ndarray:
+    """The place of the nearest of the others, the first of equals, for each text that is near one;
+    -1 for any other.
+
+    Args:
+        texts: the texts.
+        keys: their keys, 0 for one that is not compared.
+        others: texts, none of them the same as one that is compared.
+        other_keys: their keys.
+        threshold: as for `near_duplicates`.
     """
-    sketches = Sketches([*others, *texts], threshold, "leaks")
+    first, other_first = _distinct(keys), _distinct(other_keys)
+    between = len(other_first)
+    sketches = Sketches(_Chosen([(others, other_first), (texts, first)]), threshold, "leaks")
     best: dict[int, tuple[float, int]] = {}
-    between = sketches.near_pairs(lambda row, later: (row < len(others)) & (later >= len(others)))
-    for other, own, similarity in between:
+    for other, own, similarity in sketches.near_pairs(
+        lambda row, later: (row < between) & (later >= between)
+    ):
         best[own] = max(best.get(own, (0.0, 0)), (similarity, -other))
-    return {texts[own - len(others)]: others[-other] for own, (_, other) in best.items()}
+    nearest = np.full(len(first) + 1, -1)
+    for own, (_, other) in best.items():
+        nearest[own - between] = other_first[-other]
+    return nearest[_first_with(keys, keys[first])]
 
 
-def _same_positives(ds: Dataset, other: Dataset) -> dict[int, int]:
-    """The first of the other rows with one of a row's positives, for each row that has one."""
-    first: dict[str, int] = {}
-    for row, names in enumerate(_positives(other)):
-        for name in names:
-            first.setdefault(name, row)
-    hits = ([first[name] for name in names if name in first] for names in _positives(ds))
-    return {row: min(known) for row, known in enumerate(hits) if known}
+def _distinct(keys: np.ndarray) -> np.ndarray:
+    """The first place of each key but 0, in order."""
+    names, firsts = np.unique(keys, return_index=True)
+    return np.sort(firsts[names != 0])
 
 
-def _positives(ds: Dataset) -> Iterator[list[str]]:
-    """What each row's positives are known by: their ids and their texts."""
+class _Chosen(Sequence[str | None]):
+    """Some texts of several columns, one column after the other, read when they are asked for."""
+
+    def __init__(self, parts: Sequence[tuple[Sequence[str | None], np.ndarray]]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(places) for _, places in self._parts)
+
+    def __getitem__(self, which: Any) -> Any:
+        if not isinstance(which, slice):
+            return self[which : which + 1][0]
+        start, end, _ = which.indices(len(self))
+        found: list[str | None] = []
+        for texts, places in self._parts:
+            asked = places[max(0, start) : max(0, end)].tolist()
+            found += [*texts[asked]] if asked else []
+            start, end = start - len(places), end - len(places)
+        return found
+
+
+def _same_positives(ds: Dataset, other: Dataset) -> np.ndarray:
+    """The first of the other rows with one of a row's positives; -1 for a row without such."""
+    names, rows = _positives(other)
+    own_names, own_rows = _positives(ds)
+    hits = _first_with(own_names, names)
+    known = hits >= 0
+    first = np.full(len(ds), len(other))
+    np.minimum.at(first, own_rows[known], rows[hits[known]])
+    return np.where(first < len(other), first, -1)
+
+
+def _positives(ds: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """What positives are known by, a number for each id and each text, and the rows of these."""
+    names, owners = array("Q"), array("q")
     columns = {POS.name, PASSAGE.name, POS_IDS.name} & set(ds.column_names)
-    if not columns:
-        return
     rows = without_indexes(ds).select_columns(sorted(columns)).with_format("arrow")
-    for table in rows.iter(_ROWS_AT_ONCE):
+    row = 0
+    for table in rows.iter(_ROWS_AT_ONCE) if columns else ():
         for texts, ids in zip(*read_positives(Batch(table, "leaks")), strict=True):
             named = [f"id {name}" for name in ids if name is not None]
-            yield named + [f"text {text}" for text in map(plain, texts) if text]
+            named += [f"text {text}" for text in map(plain, texts) if text]
+            names.extend(xxhash.xxh64_intdigest(name.encode()) for name in named)
+            owners.extend([row] * len(named))
+            row += 1
+    return np.array(names, np.uint64), np.array(owners, np.int64)
 
 
 def _only_texts(ds: Dataset, column: str, who: str) -> Dataset:
@@ -311,12 +367,25 @@ def _only_texts(ds: Dataset, column: str, who: str) -> Dataset:
     return with_valid_texts(without_indexes(ds).select_columns([column]).with_format(None), who)
 
 
-def _names_of(ds: Dataset, column: str | None) -> list[str]:
-    """The ids of the rows as texts; the number of a row without one."""
-    if column not in ds.column_names:
-        return [str(row) for row in range(len(ds))]
-    ids = without_indexes(ds).select_columns([column]).with_format(None)[column]
-    return [str(row if value is None else value) for row, value in enumerate(ids)]
+def _names_at(ds: Dataset, column: str | None, places: np.ndarray) -> list[str | None]:
+    """The ids of the rows at some places as texts; the number of a row without one, None for -1."""
+    wanted = np.unique(places[places >= 0])
+    names = dict(zip(wanted.tolist(), map(str, wanted.tolist()), strict=True))
+    if column in ds.column_names and len(wanted):
+        rows = without_indexes(ds).select_columns([column]).with_format(None)
+        ids = rows.select(wanted)[column][:]
+        found = zip(names, ids, strict=True)
+        names.update({row: str(name) for row, name in found if name is not None})
+    return [names.get(row) for row in places.tolist()]
+
+
+def _place_of(ds: Dataset, column: str, name: str) -> int:
+    """The first row that is called so."""
+    for start in range(0, len(ds), _ROWS_AT_ONCE):
+        names = _names_at(ds, column, np.arange(start, min(len(ds), start + _ROWS_AT_ONCE)))
+        if name in names:
+            return start + names.index(name)
+    raise ValueError(f"No row has the {column} {name!r}.")
 
 
 def _with_texts(ds: Dataset, columns: Mapping[str, list[str | None]]) -> Dataset:
@@ -330,15 +399,15 @@ def _with_texts(ds: Dataset, columns: Mapping[str, list[str | None]]) -> Dataset
 
 def _kinds_of_duplicates(corpus: Dataset) -> Found:
     """For each marked passage whether it has the text of an earlier one or nearly, and of which."""
-    names = _names_of(corpus, ID.name)
     texts = _only_texts(corpus, TEXT.name, "audit")
-    same = first_of_each_group(texts, TEXT.name, None).tolist()
+    first = first_of_each_group(texts, TEXT.name, None)
+    same = _names_at(corpus, ID.name, np.where(first == np.arange(len(first)), -1, first))
     found: list[tuple[str | None, str | None]] = []
-    for row, of in enumerate(corpus[DUPLICATE_OF.name]):
-        if same[row] != row:
-            found.append(("same_text", names[same[row]]))
+    for text, of in zip(same, corpus[DUPLICATE_OF.name][:], strict=True):
+        if text is not None:
+            found.append(("same_text", text))
         else:
-            found.append(("near_text", of) if of is not None else (None, None))
+            found.append(_NOT_FOUND if of is None else ("near_text", of))
     return found
 
 
@@ -365,11 +434,11 @@ def _examples(
         number: how many of each code.
     """
     (ds, other), (id, text) = pair, columns
-    names, others = _names_of(ds, id), _names_of(other, id)
     examples = []
     for code in (*_KINDS, *_LEAKS):
-        hits = [(row, str(of)) for row, (its, of) in enumerate(found) if its == code]
-        for row, of in hits[:number]:
-            said = {"where": where, "code": code, "id": names[row], "text": ds[row][text]}
-            examples.append({**said, "of": of, "of_text": other[others.index(of)][text]})
+        hits = ((row, str(of)) for row, (its, of) in enumerate(found) if its == code)
+        for row, of in islice(hits, number):
+            name = _names_at(ds, id, np.array([row]))[0]
+            said = {"where": where, "code": code, "id": name, "text": ds[row][text]}
+            examples.append({**said, "of": of, "of_text": other[_place_of(other, id, of)][text]})
     return examples

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 Source: TypeAlias = str | os.PathLike[str]
 
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
-_OF_TREC = (".txt", ".topics", ".qrels", ".trec", ".xml")
+_OF_TREC = (".txt", ".topics", ".qrels", ".run", ".trec", ".xml")
 _FIRST_WAIT = 10.0
 """Seconds that the Hub has to say whether it knows a name that may be a misspelt folder."""
 _SAVED = ("dataset_info.json", "dataset_dict.json")

@@ -55,7 +55,6 @@ def split_by_group(
         The parts under their names, each with its rows in their order.
 
     Raises:
-        ImportError: datasketch is missing.
         TypeError: several splits, or a stream.
         ValueError: a column is missing, or the shares are not above 0 or do not add up to 1.
 
@@ -70,7 +69,7 @@ def split_by_group(
     """
     require_dataset(rows, "split_by_group")
     require_columns(rows, [query], "split_by_group")
-    check_threshold(threshold, "split_by_group")
+    check_threshold(threshold)
     if not shares or min(shares.values()) <= 0 or not math.isclose(sum(shares.values()), 1):
         raise ValueError(f"shares must be above 0 and add up to 1, got {dict(shares)}.")
     groups = _in_order_of_content(*_groups_and_digests(rows, query, threshold))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 
-from rir_hf.core.columns import check_at_least, check_choice
+from rir_hf.core.columns import Typed, check_at_least, check_choice
 from rir_hf.evaluation.rows import in_order
 from rir_hf.evaluation.runs import Run, as_run
+from rir_hf.schema import HIT_IDS, QUERY_ID
 
 Fusion: TypeAlias = Literal["zscore", "rrf", "minmax"]
 FUSIONS = ("zscore", "rrf", "minmax")
@@ -70,8 +73,8 @@ def fuse(
         hits.append({passage: fused[passage] for passage in in_order(fused)[:depth]})
     return Dataset.from_dict(
         {
-            "query_id": list(queries),
-            "hit_ids": [list(found) for found in hits],
+            "query_id": pa.array(Typed(queries, QUERY_ID.type)),
+            "hit_ids": pa.array(Typed((list(found) for found in hits), HIT_IDS.type)),
             "hit_scores": [list(found.values()) for found in hits],
         }
     )
@@ -102,10 +105,11 @@ def fused_scores(
         fused.update(dict.fromkeys(hits, 0.0))
     for scores, hits, weight in said:
         missing = 0.0 if method == "rrf" else float(scores.min())
-        of_passage = dict(zip(hits, scores.tolist(), strict=True))
-        for passage in fused:
-            share = weight / total if total else 0.0
-            fused[passage] += share * of_passage.get(passage, missing)
+        score_of = dict(zip(hits, scores.tolist(), strict=True)).get
+        share = weight / total if total else 0.0
+        fused = {
+            passage: score + share * score_of(passage, missing) for passage, score in fused.items()
+        }
     return fused
 
 
@@ -130,9 +134,13 @@ def z_scores(values: np.ndarray, sample: np.ndarray | None = None) -> np.ndarray
         [-1.0, 1.0, 0.0]
     """
     known = _known(values if sample is None else sample)
-    if not len(known) or known.std() <= _ROUNDING * np.abs(known).max():
+    if not len(known):
         return np.zeros(len(values))
-    return np.nan_to_num((values - known.mean()) / known.std())
+    mean = known.mean()
+    spread = math.sqrt(np.square(known - mean).mean())
+    if spread <= _ROUNDING * max(abs(known.min()), abs(known.max())):
+        return np.zeros(len(values))
+    return np.nan_to_num((values - mean) / spread)
 
 
 def min_max(values: np.ndarray, sample: np.ndarray | None = None) -> np.ndarray:

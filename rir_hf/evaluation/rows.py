@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
+from rir_hf.core.columns import values_in
 from rir_hf.schema import HIT_IDS, HIT_SCORES, POS_IDS, QUERY_ID
 
 _OF_A_RUN = (QUERY_ID.name, HIT_IDS.name, HIT_SCORES.name)
@@ -104,7 +105,8 @@ def in_order(hits: Mapping[str, float]) -> list[str]:
 def _values(rows: Dataset | IterableDataset, names: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
     """The values of some columns, row by row."""
     if isinstance(rows, Dataset):
-        return zip(*(rows.with_format(None)[name][:] for name in names), strict=True)
+        table = rows.select_columns(list(names)).with_format("arrow")[:]
+        return zip(*(values_in(table.column(name)) for name in names), strict=True)
     return (tuple(row[name] for name in names) for row in rows)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from datasets import Dataset, IterableDataset
 
 from rir_hf.core.packed import open_text
+from rir_hf.core.texts import is_whole
+from rir_hf.core.unfinished import replacing
 from rir_hf.evaluation.rows import in_order, run_in_rows
 
 _PATH = str | os.PathLike[str]
@@ -137,10 +139,11 @@ def _lines(path: _PATH) -> Iterator[tuple[int, str]]:
 def _id(name: object) -> str:
     text = str(name)
     # U+FEFF at the beginning of a file would be taken for a byte order mark.
-    if not text or text != "".join(text.split()) or text.startswith("\ufeff"):
+    is_one_word = text != "" and text == "".join(text.split())
+    if not is_one_word or text.startswith("\ufeff") or not is_whole(text):
         raise ValueError(
-            f"A TREC file cannot hold the id {text!r}: ids must not be empty or contain white "
-            "space."
+            f"A TREC file cannot hold the id {text!r:.80}: ids must not be empty or contain white "
+            "space or half a character."
         )
     return text
 
@@ -158,4 +161,10 @@ def _whole(grade: float) -> float:
 
 
 def _write(lines: Iterable[str], path: _PATH) -> None:
-    Path(path).write_text("".join(lines), encoding="utf-8", newline="")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    text, file = "".join(lines), Path(path).resolve()
+    if file.exists() and not file.is_file():  # such as /dev/stdout
+        Path(path).write_text(text, encoding="utf-8", newline="")
+        return
+    with replacing(file) as part:
+        part.write_text(text, encoding="utf-8", newline="")

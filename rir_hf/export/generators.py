@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from rir_hf.core.columns import (
 )
 from rir_hf.core.unfinished import replacing
 from rir_hf.export.files import check_path, write_rows
+from rir_hf.export.rows import each_row, with_each
 from rir_hf.export.usable import keep
 from rir_hf.models.llm import as_messages
 from rir_hf.schema import (
@@ -227,7 +229,7 @@ def _usable(pairs: Dataset, who: str) -> Dataset:
     """The rows that have a prompt and two answers, without index and format."""
     pairs = with_valid_texts(without_indexes(pairs).with_format(None), who)
     read = [name for name in (*_TEXTS, PAIR_NOTE.name) if name in pairs.column_names]
-    return keep(pairs, [_why_not(row) for row in pairs.select_columns(read)], who)
+    return keep(pairs, [_why_not(row) for row in each_row(pairs.select_columns(read))], who)
 
 
 def _why_not(row: Mapping[str, Any]) -> str | None:
@@ -250,18 +252,19 @@ def _as_trl_rows(
     pairs: Dataset, conversational: bool, template_arguments: dict[str, Any] | None
 ) -> Dataset:
     rows = _usable(pairs, "to_trl")
-    others = [name for name in _SCORES if name in rows.column_names and _are_numbers(rows[name][:])]
+    others = [name for name in _SCORES if name in rows.column_names and _are_numbers(rows, name)]
     if conversational and _TEMPLATE in rows.column_names:
         others.append(_TEMPLATE)
     rows = rows.select_columns([*_TEXTS, *others])
     if not conversational:
-        return rows.map(_as_plain, desc="to_trl")
+        return with_each(rows, _as_plain, "to_trl", only=False)
     more = {_TEMPLATE: template_arguments} if template_arguments else {}
-    return rows.map(_as_conversation, fn_kwargs={"more": more}, desc="to_trl")
+    return with_each(rows, _as_conversation, "to_trl", only=False, more=more)
 
 
-def _are_numbers(scores: list[float | None]) -> bool:
-    return None not in scores and bool(np.isfinite(np.array(scores, np.float64)).all())
+def _are_numbers(rows: Dataset, name: str) -> bool:
+    scores = (row[name] for row in each_row(rows.select_columns([name])))
+    return all(score is not None and math.isfinite(score) for score in scores)
 
 
 def _as_conversation(row: Mapping[str, Any], more: dict[str, Any]) -> dict[str, Any]:
@@ -287,7 +290,7 @@ def _as_plain(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _as_sharegpt_rows(pairs: Dataset) -> Dataset:
     rows = _usable(pairs, "to_llamafactory").select_columns(list(_TEXTS))
-    rows = rows.map(_as_sharegpt, remove_columns=list(_TEXTS), desc="to_llamafactory")
+    rows = with_each(rows, _as_sharegpt, "to_llamafactory")
     return rows.select_columns(["conversations", *_ANSWERS])
 
 

@@ -15,7 +15,7 @@ from rir_hf.core.columns import check_at_least
 from rir_hf.core.unfinished import replacing
 from rir_hf.export.files import check_path, write_rows
 from rir_hf.export.ids import learn, passage_ids, passages_of, query_id
-from rir_hf.export.rows import scores_of, usable_rows
+from rir_hf.export.rows import each_row, lengths_of, scores_of, usable_rows, with_each
 from rir_hf.export.scores import Rescale, check_rescale, rescaled
 from rir_hf.export.usable import keep, why_ragged_ids
 from rir_hf.schema import NEG, POS, QUERY
@@ -78,17 +78,19 @@ def to_pylate(
     rows, ways = _with_as_many(rows, num_negatives)
     queries: dict[str, str] = {}
     documents: dict[str, str] = {}
-    train = []
-    for row in rows:
-        name, ids, texts = query_id(row, query), passage_ids(row)[:ways], passages_of(row)[:ways]
-        learn(queries, [name], [row[query]])
-        learn(documents, ids, texts)
-        scores = rescaled(scores_of(row), rescale, temperature)[:ways].tolist()
-        train.append({"query_id": name, "document_ids": ids, "scores": scores})
+    for row in each_row(rows):
+        learn(queries, [query_id(row, query)], [row[query]])
+        learn(documents, passage_ids(row)[:ways], passages_of(row)[:ways])
+    settings: dict[str, Any] = {
+        "query": query,
+        "ways": ways,
+        "rescale": rescale,
+        "temperature": temperature,
+    }
     made = DatasetDict(
         queries=_two_columns("query_id", queries),
         documents=_two_columns("document_id", documents),
-        train=Dataset.from_list(train),
+        train=with_each(rows, _pylate_row, "to_pylate", **settings),
     )
     for part, file in files.items():
         write_rows(made[part], file)
@@ -132,25 +134,24 @@ def to_automodel(
         file, corpus = check_path(folder / "train.json"), check_path(folder / _CORPUS)
     limits = {"min_margin": min_margin, "max_teacher_score": max_teacher_score}
     documents: dict[str, str] = {}
-    train = []
-    for row in usable_rows(rows, query, False, "to_automodel", why_ragged_ids, **limits):
-        ids = passage_ids(row)
-        learn(documents, ids, passages_of(row))
-        train.append(_automodel_row(row, query, ids))
-    made = DatasetDict(corpus=_two_columns("id", documents), train=Dataset.from_list(train))
+    rows = usable_rows(rows, query, False, "to_automodel", why_ragged_ids, **limits)
+    for row in each_row(rows):
+        learn(documents, passage_ids(row), passages_of(row))
+    train = with_each(rows, _automodel_row, "to_automodel", query=query)
+    made = DatasetDict(corpus=_two_columns("id", documents), train=train)
     if folder is not None:
         write_rows(made["corpus"], corpus)
         _write_json(
             corpus.with_name("merlin_metadata.json"),
             {"class": "TextQADataset", "corpus_id": _CORPUS},
         )
-        _write_json(file, {"corpus": [{"path": _CORPUS}], "data": made["train"].to_list()})
+        _write_train(file, train)
     return made
 
 
 def _with_as_many(rows: Dataset, num_negatives: int | None) -> tuple[Dataset, int]:
     """The rows of so many passages or more, and how many those are."""
-    lengths = [len(row[POS.name]) + len(row[NEG.name]) for row in rows]
+    lengths = (lengths_of(rows, POS.name) + lengths_of(rows, NEG.name)).tolist()
     if num_negatives is None:
         counts = Counter(lengths)
         num_negatives = max(counts, key=lambda length: (counts[length], length)) - 1
@@ -159,8 +160,16 @@ def _with_as_many(rows: Dataset, num_negatives: int | None) -> tuple[Dataset, in
     return keep(rows, reasons, "to_pylate"), 1 + num_negatives
 
 
-def _automodel_row(row: Mapping[str, Any], query: str, ids: list[str]) -> dict[str, Any]:
-    named = [{"id": name} for name in ids]
+def _pylate_row(
+    row: Mapping[str, Any], query: str, ways: int, rescale: Rescale, temperature: float
+) -> dict[str, Any]:
+    scores = rescaled(scores_of(row), rescale, temperature)[:ways].tolist()
+    ids = passage_ids(row)[:ways]
+    return {"query_id": query_id(row, query), "document_ids": ids, "scores": scores}
+
+
+def _automodel_row(row: Mapping[str, Any], query: str) -> dict[str, Any]:
+    named = [{"id": name} for name in passage_ids(row)]
     number = len(row[POS.name])
     return {
         "question_id": query_id(row, query),
@@ -173,6 +182,15 @@ def _automodel_row(row: Mapping[str, Any], query: str, ids: list[str]) -> dict[s
 
 def _two_columns(name: str, texts: Mapping[str, str]) -> Dataset:
     return Dataset.from_dict({name: list(texts), "text": list(texts.values())})
+
+
+def _write_train(file: Path, train: Dataset) -> None:
+    """One JSON object with all rows, written row by row."""
+    with replacing(file) as part, part.open("w", encoding="utf-8") as lines:
+        lines.write(f'{{"corpus": {json.dumps([{"path": _CORPUS}])}, "data": [')
+        for number, row in enumerate(each_row(train)):
+            lines.write((", " if number else "") + json.dumps(row, ensure_ascii=False))
+        lines.write("]}\n")
 
 
 def _write_json(file: Path, value: Any) -> None:

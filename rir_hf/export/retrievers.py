@@ -30,11 +30,14 @@ from rir_hf.export.ids import passage_ids, passages_of, query_id
 from rir_hf.export.rows import (
     SCORES,
     check_lists,
+    each_row,
     has_scores,
     is_limited,
+    lengths_of,
     prepared,
     scores_of,
     usable_rows,
+    with_each,
     without_unsafe,
 )
 from rir_hf.export.scores import Rescale, check_rescale, rescaled
@@ -147,9 +150,9 @@ def to_sentence_transformers(
     rows = prepared(rows, query, scored=judged, who=who)
     rows = without_unsafe(rows, query, who, min_margin, max_teacher_score)
     reads = PAIRED if num_negatives == 0 else CONTRASTED
-    reasons = [why_unusable(row, query, judged, reads) for row in rows]
+    reasons = [why_unusable(row, query, judged, reads) for row in each_row(rows)]
     if shape in (TUPLE, SCORED_TUPLE):
-        lengths = [len(negatives or ()) for negatives in rows[NEG.name][:]]
+        lengths = lengths_of(rows, NEG.name).tolist()
         if num_negatives is None:
             num_negatives = _usual_length(lengths, reasons)
         reasons = _with_too_few(reasons, lengths, num_negatives)
@@ -229,7 +232,7 @@ def to_flagembedding(
     rows = usable_rows(rows, QUERY.name, scored, "to_flagembedding", why_incomplete, **limits)
     if scored:
         settings = {"rescale": rescale, "temperature": temperature, "order": order}
-        rows = rows.map(_with_scores, fn_kwargs=settings, desc="to_flagembedding")
+        rows = with_each(rows, _with_scores, "to_flagembedding", only=False, **settings)
     for name, value in {"prompt": prompt, "type": type}.items():
         if value is not None and name not in rows.column_names:
             rows = rows.add_column(name, [value] * len(rows))
@@ -275,12 +278,7 @@ def to_tevatron(
     file = None if path is None else check_path(path, lines_only=True)
     limits = {"min_margin": min_margin, "max_teacher_score": max_teacher_score}
     rows = usable_rows(rows, query, scored, "to_tevatron", why_ragged_ids, **limits)
-    made = rows.map(
-        _tevatron_row,
-        fn_kwargs={"query": query, "scored": scored},
-        remove_columns=rows.column_names,
-        desc="to_tevatron",
-    )
+    made = with_each(rows, _tevatron_row, "to_tevatron", query=query, scored=scored)
     return _written(made, file)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, LargeList, List
 
 from rir_hf.core.columns import (
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 SCORES = (POS_SCORES.name, NEG_SCORES.name)
 _IDS = (QUERY_ID.name, POS_IDS.name, NEG_IDS.name)
+_ROWS_AT_ONCE = 1000
 
 
 def usable_rows(
@@ -49,7 +51,47 @@ def usable_rows(
     judged = scored or is_limited(**limits)
     rows = prepared(rows, query, scored=judged, who=who)
     rows = without_unsafe(rows, query, who, **limits)
-    return keep(rows, [why_unusable(row, query, judged) or why_not(row) for row in rows], who)
+    reasons = [why_unusable(row, query, judged) or why_not(row) for row in each_row(rows)]
+    return keep(rows, reasons, who)
+
+
+def each_row(rows: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows one by one, read many at a time: several times faster than going through them."""
+    for table in rows.with_format("arrow").iter(_ROWS_AT_ONCE):
+        yield from table.to_pylist()
+
+
+def with_each(
+    rows: Dataset,
+    make: Callable[..., Mapping[str, Any]],
+    who: str,
+    *,
+    only: bool = True,
+    **settings: Any,
+) -> Dataset:
+    """What a function makes of each row, mapped many rows at a time.
+
+    Args:
+        rows: the rows.
+        make: takes a row and the settings, and gives the same columns for each row.
+        who: name of the export, for the progress bar.
+        only: leave out the columns that it does not give.
+        settings: for the function.
+    """
+    return rows.map(
+        _made_of_each,
+        fn_kwargs={"make": make, "settings": settings},
+        batched=True,
+        remove_columns=rows.column_names if only else None,
+        desc=who,
+    )
+
+
+def lengths_of(rows: Dataset, name: str) -> np.ndarray:
+    """The length of each list in a column, 0 for a null."""
+    tables = rows.select_columns([name]).with_format("arrow").iter(_ROWS_AT_ONCE)
+    parts = [pc.list_value_length(table.column(0)).fill_null(0).to_numpy() for table in tables]
+    return np.concatenate([*parts, np.empty(0, np.int64)])
 
 
 def prepared(rows: Dataset, query: str, *, scored: bool, who: str) -> Dataset:
@@ -90,9 +132,9 @@ def without_unsafe(
     if not is_limited(min_margin, max_teacher_score):
         return rows
     settings = {"query": query, "min_margin": min_margin, "max_teacher_score": max_teacher_score}
-    before = _number_of_negatives(rows)
-    rows = rows.map(_safe, fn_kwargs=settings, desc=who)
-    lost = before - _number_of_negatives(rows)
+    before = int(lengths_of(rows, NEG.name).sum())
+    rows = with_each(rows, _safe, who, only=False, **settings)
+    lost = before - int(lengths_of(rows, NEG.name).sum())
     if lost:
         logger.warning("%s leaves out %d of %d negatives as no safe ones.", who, lost, before)
     return rows
@@ -129,8 +171,12 @@ def check_lists(rows: Dataset, names: Sequence[str], who: str) -> None:
             )
 
 
-def _number_of_negatives(rows: Dataset) -> int:
-    return sum(len(negatives or ()) for negatives in rows[NEG.name])
+def _made_of_each(
+    batch: Mapping[str, list[Any]], make: Callable[..., Mapping[str, Any]], settings: dict[str, Any]
+) -> dict[str, list[Any]]:
+    rows = zip(*batch.values(), strict=True)
+    made = [make(dict(zip(batch, row, strict=True)), **settings) for row in rows]
+    return {name: [row[name] for row in made] for name in made[0]}
 
 
 def _safe(

@@ -52,7 +52,7 @@ def keep(rows: Dataset, reasons: Sequence[str | None], who: str) -> Dataset:
     if not lost:
         return rows
     logger.warning("%s leaves out %d of %d rows: %s.", who, lost.total(), len(rows), counts)
-    return rows.select([number for number, reason in enumerate(reasons) if reason is None])
+    return rows.select(np.flatnonzero([reason is None for reason in reasons]))
 
 
 def is_text(value: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +20,7 @@ from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import CardData, DatasetCard
 from jinja2 import Environment, StrictUndefined, Template
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from rir_hf import schema
 from rir_hf.core.texts import on_one_line
@@ -51,8 +53,11 @@ _TAGS = {
     "rows": [],
 }
 _TASKS = {"preferences": ["text-generation"], "rows": []}
-_DIGEST = re.compile(r"\b(content|weights):(\w{12})\w+")
+_DIGEST = re.compile(r"((?:\b(?:content|weights):|@)[0-9a-f]{12})[0-9a-f]+")
 _METRIC = re.compile(r"[A-Za-z]+@\d+")
+
+BROKEN = (YAMLError, RecursionError, UnicodeDecodeError)
+"""What a card raises whose YAML is none."""
 
 
 class Part(NamedTuple):
@@ -73,22 +78,42 @@ class Part(NamedTuple):
     plot: str | None
 
 
-def updated_card(text: str, repo_id: str, parts: Sequence[Part], yaml: Mapping[str, Any]) -> str:
+def updated_card(
+    content: bytes, repo_id: str, parts: Sequence[Part], yaml: Mapping[str, Any]
+) -> str:
     """The text of a card with the sections and the YAML of these configs written anew.
 
     Args:
-        text: the card that is there; empty for a new one.
+        content: the card that is there; empty for a new one.
         repo_id: where it is.
         parts: the configs.
         yaml: `license`, `language` and `tags` as given to `push`.
+
+    Raises:
+        ValueError: the card that is there is no text, or has YAML that is none.
     """
-    card = DatasetCard(text if text.strip() else "---\n{}\n---\n", ignore_metadata_errors=False)
+    with explaining_card(repo_id, (*BROKEN, AttributeError, KeyError, TypeError, ValueError)):
+        text = content.decode("utf-8-sig")
+        card = DatasetCard(text if text.strip() else "---\n{}\n---\n")
+        for part in parts:
+            _describe_config(card.data, part)
+            _describe_kind(card.data, kind_of(part.info.features), yaml)
     body = card.text
     for part in parts:
-        _describe_config(card.data, part)
-        _describe_kind(card.data, kind_of(part.info.features), yaml)
         body = with_section(body, repo_id, part.config, render_section(repo_id, part))
     return f"---\n{card.data}\n---\n\n{body.lstrip()}"
+
+
+@contextmanager
+def explaining_card(repo_id: str, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn what parsers make of a broken card into an error that says whose it is."""
+    try:
+        yield
+    except kinds as error:
+        raise ValueError(
+            f"The README.md of {repo_id} cannot be read: mend it, or the YAML at its beginning "
+            f"({on_one_line(str(error)):.200})."
+        ) from error
 
 
 def kind_of(columns: Any) -> str:
@@ -269,7 +294,7 @@ def _searched_in(value: Any) -> list[Mapping[str, Any]]:
 def _short(value: Any) -> str:
     """A setting on one line, without what would end the code span it stands in."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = _DIGEST.sub(r"\1:\2", on_one_line(text).replace("`", "'"))
+    text = _DIGEST.sub(r"\1", on_one_line(text).replace("`", "'"))
     if len(text) <= _SHOWN_CHARACTERS:
         return text
     return text[: _SHOWN_CHARACTERS - 3] + "..."
@@ -288,9 +313,14 @@ def _fenced(text: str, language: str) -> str:
 
 
 def _all_settings(steps: Sequence[Mapping[str, Any]]) -> str:
-    """The records as JSON, in which a comment is written so that it stays the same text."""
+    """The records as JSON, in which a comment, and what cannot be seen or steers a terminal, is
+    written so that it stays the same text.
+    """
     text = json.dumps(steps, indent=1, ensure_ascii=False).replace("<!--", "\\u003c!--")
-    return _fenced(text, "json")
+    shown = (
+        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
+    )
+    return _fenced("".join(shown), "json")
 
 
 @cache

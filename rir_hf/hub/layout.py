@@ -10,17 +10,32 @@ FOLDER = "rir_hf"
 """Where a push keeps what is not rows: provenance and plot."""
 _DEFAULT = "data"
 _NOT_IN_NAMES = frozenset("<>:/\\|?*")
+_LONGEST = 150
+"""Bytes of a name in the name of a file, which may have 255."""
 
 
 def check_config(name: str) -> None:
     """Raise `ValueError` for a name of a config that `datasets` does not take, or that cannot be
-    shown.
+    shown or written.
     """
     if not name.strip() or not name.isprintable() or _NOT_IN_NAMES & set(name):
         raise ValueError(
             f"config_name must be printable, without any of {''.join(sorted(_NOT_IN_NAMES))}, got "
-            f"{name!r}."
+            f"{name!r:.80}."
         )
+    check_length("config_name", slug_of(name))
+
+
+def check_length(what: str, name: str) -> None:
+    """Raise `ValueError` for a name that is too long for the name of a file."""
+    if len(name.encode()) > _LONGEST:
+        raise ValueError(f"{what} is too long for the name of a file: {name!r:.80}")
+
+
+def check_revision(name: str | None) -> None:
+    """Raise `ValueError` for what can be no branch, tag or commit."""
+    if name is not None and not (name.strip() and name.isprintable() and len(name) <= _LONGEST):
+        raise ValueError(f"revision must be a branch, tag or commit, got {name!r:.80}.")
 
 
 def slug_of(config: str) -> str:

@@ -15,9 +15,12 @@ from datasets.packaged_modules.cache.cache import Cache
 from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError
 
+from rir_hf.core.columns import with_valid_texts
 from rir_hf.core.provenance import with_steps
+from rir_hf.core.texts import on_one_line
 from rir_hf.hub.calls import explaining, head_of, trying
-from rir_hf.hub.layout import beside
+from rir_hf.hub.card import BROKEN, explaining_card
+from rir_hf.hub.layout import beside, check_revision
 from rir_hf.index.attach import attach_index
 from rir_hf.index.files import set_search_settings
 
@@ -57,7 +60,7 @@ def pull(
 
     Raises:
         FileNotFoundError: no such repository (or a private one, and no token for it) or revision.
-        ValueError: no such config or split.
+        ValueError: no such config or split, or a README.md with YAML that is none.
         ConnectionError: the Hub does not answer, and only a copy of another commit is here.
 
     Example:
@@ -65,8 +68,9 @@ def pull(
         >>> corpus.list_indexes()                                                   # doctest: +SKIP
         ['embedding']
     """
+    check_revision(revision)
     api = HfApi(token=token, library_name="rir_hf")
-    with explaining(repo_id):
+    with explaining(repo_id), explaining_card(repo_id, BROKEN):
         commit = trying(lambda: head_of(api, repo_id, revision))
         builder = trying(lambda: _builder(repo_id, config_name, commit, token))
         commit = commit or builder.hash
@@ -91,8 +95,8 @@ def _builder(
     builder = datasets.load_dataset_builder(repo_id, config, revision=commit, token=token)
     if commit is not None and builder.hash != commit and isinstance(builder, Cache):
         raise ConnectionError(
-            f"the Hub did not answer for {repo_id} at {commit}; a copy of {builder.hash} is here, "
-            "but that is another"
+            f"the Hub did not answer for {repo_id} at {commit}, or its README.md there cannot be "
+            f"read; a copy of {builder.hash} is here, but that is another"
         )
     return builder
 
@@ -112,7 +116,8 @@ def _read_split(builder: DatasetBuilder, split: str) -> Dataset:
     if known is not None and known.num_examples == 0:
         empty: dict[str, list[object]] = {name: [] for name in builder.info.features}
         return Dataset.from_dict(empty, features=builder.info.features, split=split)
-    return builder.as_dataset(split=split)
+    # `Dataset.to_json` ends the process at a text that is no Unicode (datasets 5.2, November 2026).
+    return with_valid_texts(builder.as_dataset(split=split), "pull")
 
 
 def _read_note(api: HfApi, repo_id: str, config: str, commit: str | None) -> dict[str, Any]:
@@ -147,7 +152,8 @@ def _with_index(rows: Dataset, index: Any, where: str) -> Dataset:
         indexed = attach_index(rows, index["name"], **built)
         set_search_settings(indexed.get_index(index["name"]).faiss_index, index["settings"])
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        logger.warning("The index of %s cannot be built again: %s", where, error)
+        message = "The index of %s cannot be built again: %.300s"
+        logger.warning(message, where, on_one_line(str(error)))
         return rows
     return indexed
 

@@ -24,13 +24,23 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from rir_hf.core.columns import without_indexes
 from rir_hf.core.configured import Configured
-from rir_hf.core.provenance import package_versions, provenance, record_step, without_secrets
+from rir_hf.core.provenance import as_written, package_versions, provenance, record_step
+from rir_hf.core.secrets import without_secrets
 from rir_hf.core.step import Step
 from rir_hf.core.unfinished import remove_leftovers, unfinished
 from rir_hf.export.files import write_parquet
 from rir_hf.hub.calls import explaining, head_of, trying
 from rir_hf.hub.card import Part, updated_card
-from rir_hf.hub.layout import CARD, belongs_to, beside, check_config, folder_of, slug_of
+from rir_hf.hub.layout import (
+    CARD,
+    belongs_to,
+    beside,
+    check_config,
+    check_length,
+    check_revision,
+    folder_of,
+    slug_of,
+)
 from rir_hf.index.attach import file_of, index_identity, vector_indexes
 from rir_hf.reports.counts import count_stages
 from rir_hf.reports.plots import plot_report
@@ -99,6 +109,7 @@ def push(
         ...      corpus=corpus, license="cc-by-4.0")                                # doctest: +SKIP
         >>> rows = pull("me/retriever-data", "mined")                               # doctest: +SKIP
     """
+    check_revision(revision)
     configs = {config_name: _as_splits(ds, config_name)}
     records = {config_name: [_record_of(step) for step in steps]}
     if corpus is not None:
@@ -109,7 +120,7 @@ def push(
             )
         configs["corpus"] = _as_splits(corpus, "corpus")
     api = HfApi(token=token, library_name="rir_hf")
-    yaml = {"license": license, "language": language, "tags": list(tags)}
+    yaml = as_written({"license": license, "language": language, "tags": list(tags)})
     shard_size = convert_file_size_to_int(max_shard_size)
     message = commit_message or f"Push {', '.join(configs)}"
     with _temporary() as folder, explaining(repo_id):
@@ -164,9 +175,10 @@ def _as_splits(ds: Any, config: str) -> dict[str, Dataset]:
     for name, rows in splits.items():
         if not _SPLIT.fullmatch(name):
             raise ValueError(
-                f"The split {name!r} has a name that datasets does not take: letters, digits, _ "
-                "and single dots between them, and not 'all'."
+                f"The split {name!r:.80} has a name that datasets does not take: letters, digits, "
+                "_ and single dots between them, and not 'all'."
             )
+        check_length("split", name)
         if rows.features != first.features:
             raise ValueError(
                 "All splits of a config must have the same columns and types: "
@@ -188,8 +200,7 @@ def _record_of(step: Any) -> dict[str, Any]:
             f"steps must be steps, or records with the key 'step' as provenance gives them, got "
             f"{step!r:.80}."
         )
-    record = without_secrets(record_step(step))
-    return dict(json.loads(json.dumps(record)))
+    return as_written(without_secrets(record_step(step)))
 
 
 def _prepare(
@@ -325,10 +336,10 @@ def _commit(
     """One try: read the revision, plan on top of it, upload and commit."""
     head = head_of(api, repo_id, revision)
     there = set(api.list_repo_files(repo_id, repo_type="dataset", revision=head))
-    card = ""
+    card = b""
     if CARD in there:
         path = api.hf_hub_download(repo_id, CARD, repo_type="dataset", revision=head)
-        card = Path(path).read_text(encoding="utf-8")
+        card = Path(path).read_bytes()
     text = updated_card(card, repo_id, parts, yaml)
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=text.encode())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rir_hf.core.digests import digest_of
+from rir_hf.core.unfinished import remove_leftovers, unfinished
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,6 +36,7 @@ def unpacked_gguf(path: str | os.PathLike[str]) -> Path:
 
     path = Path(path)
     target = Path(HF_HOME, "rir_hf", "gguf", digest_of(path))
+    remove_leftovers(target.parent, "*")
     if not target.is_dir():
         logger.info("Unpacking %s into %s, once.", path.name, target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,10 +66,7 @@ def _unpack(path: Path, target: Path) -> None:
     from transformers import AutoTokenizer
 
     model = _plain_model(path)
-    temporary = tempfile.TemporaryDirectory(
-        dir=target.parent, prefix=".unpacking-", ignore_cleanup_errors=True
-    )
-    with temporary as folder:
+    with unfinished(target, folder=True) as folder:
         model.save_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         tokenizer.save_pretrained(folder)

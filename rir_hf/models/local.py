@@ -35,8 +35,8 @@ class ChatLLM(Tokenized):
 
     It is loaded on the first call, in the process that makes it. Prompts are sorted by length and
     run in batches of `batch_tokens`, so that memory does not depend on how many there are or how
-    long. For the cache a Hub model is its name and `revision`, a local folder or GGUF file its
-    content, a loaded model its weights.
+    long. For the cache a Hub model is its name and commit, a local folder or GGUF file its content,
+    a loaded model its weights.
 
     Args:
         model: Hub name, local folder (of a PEFT adapter too, with peft installed) or a loaded
@@ -226,7 +226,8 @@ class ChatLLM(Tokenized):
 
     @property
     def _where(self) -> dict[str, Any]:
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        revision = self._keep_identity("model")
+        return {"revision": revision, "trust_remote_code": self.trust_remote_code}
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
@@ -234,8 +235,8 @@ class ChatLLM(Tokenized):
 
         if self.tokenizer is not None:
             return self.tokenizer
-        self._keep_identity("model")
-        tokenizer = AutoTokenizer.from_pretrained(self._folder, **self._where)
+        where = self._where
+        tokenizer = AutoTokenizer.from_pretrained(self._folder, **where)
         if self.is_chat and not tokenizer.chat_template:
             raise ValueError(
                 f"{self.model} has no chat template. Use CompletionLLM for a model that was not "
@@ -250,10 +251,10 @@ class ChatLLM(Tokenized):
 
         if not isinstance(self.model, str):
             return self.model.eval()
-        self._keep_identity("model")
+        where = self._where
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = self.dtype or ("float32" if device == "cpu" else "auto")
-        model: Any = AutoModelForCausalLM.from_pretrained(self._folder, dtype=dtype, **self._where)
+        model: Any = AutoModelForCausalLM.from_pretrained(self._folder, dtype=dtype, **where)
         return model.to(device).eval()
 
     @cached_property

@@ -41,8 +41,8 @@ class Retriever(Configured):
 
     Any model of sentence-transformers: transformers, static embeddings, and models with a `Router`
     that encode queries and passages in different ways. It is loaded when the first text is encoded,
-    in the process that encodes it. For the cache a Hub model is its name and `revision`, a local
-    folder the content of its files, a loaded `SentenceTransformer` its weights.
+    in the process that encodes it. For the cache a Hub model is its name and commit, a local folder
+    the content of its files, a loaded `SentenceTransformer` its weights.
 
     Control tokens in a text (`[SEP]`, `</s>`) are read as plain text, unless one of the prompts, or
     a chat template that the tokenizer has, needs them.
@@ -86,8 +86,8 @@ class Retriever(Configured):
         >>> retriever = Retriever("sentence-transformers/all-MiniLM-L6-v2")      # doctest: +SKIP
         >>> retriever.encode_queries(["who wrote hamlet"]).shape                 # doctest: +SKIP
         (1, 384)
-        >>> Retriever("BAAI/bge-base-en-v1.5", revision="a5beb1e").record()["model"]
-        'BAAI/bge-base-en-v1.5'
+        >>> retriever.record()["model"]                                          # doctest: +SKIP
+        'sentence-transformers/all-MiniLM-L6-v2@c9745ed1d9f207416be6d2e6f8de32d1f16199bf'
     """
 
     version: ClassVar[int] = 2
@@ -186,11 +186,10 @@ class Retriever(Configured):
 
         model = self.model
         if isinstance(model, str):
-            self._keep_identity("model")
             model = SentenceTransformer(
                 model,
                 device=self.device,
-                revision=self.revision,
+                revision=self._keep_identity("model"),
                 trust_remote_code=self.trust_remote_code,
                 backend=self.backend,
                 model_kwargs={} if self.dtype is None else {"dtype": self.dtype},
@@ -371,6 +370,14 @@ def cut_at(model: SentenceTransformer, limit: int) -> Iterator[bool]:
     finally:
         for module, own in before:
             module.max_seq_length = own
+
+
+def set_length(model: SentenceTransformer, tokens: int) -> None:
+    """Let a model cut texts at so many tokens from now on; one of static embeddings has no limit,
+    and keeps none.
+    """
+    if model.max_seq_length != math.inf:
+        model.max_seq_length = tokens
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 
@@ -31,6 +33,8 @@ _LARGEST_ANSWER = 1 << 26
 _REDIRECTS = 5
 _FAILURES_IN_A_ROW = 32
 _LEAST_PROBABILITY = 1e-7
+_FIRST_WAIT = 5.0
+"""Seconds in which an address is to say that nothing answers there."""
 _LONGEST_ERROR = 300
 _MISCONFIGURED = {
     401: "the key is not accepted",
@@ -53,7 +57,7 @@ class OpenAIChat(Configured):
     its prompt. When 32 requests in a row have failed for lack of a working server,
     the rest of the prompts of the call fail unasked, and the next call asks once before it goes
     on: a dead server costs little time, one that returns is used again. 401, 403 and 404 before
-    the first good answer raise at once.
+    the first good answer raise at once, as does an address at which nothing answers.
 
     For the cache this is `model`, `max_length`, `top_logprobs` and `extra_body`: neither the key
     nor the address counts, so that a server may move. Give different models different names, to a
@@ -87,6 +91,7 @@ class OpenAIChat(Configured):
 
     Raises:
         ValueError: a setting out of range.
+        ConnectionError: when it is asked, nothing answers at the address.
 
     Example:
         >>> llm = OpenAIChat("Qwen/Qwen3-8B", base_url="http://localhost:8000/v1")
@@ -271,10 +276,28 @@ class OpenAIChat(Configured):
 
     def _ask_all(self, jobs: list[_Job]) -> list[Any]:
         """What each reader finds in the answer to its request, in their order, or an `LLMError`."""
+        if jobs and not self._health.has_answered:
+            self._require_server()
         if jobs and self._health.is_given_up():
             self._health.failures = _FAILURES_IN_A_ROW - 1
             return [self._ask(*jobs[0]), *self._ask_together(jobs[1:])]
         return self._ask_together(jobs)
+
+    def _require_server(self) -> None:
+        """Raise `ConnectionError` where a connection is refused, or the host has no address."""
+        url = self._client.base_url
+        if {url.scheme, "all"} & getproxies().keys() and not proxy_bypass(url.host):
+            return  # it is the proxy that connects
+        port = url.port or {"http": 80, "https": 443}[url.scheme]
+        try:
+            socket.create_connection((url.host, port), timeout=_FIRST_WAIT).close()
+        except TimeoutError:
+            return  # the requests have a patience of their own
+        except OSError as error:
+            raise ConnectionError(
+                f"The server at {self._without_secrets(str(url))} cannot be asked ({error}): is it "
+                "running, and is this its address (base_url, on the command line --base_url)?"
+            ) from None
 
     def _ask_together(self, jobs: list[_Job]) -> list[Any]:
         pool = ThreadPoolExecutor(self.concurrency)

@@ -125,9 +125,9 @@ class VLLM(Tokenized):
             from vllm import LLM
         except ImportError as error:
             raise ImportError('VLLM needs vllm and a GPU: pip install "rir-hf[vllm]".') from error
-        self._keep_identity("model")
+        revision = self._keep_identity("model")
         return LLM(
-            model=self.model, max_model_len=self.max_length, revision=self.revision, **self.engine
+            model=self.model, max_model_len=self.max_length, revision=revision, **self.engine
         )
 
     def _run(

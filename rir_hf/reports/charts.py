@@ -5,7 +5,7 @@ in the colours of the reader's theme.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,18 +45,18 @@ def charts_of(looked: Looked) -> list[Chart]:
     charts = [
         histogram("Similarity to the query", "similarity", sims),
         histogram("Similarity to the passage", "similarity", answers),
-        histogram("The retriever's margins", _MARGIN, {"rows": _known(by_sims)}),
+        histogram("The retriever's margins", _MARGIN, {"rows": by_sims[~np.isnan(by_sims)]}),
         ranks("Where the best positive ranks", looked.ranks),
         histogram("The teacher's scores", "score", scores),
-        histogram("The teacher's margins", _MARGIN, {"rows": _known(by_scores)}),
+        histogram("The teacher's margins", _MARGIN, {"rows": by_scores[~np.isnan(by_scores)]}),
         scatter("Teacher against retriever", by_sims, by_scores),
     ]
     return [chart for chart in charts if chart is not None]
 
 
-def histogram(title: str, axis: str, groups: Mapping[str, Sequence[float]]) -> Chart | None:
+def histogram(title: str, axis: str, groups: Mapping[str, np.ndarray]) -> Chart | None:
     """The shares of each group's values that lie in a bin; None for fewer than two values."""
-    groups = {name: values for name, values in groups.items() if values}
+    groups = {name: values for name, values in groups.items() if len(values)}
     every = np.concatenate([*groups.values(), []])
     if len(every) < 2:
         return None
@@ -76,9 +76,11 @@ def histogram(title: str, axis: str, groups: Mapping[str, Sequence[float]]) -> C
     return {"title": title, "axis": axis, "says": says, "series": series, **across.drawn()}
 
 
-def ranks(title: str, found: Sequence[int | None]) -> Chart | None:
-    """How many rows' best positive lies in each range of ranks, 0 the first; None without any."""
-    known = np.array([rank for rank in found if rank is not None])
+def ranks(title: str, found: np.ndarray) -> Chart | None:
+    """How many rows' best positive lies in each range of ranks, 0 the first, NaN for none; None
+    without any.
+    """
+    known = found[~np.isnan(found)]
     if not len(known):
         return None
     numbers = np.histogram(known, [*_RANKS.values(), np.inf])[0].tolist()
@@ -101,12 +103,12 @@ def ranks(title: str, found: Sequence[int | None]) -> Chart | None:
     return {"title": title, "axis": "rank", "says": says, "bars": bars}
 
 
-def scatter(title: str, across: Sequence[float | None], up: Sequence[float | None]) -> Chart | None:
-    """A dot where rows lie, the larger the more of them, for rows that have both numbers."""
-    both = [pair for pair in zip(across, up, strict=True) if None not in pair]
-    if len(both) < 2:
+def scatter(title: str, across: np.ndarray, up: np.ndarray) -> Chart | None:
+    """A dot where rows lie, the larger the more of them, for rows in which neither is NaN."""
+    are_both = ~np.isnan(across) & ~np.isnan(up)
+    xs, ys = across[are_both], up[are_both]
+    if len(xs) < 2:
         return None
-    xs, ys = np.array(both, float).T
     counts, x_edges, y_edges = np.histogram2d(xs, ys, _CELLS)
     x_axis = _Axis(x_edges[0], x_edges[-1], _LEFT + 6, _RIGHT - 6)
     y_axis = _Axis(y_edges[0], y_edges[-1], _BASE - 6, _TOP + 2)
@@ -161,9 +163,5 @@ def _steps(edges: np.ndarray, heights: np.ndarray) -> str:
     return f"M{edges[0]} {_BASE}{steps}V{_BASE}Z"
 
 
-def _median(name: str, values: Sequence[float]) -> str:
+def _median(name: str, values: np.ndarray) -> str:
     return f"{name} (median {np.median(values):.3g})"
-
-
-def _known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -12,7 +12,12 @@ import numpy as np
 from datasets import Dataset, LargeList, List, Value
 
 from rir_hf import schema
-from rir_hf.core.columns import require_dataset, with_valid_texts, without_indexes
+from rir_hf.core.columns import (
+    require_dataset,
+    stored_values,
+    with_valid_texts,
+    without_indexes,
+)
 from rir_hf.core.texts import printable
 from rir_hf.schema import code_of
 from rir_hf.teaching.relabel import names_of_negatives
@@ -152,7 +157,7 @@ def count_stages(ds: Dataset, output: str = "neg") -> dict[str, Any]:
     if there.issuperset(mining_columns(output)):
         counts["mining"] = count_mining(read_mined(ds, output))
     elif output in lists:
-        counts["negatives"] = count_negatives(_lists(_read(ds, [output])[output]))
+        counts["negatives"] = count_negatives(_read(ds, [output])[output])
     if "passages" in lists:
         counts["lists"] = count_lists(_read(ds, _LISTS))
     if "passage_scores" in lists:
@@ -168,8 +173,29 @@ def count_stages(ds: Dataset, output: str = "neg") -> dict[str, Any]:
     return counts
 
 
+class Stored:
+    """The values of a column, read a part at a time whenever they are gone through: those of a
+    million rows would fill the memory.
+
+    Args:
+        rows: a dataset.
+        name: of the column.
+    """
+
+    def __init__(self, rows: Dataset, name: str) -> None:
+        self._rows, self._name = rows, name
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        return stored_values(self._rows, self._name)
+
+
 class Mined(NamedTuple):
-    """The columns of mined rows that are counted and drawn, whatever their names.
+    """The columns of mined rows that are counted and drawn, whatever their names; nulls where a
+    list is empty.
 
     sims: similarities of each row's negatives.
     positive_sims: those of its positives, None for one that is not in the corpus.
@@ -178,11 +204,11 @@ class Mined(NamedTuple):
     skipped: how many passages each rule left out.
     """
 
-    sims: list[list[float]]
-    positive_sims: list[list[float | None]]
-    ranks: list[int]
-    notes: list[str | None]
-    skipped: list[dict[str, int]]
+    sims: Stored
+    positive_sims: Stored
+    ranks: Stored
+    notes: Stored
+    skipped: Stored
 
 
 def mining_columns(output: str) -> tuple[str, ...]:
@@ -195,42 +221,41 @@ def mining_columns(output: str) -> tuple[str, ...]:
 def read_mined(ds: Dataset, output: str) -> Mined:
     """Read the mined columns; `ValueError` where one is missing."""
     _check_mined(ds, output)
-    columns = _read(ds, mining_columns(output))
-    sims, positive_sims, ranks, notes, skipped = columns.values()
-    return Mined(_lists(sims), _lists(positive_sims), ranks, notes, skipped)
+    return Mined(*_read(ds, mining_columns(output)).values())
 
 
 def count_mining(mined: Mined) -> dict[str, Any]:
     """The stage `mining` of a report."""
-    known = known_similarities(mined)
     searched = [code_of(note) != "no_vector" for note in mined.notes]
     short = codes_in(mined.notes)
     return {
-        "rows_without_positive": sum(compress((not row for row in known), searched)),
-        "negatives": sum(map(len, mined.sims)),
+        "rows_without_positive": sum(
+            compress((not row for row in known_similarities(mined)), searched)
+        ),
+        "negatives": sum(map(len, _lists(mined.sims))),
         "rows_short": sum(short.values()),
         "short_because": short,
         "skipped": sum_of_structs(mined.skipped, schema.SKIP_RULES),
-        "positives": sum(map(len, mined.positive_sims)),
+        "positives": sum(map(len, _lists(mined.positive_sims))),
         "positives_not_in_corpus": sum(
-            row.count(None) for row in compress(mined.positive_sims, searched)
+            row.count(None) for row in compress(_lists(mined.positive_sims), searched)
         ),
         f"positives_worse_than_{BADLY_RANKED}": sum(
             rank >= BADLY_RANKED for rank in known_ranks(mined)
         ),
-        "positive_similarity": distribution(_flat(known)),
-        "negative_similarity": distribution(_flat(mined.sims)),
+        "positive_similarity": distribution(_flat(known_similarities(mined))),
+        "negative_similarity": distribution(_flat(_lists(mined.sims))),
         "difference": distribution(differences(mined)),
     }
 
 
-def count_negatives(negatives: Sequence[Sequence[str]]) -> dict[str, Any]:
+def count_negatives(negatives: Iterable[Sequence[str] | None]) -> dict[str, Any]:
     """The stage `negatives` of a report."""
-    numbers = [len(row) for row in negatives]
+    numbers = [len(row) for row in _lists(negatives)]
     return {"negatives": sum(numbers), "rows_without_negative": numbers.count(0)}
 
 
-def count_lists(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+def count_lists(columns: Mapping[str, Stored]) -> dict[str, Any]:
     """The stage `lists` of a report."""
     counts: dict[str, Any] = {"passages": sum(map(len, _lists(columns["passages"])))}
     if "passages_note" in columns:
@@ -239,12 +264,14 @@ def count_lists(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
     return counts
 
 
-def count_teacher(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+def count_teacher(columns: Mapping[str, Stored]) -> dict[str, Any]:
     """The stage `teacher` of a report."""
     scores = columns["passage_scores" if "passage_scores" in columns else "pos_scores"]
     reasons = codes_in(columns.get("teacher_error", ()))
     without_member = reasons.pop("member_failed", 0)
-    failed = sum(reasons.values()) if "teacher_error" in columns else scores.count(None)
+    failed = sum(row is None for row in scores)
+    if "teacher_error" in columns:
+        failed = sum(reasons.values())
     counts: dict[str, Any] = {"rows_scored": len(scores) - failed, "rows_failed": failed}
     if "teacher_error" in columns:
         counts["failed_because"] = reasons
@@ -261,40 +288,42 @@ def count_teacher(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
     return counts
 
 
-def count_relabelled(columns: Mapping[str, list[Any]]) -> dict[str, int]:
+def count_relabelled(columns: Mapping[str, Stored]) -> dict[str, int]:
     """What `RelabelNegatives` did, or would do: then what it would take out is still there."""
-    taken = _lists(columns["relabelled"])
-    actions = Counter(entry["action"] for entry in _flat(taken))
+    taken = columns["relabelled"]
+    actions = Counter(entry["action"] for entry in _flat(_lists(taken)))
     counts = {"moved": actions["move"], "dropped": actions["drop"], "rows": sum(map(bool, taken))}
     if "neg" not in columns:
         return counts
-    kept: list[int] = []
+    kept = emptied = 0
     negatives = names_of_negatives(columns["neg"], columns.get("neg_ids"))
-    for names, entries in zip(negatives, taken, strict=True):
+    for names, entries in zip(negatives, _lists(taken), strict=True):
         gone = {entry["id"] for entry in entries}
-        kept.append(sum(name not in gone for name in names))
-    emptied = [not left and bool(entries) for left, entries in zip(kept, taken, strict=True)]
-    return {**counts, "kept": sum(kept), "rows_without_negative": sum(emptied)}
+        left = sum(name not in gone for name in names)
+        kept += left
+        emptied += not left and bool(entries)
+    return {**counts, "kept": kept, "rows_without_negative": emptied}
 
 
-def count_queries(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+def count_queries(columns: Mapping[str, Stored]) -> dict[str, Any]:
     """The stage `queries` of a report."""
-    queries = _lists(columns["queries"])
-    counts: dict[str, Any] = {"queries": sum(map(len, queries))}
+    queries = columns["queries"]
+    counts: dict[str, Any] = {"queries": sum(map(len, _lists(queries)))}
     if "query_checks" in columns:
-        checks = _flat(_lists(columns["query_checks"]))
-        reasons = codes_in(check["note"] for check in checks)
-        counts = {"queries_asked": len(checks), **counts, "not_taken_because": reasons}
+        checks = columns["query_checks"]
+        reasons = codes_in(check["note"] for check in _flat(_lists(checks)))
+        asked = sum(map(len, _lists(checks)))
+        counts = {"queries_asked": asked, **counts, "not_taken_because": reasons}
     counts["rows_without_query"] = sum(not row for row in queries)
     if "passage_cut" in columns:
         counts["rows_with_cut_passage"] = sum(map(bool, columns["passage_cut"]))
     return counts
 
 
-def count_answers(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+def count_answers(columns: Mapping[str, Stored]) -> dict[str, Any]:
     """The stage `answers` of a report."""
-    answers = _lists(columns["answers"])
-    counts: dict[str, Any] = {"answers": sum(map(len, answers))}
+    answers = columns["answers"]
+    counts: dict[str, Any] = {"answers": sum(map(len, _lists(answers)))}
     if "answers_dropped" in columns:
         dropped = sum_of_structs(columns["answers_dropped"], schema.LOST_ANSWERS)
         counts["answers_dropped"] = dropped
@@ -304,24 +333,28 @@ def count_answers(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
     return counts
 
 
-def count_preferences(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+def count_preferences(columns: Mapping[str, Stored]) -> dict[str, Any]:
     """The stage `preferences` of a report."""
-    scores = [
-        row[1:] for row in zip(*(columns[name] for name in _PREFERENCES), strict=True) if not row[0]
-    ]
     reasons = codes_in(columns["pair_note"])
     return {
-        "pairs": len(scores),
+        "pairs": sum(1 for _ in _scores_of_pairs(columns)),
         "rows_without_pair": sum(reasons.values()),
         "no_pair_because": reasons,
-        "gap": distribution([chosen - rejected for chosen, rejected, _ in scores]),
-        "gain": distribution([chosen - query for chosen, _, query in scores]),
+        "gap": distribution(chosen - rejected for chosen, rejected, _ in _scores_of_pairs(columns)),
+        "gain": distribution(chosen - query for chosen, _, query in _scores_of_pairs(columns)),
     }
+
+
+def _scores_of_pairs(columns: Mapping[str, Stored]) -> Iterator[tuple[float, float, float]]:
+    """The scores of the chosen answer, the rejected one and the query, of rows with a pair."""
+    for note, *scores in zip(*(columns[name] for name in _PREFERENCES), strict=True):
+        if not note:
+            yield tuple(scores)
 
 
 def codes_in(notes: Iterable[str | None]) -> dict[str, int]:
     """How often each code stands in a column of notes, most frequent first."""
-    codes = [code_of(note) for note in notes]
+    codes = map(code_of, notes)
     return dict(Counter(code for code in codes if code).most_common())
 
 
@@ -329,21 +362,25 @@ def sum_of_structs(
     rows: Iterable[Mapping[str, int] | None], names: Sequence[str]
 ) -> dict[str, int]:
     """The sum of each field over all rows."""
-    present = [row for row in rows if row]
-    return {name: sum(row.get(name) or 0 for row in present) for name in names}
+    total = dict.fromkeys(names, 0)
+    for row in rows:
+        for name in names:
+            total[name] += (row or {}).get(name) or 0
+    return total
 
 
-def distribution(values: Sequence[float]) -> dict[str, float | None]:
+def distribution(values: Iterable[float]) -> dict[str, float | None]:
     """Mean and quantiles of the values; all None where there are none.
 
     Example:
         >>> distribution([1.0, 3.0])["median"], distribution([])["mean"]
         (2.0, None)
     """
-    if not values:
+    numbers = numbers_in(values)
+    if not len(numbers):
         return dict.fromkeys(("mean", *_QUANTILES))
-    quantiles = np.quantile(values, list(_QUANTILES.values())).tolist()
-    return {"mean": float(np.mean(values)), **dict(zip(_QUANTILES, quantiles, strict=True))}
+    quantiles = np.quantile(numbers, list(_QUANTILES.values())).tolist()
+    return {"mean": float(np.mean(numbers)), **dict(zip(_QUANTILES, quantiles, strict=True))}
 
 
 def is_distribution(value: Any) -> bool:
@@ -351,23 +388,28 @@ def is_distribution(value: Any) -> bool:
     return isinstance(value, Mapping) and set(value) == {"mean", *_QUANTILES}
 
 
-def known_similarities(mined: Mined) -> list[list[float]]:
+def numbers_in(values: Iterable[float]) -> np.ndarray:
+    """Numbers one by one as an array of float64, eight bytes each."""
+    return np.fromiter(values, np.float64)
+
+
+def known_similarities(mined: Mined) -> Iterator[list[float]]:
     """For each row the similarities of the positives that are in the corpus."""
-    return [[sim for sim in row if sim is not None] for row in mined.positive_sims]
+    return ([sim for sim in row if sim is not None] for row in _lists(mined.positive_sims))
 
 
-def differences(mined: Mined) -> list[float]:
+def differences(mined: Mined) -> Iterator[float]:
     """Lowest positive less best negative, of the rows that have both."""
     rows = zip(known_similarities(mined), mined.sims, strict=True)
-    return [
+    return (
         min(positives) - max(negatives) for positives, negatives in rows if positives and negatives
-    ]
+    )
 
 
-def known_ranks(mined: Mined) -> list[int]:
+def known_ranks(mined: Mined) -> Iterator[int]:
     """How many passages rank before the best positive, of the rows that have one in the corpus."""
     rows = zip(mined.ranks, known_similarities(mined), strict=True)
-    return [rank for rank, positives in rows if positives]
+    return (rank for rank, positives in rows if positives)
 
 
 def _check_mined(ds: Dataset, output: str) -> None:
@@ -388,7 +430,7 @@ def _nothing_to_report(ds: Dataset) -> str:
     )
 
 
-def _share_of_agreement(positives: list[Any], negatives: list[Any]) -> float | None:
+def _share_of_agreement(positives: Stored, negatives: Stored) -> float | None:
     """Share of the rows whose best positive scores above every negative; None for no row."""
     rows = zip(_lists(positives), _lists(negatives), strict=True)
     agrees = [max(pos) > max(neg) for pos, neg in rows if pos and neg]
@@ -400,20 +442,20 @@ def _holds_lists(kind: Any) -> bool:
     return isinstance(kind, (List, LargeList)) or kind == Value("null")
 
 
-def _read(ds: Dataset, names: Iterable[str]) -> dict[str, list[Any]]:
-    """Those of the columns that are there, as Python lists."""
+def _read(ds: Dataset, names: Iterable[str]) -> dict[str, Stored]:
+    """Those of the columns that are there."""
     there = [name for name in names if name in ds.column_names]
-    rows = with_valid_texts(without_indexes(ds).select_columns(there), "report").with_format(None)
-    return {name: rows[name][:] for name in there}
+    rows = with_valid_texts(without_indexes(ds).select_columns(there), "report")
+    return {name: Stored(rows, name) for name in there}
 
 
-def _lists(rows: Iterable[list[Any] | None]) -> list[list[Any]]:
+def _lists(rows: Iterable[Sequence[Any] | None]) -> Iterator[Sequence[Any]]:
     """Nulls as empty lists."""
-    return [row or [] for row in rows]
+    return (row or [] for row in rows)
 
 
-def _flat(rows: Iterable[Sequence[Any]]) -> list[Any]:
-    return [value for row in rows for value in row]
+def _flat(rows: Iterable[Sequence[Any]]) -> Iterator[Any]:
+    return (value for row in rows for value in row)
 
 
 def _is_stage(name: str, value: Any) -> bool:

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import math
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
+import numpy as np
 from datasets import Dataset
 
 from rir_hf.core.columns import Batch, with_valid_texts, without_indexes
@@ -37,6 +39,12 @@ KINDS = {
 }
 """What is suspicious about a row, the most suspicious first."""
 
+_KINDS = list(KINDS)
+_LOW_MARGIN = "low_margin"
+
+FIELDS = ("similarity", "score")
+"""The numbers that a passage may have."""
+
 PANELS = {
     "positives": "Positives",
     "negatives": "Negatives",
@@ -59,7 +67,7 @@ class Suspicion(NamedTuple):
 
     kind: one of `KINDS`.
     reason: why, for people.
-    negatives: which of its negatives are meant, from 0.
+    negatives: which of its negatives are meant, from 0, the worst first.
     weight: how suspicious, among those of the kind; the larger, the more.
     """
 
@@ -70,24 +78,33 @@ class Suspicion(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """What is known of all rows, those that the page has no room for included.
+    """What is known of all rows, those that the page has no room for included, in numbers: there
+    may be millions.
 
-    suspicions: of each row.
-    margins: of each row by `similarity` and by `score`, None where there is none.
+    order: the rows, the most suspicious first.
+    lowest: the rows with the lowest margins.
+    kinds: how many suspicions of each kind there are.
+    suspects: how many rows have one.
+    margins: of each row by `similarity` and by `score`, NaN where there is none.
     values: all similarities and scores of a panel.
-    ranks: of the best positives; None for one that is not in the corpus.
+    ranks: of the best positives; NaN for one that is not in the corpus.
     notes: how many rows have one.
     """
 
-    suspicions: list[list[Suspicion]]
-    margins: dict[str, list[float | None]]
-    values: dict[tuple[str, str], list[float]]
-    ranks: list[int | None]
+    order: np.ndarray
+    lowest: np.ndarray
+    kinds: Counter[str]
+    suspects: int
+    margins: dict[str, np.ndarray]
+    values: Mapping[tuple[str, str], np.ndarray]
+    ranks: np.ndarray
     notes: int
 
 
-def page_data(ds: Dataset, looked: Looked, output: str = "neg") -> dict[str, Any]:
-    """What the page's script reads: plain values, the most suspicious rows first.
+def page_data(
+    ds: Dataset, looked: Looked, output: str = "neg", size: int | None = None
+) -> dict[str, Any]:
+    """What the page's script reads: plain values, the most suspicious rows first, `size` at most.
 
     Example:
         >>> rows = Dataset.from_dict({
@@ -98,11 +115,10 @@ def page_data(ds: Dataset, looked: Looked, output: str = "neg") -> dict[str, Any
         >>> [row["query"] for row in data["rows"]], data["rows"][0]["suspicions"][0]["reason"]
         (['r', 'q'], 'The teacher puts negative 1 (3) above positive 1 (1).')
     """
-    order = sorted(range(len(ds)), key=lambda place: (*_rank_of(looked.suspicions[place]), place))
-    kinds = Counter(found.kind for row in looked.suspicions for found in row)
     rows = []
     room = BYTES
-    for place, row in zip(order, read_rows(ds.select(order[:ROWS]), output), strict=False):
+    order = looked.order[: size or ROWS].tolist()
+    for place, row in zip(order, read_rows(ds.select(order), output), strict=True):
         shown = _shown_row(place, row, looked)
         room -= len(json.dumps(shown, ensure_ascii=False).encode(errors="replace"))
         if room < 0:
@@ -111,10 +127,12 @@ def page_data(ds: Dataset, looked: Looked, output: str = "neg") -> dict[str, Any
     return {
         "rows": rows,
         "total": len(ds),
-        "suspects": sum(map(bool, looked.suspicions)),
+        "suspects": looked.suspects,
         "notes": looked.notes,
         "panels": {name: PANELS[name] for name in PANELS if any(row.get(name) for row in rows)},
-        "kinds": {name: [title, kinds[name]] for name, title in KINDS.items() if kinds[name]},
+        "kinds": {
+            name: [title, looked.kinds[name]] for name, title in KINDS.items() if looked.kinds[name]
+        },
         "margins": [name for name, values in looked.margins.items() if any_number(values)],
         "meanings": {
             name: dict(COLUMNS[explained].codes) for name, explained in _notes_of(output).items()
@@ -135,22 +153,34 @@ def check_columns(ds: Dataset, output: str, who: str) -> None:
 
 def look_at(ds: Dataset, output: str = "neg") -> Looked:
     """Look at all rows: what is suspicious about them, and their numbers."""
-    looked = Looked([], {"similarity": [], "score": []}, defaultdict(list), [], 0)
+    numbers: dict[Any, array[float]] = defaultdict(lambda: array("d"))
+    kinds: Counter[str] = Counter()
     notes = 0
     for row in read_rows(ds, output):
         notes += bool(row["notes"])
-        looked.ranks.append(row.get("rank"))
+        numbers["rank"].append(_or_nan(row.get("rank")))
         for panel in PANELS:
-            for field in ("similarity", "score"):
-                looked.values[panel, field] += numbers_of(row.get(panel, ()), field)
-        for field, margins in looked.margins.items():
-            margins.append(margin_of(*labelled(row), field))
-        looked.suspicions.append(suspicions_of(row))
-    for place, found in _lowest(looked.margins):
-        looked.suspicions[place].append(found)
-    for row_suspicions in looked.suspicions:
-        row_suspicions.sort(key=lambda found: list(KINDS).index(found.kind))
-    return looked._replace(notes=notes)
+            for field in FIELDS:
+                numbers[panel, field].extend(numbers_of(row.get(panel, ()), field))
+        for field in FIELDS:
+            numbers[field].append(_or_nan(margin_of(*labelled(row), field)))
+        found = suspicions_of(row)
+        kinds.update(one.kind for one in found)
+        numbers["kind"].append(_KINDS.index(found[0].kind) if found else len(_KINDS))
+        numbers["weight"].append(found[0].weight if found else 0.0)
+    arrays = {name: np.array(values, np.float64) for name, values in numbers.items()}
+    margins = {field: arrays.get(field, np.empty(0)) for field in FIELDS}
+    lowest = lowest_of(_judged_by(margins))
+    if len(lowest):
+        kinds[_LOW_MARGIN] = len(lowest)
+    order, suspects = _in_order(arrays, lowest, _judged_by(margins))
+    values = {
+        (panel, field): arrays.get((panel, field), np.empty(0))
+        for panel in PANELS
+        for field in FIELDS
+    }
+    ranks = arrays.get("rank", np.empty(0))
+    return Looked(order, lowest, kinds, suspects, margins, values, ranks, notes)
 
 
 def read_rows(ds: Dataset, output: str) -> Iterator[Row]:
@@ -168,7 +198,7 @@ def read_rows(ds: Dataset, output: str) -> Iterator[Row]:
 
 
 def suspicions_of(row: Row) -> list[Suspicion]:
-    """What is suspicious about one row by itself.
+    """What is suspicious about one row by itself, the most suspicious first.
 
     Example:
         >>> row = {"positives": [{"text": "Cats purr."}], "negatives": [{"text": "cats  purr."}]}
@@ -205,9 +235,21 @@ def numbers_of(passages: Iterable[Passage], field: str) -> list[float]:
     return [passage[field] for passage in passages if field in passage]
 
 
-def any_number(values: Iterable[Any]) -> bool:
-    """Whether one of the values is not None."""
-    return any(value is not None for value in values)
+def any_number(values: np.ndarray) -> bool:
+    """Whether one of the values is not NaN."""
+    return not bool(np.isnan(values).all())
+
+
+def lowest_of(margins: np.ndarray) -> np.ndarray:
+    """The rows in which a negative comes closest to the positive without being above it.
+
+    Example:
+        >>> lowest_of(np.array([-1.0, np.nan, *range(40, 0, -1)])).tolist()
+        [40, 41]
+    """
+    below = np.flatnonzero(margins >= 0)
+    order = np.argsort(margins[below], kind="stable")
+    return np.sort(below[order[: int(LOWEST * len(below))]])
 
 
 def _above(kind: str, who: str, row: Row, field: str) -> Suspicion | None:
@@ -218,7 +260,8 @@ def _above(kind: str, who: str, row: Row, field: str) -> Suspicion | None:
         return None
     floor, place = min((one[field], i) for i, one in enumerate(positives) if field in one)
     higher = [i for i, one in enumerate(negatives) if one.get(field, floor) > floor]
-    worst = max(higher, key=lambda i: negatives[i][field])
+    higher.sort(key=lambda i: -negatives[i][field])
+    worst = higher[0]
     right, wrong = _names(row)
     reason = (
         f"{who} puts {wrong} {worst + 1} ({_short(negatives[worst][field])}) above {right} "
@@ -239,7 +282,8 @@ def _near_duplicate(row: Row) -> Suspicion | None:
     near = [place for place, (share, _) in found.items() if share >= NEAR]
     if not near:
         return None
-    worst = max(near, key=lambda place: found[place])
+    near.sort(key=found.__getitem__, reverse=True)
+    worst = near[0]
     share, positive = found[worst]
     right, wrong = _names(row)
     reason = (
@@ -256,18 +300,40 @@ def _names(row: Row) -> tuple[str, str]:
     )
 
 
-def _lowest(margins: Mapping[str, list[float | None]]) -> Iterator[tuple[int, Suspicion]]:
-    """The rows in which a negative comes closest to the positive without being above it."""
-    field = "score" if any_number(margins["score"]) else "similarity"
-    who = {"score": "teacher", "similarity": "retriever"}[field]
-    known = [(value, i) for i, value in enumerate(margins[field]) if value is not None]
-    below = sorted((value, place) for value, place in known if value >= 0)
-    for value, place in below[: int(LOWEST * len(below))]:
+def _judged_by(margins: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The teacher's margins; the retriever's where there are none."""
+    return margins["score"] if any_number(margins["score"]) else margins["similarity"]
+
+
+def _in_order(
+    arrays: Mapping[Any, np.ndarray], lowest: np.ndarray, margins: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """The rows by their worst suspicion, the more suspicious of one kind first; and how many have
+    one.
+    """
+    kind, weight = arrays.get("kind", np.empty(0)), arrays.get("weight", np.empty(0))
+    low = lowest[kind[lowest] > _KINDS.index(_LOW_MARGIN)]
+    kind[low], weight[low] = _KINDS.index(_LOW_MARGIN), -margins[low]
+    return np.lexsort((-weight, kind)), int(np.count_nonzero(kind < len(_KINDS)))
+
+
+def _all_suspicions(place: int, row: Row, looked: Looked) -> list[Suspicion]:
+    """What is suspicious about a row by itself and among the others, the most suspicious first."""
+    found = suspicions_of(row)
+    at = np.searchsorted(looked.lowest, place)
+    if at < len(looked.lowest) and looked.lowest[at] == place:
+        who = "teacher" if any_number(looked.margins["score"]) else "retriever"
+        margin = float(_judged_by(looked.margins)[place])
         reason = (
-            f"The {who}'s margin of {_short(value)} is among the lowest {LOWEST * 100:.0f} % of "
+            f"The {who}'s margin of {_short(margin)} is among the lowest {LOWEST * 100:.0f} % of "
             "those that are not negative."
         )
-        yield place, Suspicion("low_margin", reason, [], -value)
+        found.append(Suspicion(_LOW_MARGIN, reason, [], -margin))
+    return sorted(found, key=lambda one: _KINDS.index(one.kind))
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _notes_of(output: str) -> dict[str, str]:
@@ -327,7 +393,7 @@ class _Columns:
 def _passage(text: Any, name: Any, similarity: Any, score: Any, index: Any) -> Passage:
     """What is known of one passage, and nothing of what is not."""
     known = {"text": text, "id": as_id(name), "from": index}
-    numbers = {"similarity": similarity, "score": score}
+    numbers = dict(zip(FIELDS, (similarity, score), strict=True))
     return {
         **{key: value for key, value in known.items() if value is not None},
         **{key: value for key, value in numbers.items() if _is_number(value)},
@@ -343,9 +409,9 @@ def _shown_row(place: int, row: Row, looked: Looked) -> Row:
         "query": _cut(row["query"]),
         "rank": row.get("rank"),
         "query_score": _rounded(row["query_score"]),
-        **{name: _rounded(value) for name, value in margins.items()},
+        **{name: _rounded(float(value)) for name, value in margins.items()},
         **{name: [_shown_passage(one) for one in row[name]] for name in PANELS},
-        "suspicions": [found._asdict() for found in looked.suspicions[place]],
+        "suspicions": [found._asdict() for found in _all_suspicions(place, row, looked)],
         "notes": [[name, _cut(note)] for name, note in row["notes"]],
     }
     for found in shown["suspicions"]:
@@ -363,13 +429,6 @@ def _shown_passage(passage: Passage) -> Passage:
 
 def _cut(text: str | None) -> str | None:
     return f"{text[:_CHARACTERS]}…" if text and len(text) > _CHARACTERS else text
-
-
-def _rank_of(suspicions: Sequence[Suspicion]) -> tuple[int, float]:
-    """Where a row stands among the others: by its worst suspicion."""
-    if not suspicions:
-        return len(KINDS), 0.0
-    return list(KINDS).index(suspicions[0].kind), -suspicions[0].weight
 
 
 def _said(entry: Mapping[str, Any]) -> str:

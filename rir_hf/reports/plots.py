@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from rir_hf.reports.counts import (
     differences,
     known_ranks,
     known_similarities,
+    numbers_in,
     read_mined,
 )
 
@@ -60,19 +62,21 @@ def plot_report(ds: Dataset, path: str | os.PathLike[str], *, output: str = "neg
     _draw_similarities(left, mined)
     _draw_differences(middle, mined)
     _draw_ranks(right, mined)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
 
 def _draw_similarities(axes: Any, mined: Mined) -> None:
     for label, rows in (("positives", known_similarities(mined)), ("negatives", mined.sims)):
-        values = [similarity for row in rows for similarity in row]
-        axes.hist(values, bins=40, density=bool(values), alpha=0.7, label=label)
+        values = numbers_in(similarity for row in rows for similarity in row or ())
+        shares, edges = np.histogram(values, 40, density=len(values) > 0)
+        axes.stairs(shares, edges, fill=True, alpha=0.7, label=label)
     axes.set(title="Similarity to the query", xlabel="inner product", ylabel="density")
     axes.legend()
 
 
 def _draw_differences(axes: Any, mined: Mined) -> None:
-    axes.hist(differences(mined), bins=40, color="tab:gray")
+    axes.stairs(*np.histogram(numbers_in(differences(mined)), 40), fill=True, color="tab:gray")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set(
         title="Lowest positive less best negative",
@@ -83,9 +87,9 @@ def _draw_differences(axes: Any, mined: Mined) -> None:
 
 def _draw_ranks(axes: Any, mined: Mined) -> None:
     """The share of all rows whose best positive is among the first 1, 2, 3, ... passages."""
-    ranks = np.sort(known_ranks(mined)) + 1
-    shares = np.arange(1, len(ranks) + 1) / max(1, len(mined.ranks))
-    axes.plot(ranks, shares, drawstyle="steps-post")
+    ranks, counts = np.unique(numbers_in(known_ranks(mined)), return_counts=True)
+    shares = counts.cumsum() / max(1, len(mined.ranks))
+    axes.plot(ranks + 1, shares, drawstyle="steps-post")
     axes.axvline(BADLY_RANKED, color="black", linewidth=0.8, linestyle=":")
     axes.set(
         title="Rank of the best positive",

@@ -25,7 +25,9 @@ class Cached(NamedTuple):
 
     kind: `shards` of a step (with an index that lies among them), `index` of a corpus, `stage` of
         a boost run, or `leftover` of a process that was killed.
-    name: what it is called; of a stage the round and the stage, `round-1:queries`.
+    name: what it is called; of a stage the round and the stage, `round-1:queries`; of an index that
+        lies beside its corpus the corpus's folder too, `json/default-1f2e3d/index-a0b1c2.faiss`,
+        since the same texts in another file have an index of the same name.
     files: how many files it has.
     size: of all files together, in bytes.
     written: when the newest was written, in seconds since 1970.
@@ -59,21 +61,25 @@ def cached(run: str | os.PathLike[str] | None = None) -> list[Cached]:
         ...     print(entry.name, entry.size)
         Embed-0f1e2d3c4b5a6978 153600312
     """
-    found = [_entry(path.name, path) for path in _in_cache()]
+    found = [_entry(name, path) for name, path in _in_cache()]
     if run is not None:
         found += [_entry(name, path) for name, path in _in_run(Path(run))]
     return sorted(found, key=lambda entry: (-entry.size, entry.name))
 
 
-def delete(names: Sequence[str], run: str | os.PathLike[str] | None = None) -> list[Cached]:
+def delete(
+    names: Sequence[str], run: str | os.PathLike[str] | None = None, *, dry_run: bool = False
+) -> list[Cached]:
     """Delete what is named, and nothing else; a link is deleted, never what it leads to.
 
     Args:
-        names: of entries in the list, or shell patterns of such (`"MineNegatives-*"`).
+        names: of entries in the list, or shell patterns of such (`"MineNegatives-*"`). The name of
+            an index without its folder means all of this name.
         run: as in `cached`.
+        dry_run: delete nothing.
 
     Returns:
-        What was deleted.
+        What was deleted, or would be.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -87,7 +93,7 @@ def delete(names: Sequence[str], run: str | os.PathLike[str] | None = None) -> l
                 "pattern such as 'MineNegatives-*'."
             )
     named = [entry for entry in entries if any(_is_called(entry, name) for name in names)]
-    for entry in named:
+    for entry in [] if dry_run else named:
         if entry.path.is_dir() and not entry.path.is_symlink():
             shutil.rmtree(entry.path)
         else:
@@ -96,18 +102,23 @@ def delete(names: Sequence[str], run: str | os.PathLike[str] | None = None) -> l
 
 
 def _is_called(entry: Cached, name: str) -> bool:
-    return entry.name == name or fnmatchcase(entry.name, name)
+    """Whether it has the name; an index also without the folder of its corpus."""
+    called = (entry.name, entry.name.rpartition("/")[2])
+    return any(own == name or fnmatchcase(own, name) for own in called)
 
 
-def _in_cache() -> Iterator[Path]:
-    """The shards, and the indexes, which lie beside them or beside the rows of their corpus."""
+def _in_cache() -> Iterator[tuple[str, Path]]:
+    """The shards, and the indexes, which lie beside them or beside the rows of their corpus, each
+    with its name.
+    """
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     own = cache / "rir_hf"
     if own.is_dir():
-        yield from own.iterdir()
+        yield from ((path.name, path) for path in own.iterdir())
     for folder, inside, files in os.walk(cache):
         indexes = [Path(folder, name) for name in (*inside, *files) if _INDEX.fullmatch(name)]
-        yield from indexes
+        corpus = Path(folder).relative_to(cache).parts[:2]  # below lie version and digest
+        yield from (("/".join((*corpus, path.name)), path) for path in indexes)
         others = {own, cache / "downloads", *indexes}
         inside[:] = [name for name in inside if Path(folder, name) not in others]
 
@@ -148,4 +159,4 @@ def _kind_of(name: str, path: Path) -> str:
         return "leftover"
     if ":" in name:
         return "stage"
-    return "index" if _INDEX.fullmatch(name) else "shards"
+    return "index" if _INDEX.fullmatch(path.name) else "shards"

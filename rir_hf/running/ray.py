@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from datasets import Features
 
 from rir_hf.core.columns import check_at_least
 from rir_hf.core.step import Step
@@ -45,7 +46,8 @@ def make_on_ray(
         num_cpus = min(1.0, ray.cluster_resources().get("CPU", 1) / concurrency)
     actor = ray.remote(_Actor).options(num_cpus=num_cpus, num_gpus=num_gpus)
     shared = ray.put(job)
-    pool = ActorPool([actor.remote(shared) for _ in range(min(concurrency, len(todo)))])
+    actors = [actor.remote(shared) for _ in range(min(concurrency, len(todo)))]
+    pool = ActorPool(actors)
     try:
         yield from pool.map_unordered(lambda worker, shard: worker.make.remote(shard), todo)
     except ray.exceptions.RayActorError as error:
@@ -55,6 +57,9 @@ def make_on_ray(
         ) from error
     except ray.exceptions.RayTaskError as error:
         raise error.as_instanceof_cause() from None
+    finally:
+        for one in actors:  # after an error they would work on, and keep their cores
+            ray.kill(one)
 
 
 def run_on_ray_dataset(
@@ -113,7 +118,7 @@ def mapped(table: pa.Table, step: Step) -> pa.Table:
     if not len(table):
         return table
     added = step(table)
-    for column in step.outputs_for(table.column_names):
+    for column in step.outputs_for(Features.from_arrow_schema(table.schema)):
         values = arrow_of(added[column.name], column.type)
         if column.name in table.column_names:
             table = table.set_column(table.column_names.index(column.name), column.name, values)

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from datasets.fingerprint import Hasher
 
-from rir_hf.core.columns import fingerprint_of, without_indexes
+from rir_hf.core.columns import fingerprint_of, stored_values, without_indexes
 from rir_hf.core.provenance import provenance, record_step
 from rir_hf.core.step import Step
 from rir_hf.running.joining import with_columns_of
@@ -63,7 +63,7 @@ def places_that_failed(ds: Dataset, step: Step) -> list[int]:
         raise ValueError(f"{name} marks no rows as failed: there is nothing to retry.")
     if step.note.name not in ds.column_names:
         raise ValueError(f"The dataset has no column {step.note.name!r}: run {name} first.")
-    notes = ds.with_format(None)[step.note.name]
+    notes = stored_values(ds, step.note.name)
     return [place for place, value in enumerate(notes) if step.has_failed(value)]
 
 

@@ -141,8 +141,8 @@ class CrossEncoderTeacher(Teacher):
 
     Loaded on the first call. Control tokens in a passage (`[SEP]`, `</s>`) are read as plain text,
     unless the model has a chat template, into which sentence-transformers puts them unread. For
-    the cache a Hub model is its name and `revision`, a local folder
-    its content, a loaded model its weights.
+    the cache a Hub model is its name and commit, a local folder its content, a loaded model its
+    weights.
 
     Args:
         model: Hub name, local folder, or a loaded `CrossEncoder` with one output.
@@ -221,22 +221,22 @@ class CrossEncoderTeacher(Teacher):
 
     @cached_property
     def _loaded(self) -> CrossEncoder:
-        self._keep_identity("model")
-        model = self._load() if isinstance(self.model, str) else self.model
+        revision = self._keep_identity("model")
+        model = self._load(revision) if isinstance(self.model, str) else self.model
         if model.num_labels != 1:
             raise ValueError(
                 f"A teacher must give one score, this cross-encoder gives {model.num_labels}."
             )
         return model
 
-    def _load(self) -> CrossEncoder:
+    def _load(self, revision: str | None) -> CrossEncoder:
         from sentence_transformers import CrossEncoder
 
-        require_scoring_head(self.model, self.revision, self.trust_remote_code)
+        require_scoring_head(self.model, revision, self.trust_remote_code)
         return CrossEncoder(
             self.model,
             device=self.device,
-            revision=self.revision,
+            revision=revision,
             trust_remote_code=self.trust_remote_code,
         )
 

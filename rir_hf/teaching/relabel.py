@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
@@ -163,18 +163,19 @@ def action_at(margin: float, move: float | None, drop: float | None) -> Action:
 
 
 def names_of_negatives(
-    texts: Sequence[Sequence[str] | None], ids: Sequence[Sequence[Any] | None] | None
-) -> list[list[str]]:
+    texts: Iterable[Sequence[str] | None], ids: Iterable[Sequence[Any] | None] | None
+) -> Iterator[list[str]]:
     """What `relabelled` calls the negatives of each row: their ids, or texts where there are none.
 
     Example:
-        >>> names_of_negatives([["a", "b"], None], [["1", None], None])
+        >>> list(names_of_negatives([["a", "b"], None], [["1", None], None]))
         [['1', 'b'], []]
-        >>> names_of_negatives([["a", "b"]], None)
+        >>> list(names_of_negatives([["a", "b"]], None))
         [['a', 'b']]
     """
-    ids = [None] * len(texts) if ids is None else ids
-    return [_names_of(row or [], row_ids) for row, row_ids in zip(texts, ids, strict=True)]
+    if ids is None:
+        return (_names_of(row or [], None) for row in texts)
+    return (_names_of(row or [], row_ids) for row, row_ids in zip(texts, ids, strict=True))
 
 
 def reordered(said: list[dict[str, Any] | None], actions: list[list[Action]]) -> Typed:

@@ -4,12 +4,17 @@ says.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
 from datasets import Dataset
+
+from rir_hf.core.texts import plain
+
+logger = logging.getLogger(__name__)
 
 
 def check_arguments(
@@ -46,6 +51,38 @@ def settings_of(kind: type, arguments: Mapping[str, Any] | None, options: Mappin
 def held_out(dev: Dataset | str | os.PathLike[str] | None) -> Dataset | None:
     """Held-out rows, from a folder where they are given as one."""
     return Dataset.load_from_disk(os.fspath(dev)) if isinstance(dev, (str, os.PathLike)) else dev
+
+
+def check_apart(trained: Iterable[str], judged: Collection[str], what: str) -> None:
+    """Warn of held-out texts that are trained on too, case and white space aside.
+
+    Args:
+        trained: queries or pairs that are trained on.
+        judged: those that are held out.
+        what: they are, for the message.
+
+    Raises:
+        ValueError: all are trained on.
+
+    Example:
+        >>> check_apart(["Who wrote it?"], ["who  wrote it?"], "queries")
+        Traceback (most recent call last):
+        ValueError: All 1 held-out queries are trained on: hold out others (`rir-hf split`).
+    """
+    known = set(map(plain, trained))
+    shared = sum(plain(text) in known for text in judged)
+    if shared and shared == len(judged):
+        raise ValueError(
+            f"All {shared} held-out {what} are trained on: hold out others (`rir-hf split`)."
+        )
+    if shared:
+        logger.warning(
+            "%d of %d held-out %s are trained on too: their measure says little of others "
+            "(`rir-hf split` makes parts that share none).",
+            shared,
+            len(judged),
+            what,
+        )
 
 
 def evaluation_settings(eval_steps: float) -> dict[str, Any]:

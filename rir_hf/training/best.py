@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,23 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rir_hf.core.unfinished import replacing
 from rir_hf.training.checkpoints import BEST
+
+
+def best_of(history: Iterable[Mapping[str, Any]], metric: str) -> str:
+    """What a trainer's log says of an evaluation: before the training, and the best.
+
+    Args:
+        history: the log.
+        metric: as in `KeepBest`.
+
+    Example:
+        >>> history = [{"step": step, "eval_loss": loss} for step, loss in [(0, 0.7), (5, 0.6)]]
+        >>> best_of(history, "eval_loss")
+        '0.7000 before the training, 0.6000 at the best step, 5'
+    """
+    found = [(float(entry[metric]), entry["step"]) for entry in history if metric in entry]
+    best, step = (min if metric.endswith("loss") else max)(found, key=itemgetter(0))
+    return f"{found[0][0]:.4f} before the training, {best:.4f} at the best step, {step}"
 
 
 class KeepBest(TrainerCallback):

@@ -7,9 +7,16 @@ from pathlib import Path
 
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import validate_repo_id
 
 from rir_hf.core.provenance import provenance
 from rir_hf.hub.card import describe_step
+
+
+def check_dataset_id(dataset_id: str | None) -> None:
+    """Raise `ValueError` for what cannot be the name of a dataset on the Hub."""
+    if dataset_id is not None:
+        validate_repo_id(dataset_id)
 
 
 def describe_data(

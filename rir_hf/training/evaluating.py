@@ -14,6 +14,7 @@ from sentence_transformers.util import cos_sim
 
 from rir_hf.export.retrievers import to_sentence_transformers
 from rir_hf.export.usable import is_text
+from rir_hf.models.retriever import set_length
 from rir_hf.schema import NEG, PASSAGES
 
 
@@ -21,8 +22,8 @@ class HeldOut(InformationRetrievalEvaluator):
     """Searches held-out queries among all passages of their rows.
 
     Args:
-        dev: rows as `train_retriever` takes them; of a list without labels the teacher's best
-            passage counts as relevant.
+        relevant: the positives of each query.
+        passages: what is searched.
         query_prompt: text before each query.
         passage_prompt: text before each passage.
         length: tokens after which a text is cut, in training too.
@@ -31,13 +32,13 @@ class HeldOut(InformationRetrievalEvaluator):
 
     def __init__(
         self,
-        dev: Dataset,
+        relevant: dict[str, set[str]],
+        passages: list[str],
         query_prompt: str,
         passage_prompt: str,
         length: int,
         encode: Callable[[list[str]], torch.Tensor] | None = None,
     ) -> None:
-        relevant, passages = wanted_and_all(dev)
         self.length = length
         self.given = {} if encode is None else {"corpus_embeddings": encode(passages)}
         super().__init__(
@@ -64,16 +65,17 @@ class HeldOut(InformationRetrievalEvaluator):
     ) -> dict[str, float]:
         """The measures of a model."""
         trained = model.max_seq_length
-        model.max_seq_length = self.length
+        set_length(model, self.length)
         found: dict[str, float] = super().__call__(model, output_path, epoch, steps, **self.given)
-        model.max_seq_length = trained
+        set_length(model, trained)
         if output_path is not None and not os.listdir(output_path):
             os.rmdir(output_path)  # the trainer made it for files that are not written
         return found
 
 
 def wanted_and_all(dev: Dataset) -> tuple[dict[str, set[str]], list[str]]:
-    """The positives of each query, and all passages of the rows.
+    """The positives of each query, and all passages of the rows; of a list without labels the
+    teacher's best passage counts as the positive.
 
     Example:
         >>> rows = Dataset.from_dict({"query": ["q"], "pos": [["a"]], "neg": [["b"]]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from rir_hf.core.columns import check_at_least, require_dataset
+from rir_hf.core.columns import check_at_least, require_columns, require_dataset
 from rir_hf.core.configured import require_place
 from rir_hf.export.generators import to_trl, trl_lengths
 from rir_hf.models.gguf import unpacked_gguf
+from rir_hf.schema import CHOSEN, PROMPT, REJECTED
 from rir_hf.training.arguments import (
+    check_apart,
     check_arguments,
     evaluation_settings,
     has_native_bf16,
@@ -23,13 +26,16 @@ from rir_hf.training.arguments import (
     recomputing,
     settings_of,
 )
-from rir_hf.training.card import describe_data
+from rir_hf.training.card import check_dataset_id, describe_data
 from rir_hf.training.checkpoints import checkpoint_settings, remove_checkpoints, train
 from rir_hf.training.retriever import output_folder, require_extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
+
+_METRIC = "eval_loss"  # as the trainer calls what the best step is chosen by
 # They do not decide the weights, or are recorded as data
 _NOT_ASKED = (
     *("pairs", "output", "merged_output", "logging_steps"),
@@ -98,7 +104,8 @@ def train_generator(
             prompt alone is so long are left out.
         gradient_checkpointing: less memory, a third more time.
         dev: held-out pairs, or a folder of them, whose loss is measured before the training and
-            while it goes on. The weights of the lowest one are kept.
+            while it goes on. The weights of the lowest one are kept. Pairs that are trained on too
+            are counted in a warning.
         eval_steps: steps between two evaluations; below 1 their share of the training.
         logging_steps: steps between two lines of metrics.
         checkpoint_steps: write a checkpoint into `output` every so many steps. The same call after
@@ -116,8 +123,9 @@ def train_generator(
 
     Raises:
         ImportError: the extra `train` is not installed.
-        ValueError: no pair, all prompts too long, `merged_output` with `full`, an argument that
-            does not fit, or checkpoints of another training in `output`.
+        ValueError: no pair, all prompts too long, all held-out pairs trained on, `merged_output`
+            with `full`, an argument that does not fit, or checkpoints of another training in
+            `output`.
         FileNotFoundError: `model` is a path at which nothing is.
         NotADirectoryError: an output is a file.
 
@@ -128,6 +136,7 @@ def train_generator(
     asked = {name: value for name, value in locals().items() if name not in _NOT_ASKED}
     require_extra("accelerate", "peft", "trl")
     require_dataset(pairs, "train_generator")
+    check_dataset_id(dataset_id)
     check_at_least("batch_size", batch_size, 1)
     check_at_least("accumulate", accumulate, 1)
     if full and merged_output is not None:
@@ -159,10 +168,16 @@ def train_generator(
     check_arguments(DPOConfig, arguments, options)
     folder = output_folder(output)
     merged = None if merged_output is None else output_folder(merged_output)
-    generator, tokenizer = _load(model, revision, gguf_file, full)
-    data = _conversations(pairs, tokenizer, max_length)
     dev = held_out(dev)
+    for rows in (pairs, dev):
+        if rows is not None:
+            require_columns(rows, [PROMPT.name, CHOSEN.name, REJECTED.name], "train_generator")
+    tokenizer, source = _tokenizer(model, revision, gguf_file)
+    data = _conversations(pairs, tokenizer, max_length)
     judged = None if dev is None else _conversations(dev, tokenizer, max_length)
+    if judged is not None:
+        check_apart(as_texts(data), as_texts(judged), "pairs")
+    generator = _load(source, revision, full)
     passes = epochs if max_steps is None else max_steps * batch_size * accumulate / len(data)
     # The old model is asked about all pairs beforehand only if each comes up several times.
     usual = {"precompute_ref_log_probs": not full and passes > 1}
@@ -183,12 +198,15 @@ def train_generator(
         peft_config=None if full else adapter,
     )
     if judged is not None:
-        from rir_hf.training.best import KeepBest
+        from rir_hf.training.best import KeepBest, best_of
 
-        trainer.add_callback(KeepBest(trainer.model, "eval_loss"))
+        trainer.add_callback(KeepBest(trainer.model, _METRIC))
     train(trainer, folder, data if dev is None else {"": data, "(dev)": judged}, asked)
     trainer.save_model()
     if trainer.is_world_process_zero():
+        if judged is not None:
+            found = best_of(trainer.state.log_history, _METRIC)
+            logger.info("Loss of the held-out pairs: %s.", found)
         trainer.create_model_card(dataset_name=dataset_id)
         describe_data(folder, {"": pairs}, dataset_id, dev)
         _save_beside(trainer, folder, merged, tokenizer)
@@ -197,20 +215,32 @@ def train_generator(
     return folder
 
 
-def _load(
-    model: str | os.PathLike[str], revision: str | None, gguf_file: str | None, full: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The generator and its tokenizer; bfloat16 where a GPU computes in it, else float32."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def as_texts(pairs: Dataset) -> list[str]:
+    """Each pair's prompt and chosen answer as one text, by which pairs are the same."""
+    both = zip(pairs[PROMPT.name], pairs[CHOSEN.name], strict=True)
+    return [f"{prompt} {chosen}" for prompt, chosen in both]
+
+
+def _tokenizer(
+    model: str | os.PathLike[str], revision: str | None, gguf_file: str | None
+) -> tuple[PreTrainedTokenizerBase, str]:
+    """The generator's tokenizer, and where both are."""
+    from transformers import AutoTokenizer
 
     require_place(model)
     source = os.fspath(model)
     if gguf_file is not None:
         source = str(unpacked_gguf(Path(source, gguf_file)))
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    return AutoTokenizer.from_pretrained(source, revision=revision), source
+
+
+def _load(source: str, revision: str | None, full: bool) -> PreTrainedModel:
+    """The generator; bfloat16 where a GPU computes in it, else float32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     dtype = torch.bfloat16 if has_native_bf16() and not full else torch.float32
-    return AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype), tokenizer
+    return AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
 
 
 def _conversations(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:

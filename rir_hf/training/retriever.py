@@ -21,15 +21,17 @@ from rir_hf.core.configured import require_place
 from rir_hf.export.retrievers import to_sentence_transformers
 from rir_hf.export.rows import has_scores
 from rir_hf.export.scores import Rescale
+from rir_hf.models.retriever import set_length
 from rir_hf.schema import QUERY
 from rir_hf.training.arguments import (
+    check_apart,
     check_arguments,
     evaluation_settings,
     held_out,
     recomputing,
     settings_of,
 )
-from rir_hf.training.card import describe_data
+from rir_hf.training.card import check_dataset_id, describe_data
 from rir_hf.training.checkpoints import checkpoint_settings, remove_checkpoints, train
 from rir_hf.training.losses import Loss
 
@@ -166,7 +168,7 @@ def train_retriever(
         gradient_checkpointing: less memory, a third more time.
         dev: held-out rows, or a folder of them, evaluated before the training and while it goes on:
             their queries are searched among all passages of these rows. The weights of the best
-            nDCG@10 are kept.
+            nDCG@10 are kept. Queries that are trained on too are counted in a warning.
         eval_steps: steps between two evaluations; below 1 their share of the training.
         checkpoint_steps: write a checkpoint into `output` every so many steps. The same call after
             a kill goes on from the last complete one, and ends with the same weights. Checkpoints
@@ -185,7 +187,7 @@ def train_retriever(
     Raises:
         ImportError: the extra `train` is not installed.
         ValueError: an unknown loss, a column, option or argument that does not fit, no usable row,
-            or checkpoints of another training in `output`.
+            all held-out queries trained on, or checkpoints of another training in `output`.
         TypeError: a `DatasetDict`, whose splits are hardly all meant to be trained on.
         FileNotFoundError: `model` or `guide` is a path at which nothing is.
         NotADirectoryError: `output` is a file.
@@ -212,6 +214,7 @@ def train_retriever(
     """
     asked = {name: value for name, value in locals().items() if name not in _NOT_ASKED}
     require_extra("accelerate", *(["peft"] if lora_r else []))
+    check_dataset_id(dataset_id)
     check_at_least("batch_size", batch_size, 1)
     check_at_least("max_length", max_length, 1)
     if not 0 <= keep < 1:
@@ -251,6 +254,7 @@ def train_retriever(
         columns = ", ".join(data[part].column_names)
         title = f"{part}: {name}" if part else name
         logger.info("%s on %d rows: %s", title, len(data[part]), columns)
+    judged = _judged(dev, data)
     loaded, length = _load(model, revision, max_length, train_length, freeze_passages)
     prompts = _prompts(data, loaded, query_prompt, passage_prompt)
     sides = None
@@ -263,7 +267,7 @@ def train_retriever(
     settings = settings_of(kind, arguments, options)
     from sentence_transformers import SentenceTransformerTrainer
 
-    evaluator = _evaluator(dev, loaded, sides, query_prompt, passage_prompt, length)
+    evaluator = _evaluator(judged, loaded, sides, query_prompt, passage_prompt, length)
     make_loss = _LossMaker(
         loaded if sides is None else sides.asked(), scale, temperature, mini_batch_size, guide
     )
@@ -276,16 +280,19 @@ def train_retriever(
         data_collator=None if sides is None else sides.collator(settings.prompts),
     )
     if dev is not None:
-        from rir_hf.training.best import KeepBest
+        from rir_hf.training.best import KeepBest, best_of
 
         trainer.add_callback(KeepBest(encoder, _METRIC))
     train(trainer, folder, data if dev is None else {**data, "(dev)": dev}, asked)
     encoder = _finished(encoder, plain, started, keep)
-    encoder.max_seq_length = length
+    set_length(encoder, length)
     if trainer.is_world_process_zero():
         if evaluator is not None:
             found = evaluator(encoder)  # the model card tells the last measures
-            logger.info("nDCG@10 of the held-out rows: %.4f", found[_METRIC.removeprefix("eval_")])
+            before_and_best = best_of(trainer.state.log_history, _METRIC)
+            after = found[_METRIC.removeprefix("eval_")]
+            message = "nDCG@10 of the held-out rows: %s; %.4f of the model as it is written."
+            logger.info(message, before_and_best, after)
         (encoder if sides is None else sides.joined(encoder)).save(str(folder))
         describe_data(folder, parts, dataset_id, dev)
         remove_checkpoints(folder)
@@ -324,8 +331,10 @@ def _parts(rows: Dataset | Mapping[str, Dataset]) -> dict[str, Dataset]:
     if not rows:
         raise ValueError("train_retriever got an empty dict: give it at least one dataset.")
     for name, part in rows.items():
-        if not name or "." in name:
-            raise ValueError(f"A dataset's name must be a text without a point, got {name!r}.")
+        if not name.strip() or "." in name or not name.isprintable():
+            raise ValueError(
+                f"A dataset's name must be a printable text without a point, got {name!r:.80}."
+            )
         require_dataset(part, f"train_retriever ({name!r})")
     return dict(rows)
 
@@ -426,7 +435,7 @@ def _load(
             "freeze_passages=True trains that for queries."
         )
     length = min(max_length, encoder.max_seq_length or max_length)
-    encoder.max_seq_length = min(train_length or length, length)
+    set_length(encoder, min(train_length or length, length))
     return encoder, length
 
 
@@ -496,8 +505,23 @@ def _finished(
     return encoder
 
 
+def _judged(
+    dev: Dataset | None, data: Mapping[str, Dataset]
+) -> tuple[dict[str, set[str]], list[str]] | None:
+    """The positives of each held-out query, and all passages; `ValueError` where all these queries
+    are trained on.
+    """
+    if dev is None:
+        return None
+    from rir_hf.training.evaluating import wanted_and_all
+
+    wanted, passages = wanted_and_all(dev)
+    check_apart((text for part in data.values() for text in part[QUERY.name]), wanted, "queries")
+    return wanted, passages
+
+
 def _evaluator(
-    dev: Dataset | None,
+    judged: tuple[dict[str, set[str]], list[str]] | None,
     loaded: SentenceTransformer,
     sides: TwoSides | None,
     query_prompt: str | None,
@@ -505,13 +529,13 @@ def _evaluator(
     length: int,
 ) -> Any:
     """What evaluates the model on held-out rows; None where there are none."""
-    if dev is None:
+    if judged is None:
         return None
     from rir_hf.training.evaluating import HeldOut
 
     query = _prompt(loaded, query_prompt, ("query",))
     passage = _prompt(loaded, passage_prompt, _PASSAGE_PROMPTS)
-    return HeldOut(dev, query, passage, length, None if sides is None else sides.encode)
+    return HeldOut(*judged, query, passage, length, None if sides is None else sides.encode)
 
 
 class _LossMaker:

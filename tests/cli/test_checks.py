@@ -12,6 +12,7 @@ from rir_hf.cli.main import main
 from tests.cli.conftest import write_lines
 from tests.cli.test_main import rir_hf
 from tests.hub_server import HubServer
+from tests.openai_server import OpenAIServer, completion
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,41 @@ def test_models_indexes_and_repositories_are_checked_before_the_rows_are_read(
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--corpus", "nowhere.jsonl"], "--corpus nowhere.jsonl does not exist"),
+        (["--corpus", "scifcat"], "scifcat is no file or folder here, and no dataset on the Hub"),
+        (["--qrels", "judged.tsv"], "--qrels judged.tsv does not exist"),
+    ],
+)
+def test_all_sources_are_looked_for_before_one_is_read(
+    options: list[str], message: str, hub: HubServer, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write_lines(tmp_path / "rows.jsonl", [{"no": "such columns"}])
+    rows, output = str(tmp_path / "rows.jsonl"), str(tmp_path / "out")
+    command = ["mine", "--corpus", rows, "--pairs", rows, "--index", "bm25", "--output", output]
+    assert main([*command, *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_server_that_is_not_there_is_said_with_its_address_and_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lines(tmp_path / "rows.jsonl", [{"query": "q"}] * 3)
+    command = ["generate-answers", "--rows", str(tmp_path / "rows.jsonl"), "--output"]
+    command += [str(tmp_path / "out"), "--generate_model_path", "any", "--model_type", "gpt"]
+    with OpenAIServer(lambda *_: completion("an answer"), listening=False) as server:
+        assert main([*command, "--base_url", server.base_url]) == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert f"The server at {server.base_url}/ cannot be asked" in last
+        assert "--base_url" in last
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_holds_a_gguf_file_says_how_to_name_it(
@@ -83,7 +119,8 @@ def test_a_teacher_and_the_rows_it_reads_are_checked_before_its_corpus_is_embedd
     minilm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_lines(tmp_path / "rows.jsonl", [{"question": "q", "pos": ["a"], "neg": ["b"]}])
-    command = ["score", "--rows", str(tmp_path / "rows.jsonl"), "--corpus", "none.jsonl"]
+    rows = str(tmp_path / "rows.jsonl")
+    command = ["score", "--rows", rows, "--corpus", rows]
     command += ["--output", str(tmp_path / "out"), "--teacher"]
     assert main([*command, f"{{RetrieverTeacher: {{retriever: {minilm}}}}}"]) == 2
     assert "needs the column 'query'" in capsys.readouterr().err

@@ -119,10 +119,18 @@ def test_a_stream_of_pairs_is_mined_as_the_pairs_are(
 
 
 def test_score_relabel_report_and_export(
-    mined: Path, tiny_lm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mined: Path,
+    tiny_lm: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     teacher = f"{{Blend: {{teachers: [{{QueryLikelihood: {{llm: {tiny_lm}}}}}, Similarities]}}}}"
     rir_hf("score", "--rows", mined, "--teacher", teacher, "--output", tmp_path / "scored")
+    assert "teacher_agrees" in caplog.text
+    assert "positive_similarity" not in caplog.text  # which mine has said already
+    assert "mining" in json.loads((tmp_path / "scored" / "report.json").read_text())
     scored = load_from_disk(tmp_path / "scored")
     assert all(len(row["neg_scores"]) == len(row["neg"]) for row in scored)
     capsys.readouterr()
@@ -304,6 +312,9 @@ def test_the_cache_is_listed_and_what_is_named_is_deleted(
 
     assert main(["cache", "--delete", "Embed-1", "round-1:queries"]) == 2  # the latter needs --run
     assert "Nothing in the list is called 'round-1:queries'" in capsys.readouterr().err
+    rir_hf("cache", "--delete", "Embed-*", "--dry_run")
+    would = ["would delete shards Embed-1: 2.5 MB", "total: 2.5 MB", "nothing was written"]
+    assert capsys.readouterr().out.splitlines() == would
     rir_hf("cache", "--delete", "Embed-*", "Search-1")
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "deleted shards Embed-1: 2.5 MB"
@@ -371,8 +382,22 @@ def test_from_a_corpus_to_preference_pairs(
     assert exported[0]["prompt"][0]["content"] in server.asked()
 
 
+def test_answers_of_which_none_helps_are_written_and_said_and_are_no_error(
+    minilm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = {"query": "what purrs?", "passage": "Cats purr.", "answers": ["Dogs bark.", "Cars."]}
+    write_lines(tmp_path / "answered.jsonl", [row] * 2)
+    command = ["preferences", "--rows", tmp_path / "answered.jsonl", "--model", minilm]
+    rir_hf(*command, "--output", tmp_path / "preferred")
+    assert load_from_disk(tmp_path / "preferred")["pair_note"][:] == ["no_gain"] * 2
+    assert f"No row gives a pair; {tmp_path / 'preferred'} says why, row by row" in caplog.text
+
+
 def test_answers_that_failed_are_asked_again_and_no_others(
-    collection: Path, server: OpenAIServer, tmp_path: Path
+    collection: Path,
+    server: OpenAIServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     command = ["generate-answers", *at(server), "--n", 2, "--output", tmp_path / "answered"]
     server.answer = lambda body, _: (
@@ -382,8 +407,14 @@ def test_answers_that_failed_are_asked_again_and_no_others(
     failed = [row for row in load_from_disk(tmp_path / "answered") if row["answer_error"]]
     assert 0 < len(failed) < 40
     server.answer = answer_of_generator
+    capsys.readouterr()
+    again = [*command, "--rows", tmp_path / "answered", "--retry", "--overwrite"]
+    rir_hf(*again, "--dry_run")
+    step, *_, written, _ = capsys.readouterr().out.splitlines()[1:]
+    assert step.split()[:2] == ["GenerateAnswers", str(len(failed))]
+    assert written.startswith("write 40 rows with the columns query_id, query")
     asked = len(server.requests)
-    rir_hf(*command, "--rows", tmp_path / "answered", "--retry", "--overwrite")
+    rir_hf(*again)
     after = load_from_disk(tmp_path / "answered")
     assert not [row for row in after if row["answer_error"]]
     assert len(server.requests) - asked == 2 * len(failed)

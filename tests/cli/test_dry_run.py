@@ -102,12 +102,17 @@ def test_trainers_say_how_many_rows_and_steps(
     rows = ["--rows", tmp_path / "rows.jsonl", "--output", tmp_path / "out"]
     command = ["train-retriever", *rows, "--model", minilm, "--batch_size", 4, "--dry_run"]
     assert main(list(map(str, command))) == 0
-    assert capsys.readouterr().out.startswith("train on 10 rows in 3 steps\n")
+    assert capsys.readouterr().out.startswith("train on 10 rows in 3 steps, and write to")
+    same = ["--eval_rows", str(tmp_path / "rows.jsonl")]
+    assert main([*map(str, command), *same]) == 2
+    assert "All 1 held-out queries are trained on" in capsys.readouterr().err
     pairs = [{"prompt": "q", "chosen": "a", "rejected": "b"}] * 10
     write_lines(tmp_path / "rows.jsonl", pairs)
     command = ["train-generator", *rows, "--model", tiny_lm, "--batch_size", 2, "--dry_run"]
     assert main(list(map(str, command))) == 0
-    assert capsys.readouterr().out.startswith("train on 10 rows in 2 steps\n")
+    assert capsys.readouterr().out.startswith("train on 10 rows in 2 steps, and write to")
+    assert main([*map(str, command), *same]) == 2
+    assert "All 10 held-out pairs are trained on" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -118,8 +123,88 @@ def test_push_says_what_would_be_sent(
     command = ["push", "--rows", str(tmp_path / "rows.jsonl"), "--repo", "me/rows", "--dry_run"]
     assert main(command) == 0
     assert capsys.readouterr().out == (
-        "send 3 rows to me/rows as its config default\nnothing was sent\n"
+        "send 3 rows to me/rows as its config default\nnothing was written\n"
     )
+
+
+def files_in(folder: Path) -> set[Path]:
+    """All that is below a folder."""
+    return set(folder.rglob("*"))
+
+
+def test_commands_without_steps_say_rows_columns_and_place_and_write_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = [{"id": "a", "text": "t", "queries": ["q", "r"]}, {"id": "b", "text": "u"}]
+    write_lines(tmp_path / "made.jsonl", made)
+    mined = {"query": "q", "pos": ["a"], "neg": ["b"], "pos_sims": [0.9], "neg_sims": [0.5]}
+    rows = [mined | {"query": f"{word}?", "pos": [word]} for word in "abcdefghij"]
+    write_lines(tmp_path / "mined.jsonl", rows)
+    (tmp_path / "a.run").write_text("q1 Q0 d1 1 0.5 me\n")
+    out, given = tmp_path / "new" / "out", tmp_path / "mined.jsonl"
+    before = files_in(tmp_path)
+
+    def said(*command: object) -> list[str]:
+        assert main([*map(str, command), "--dry_run"]) == 0
+        *lines, last = capsys.readouterr().out.splitlines()
+        assert last == "nothing was written"
+        return lines
+
+    unnest = ["unnest", "--rows", tmp_path / "made.jsonl", "--columns", "{queries: query}"]
+    assert said(*unnest, "--output", out) == [
+        f"write 2 rows with the columns pos_ids, passage, query to {out}"
+    ]
+    [split] = said("split", "--rows", given, "--output", out)
+    assert split.startswith("write 8 rows as train, 1 rows as dev, 1 rows as test with the columns")
+    export = ["export", "--rows", given, "--format", "sentence-transformers"]
+    export += ["--options", "{loss: triplet}", "--path", out]
+    assert said(*export) == [f"write 10 rows with the columns query, positive, negative to {out}"]
+    runs = ["--runs", tmp_path / "a.run", tmp_path / "a.run"]
+    assert said("fuse", *runs, "--run_file", out / "both.run") == [
+        f"write a run of 1 queries to {out / 'both.run'}"
+    ]
+    audit = ["audit", "--corpus", tmp_path / "made.jsonl", "--train", given, "--test", given]
+    assert said(*audit, "--output", out) == [
+        "compare 2 rows of corpus, 10 rows of train, 10 rows of test",
+        f"write 2 rows with the columns id, text, duplicate_of to {out / 'corpus'}",
+        *(
+            f"write 10 rows with the columns {', '.join(mined)}, leak_{other}, leak_{other}_of to "
+            f"{out / name}"
+            for name, other in (("train", "test"), ("test", "train"))
+        ),
+    ]
+    margin = said("margin", "--rows", given, "--teacher", "Similarities", "--json", out / "a.json")
+    assert margin[1].split()[:2] == ["ScorePassages", "10"]
+    assert margin[-1] == "judge the negatives of 100 rows at most"
+    assert files_in(tmp_path) == before
+
+
+def test_pull_says_what_would_come_without_fetching_it(
+    hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lines(tmp_path / "rows.jsonl", [{"query": "q", "pos": ["a"]}] * 3)
+    assert main(["push", "--rows", str(tmp_path / "rows.jsonl"), "--repo", "me/rows"]) == 0
+    command = ["pull", "--repo", "me/rows", "--output", str(tmp_path / "out"), "--dry_run"]
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out == (
+        f"write 3 rows with the columns query, pos to {tmp_path / 'out'}\nnothing was written\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_ends_with_the_rows_that_would_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = {"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [0.0], "neg_scores": [1.0]}
+    write_lines(tmp_path / "rows.jsonl", [scored] * 50)
+    command = ["relabel", "--rows", tmp_path / "rows.jsonl", "--output", tmp_path / "out"]
+    assert main([*map(str, command), "--dry_run"]) == 0
+    columns = "query, pos, neg, pos_scores, neg_scores, relabelled"
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"write 50 rows with the columns {columns} to {tmp_path / 'out'}",
+        "nothing was written",
+    ]
 
 
 def test_parts_of_a_split_are_read_by_name(tmp_path: Path) -> None:

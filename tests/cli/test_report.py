@@ -17,7 +17,15 @@ def test_the_table_is_on_the_terminal_and_the_page_in_its_file(
     rows_of({}, {"neg_scores": [2.5, 0.0]}).save_to_disk(tmp_path / "scored")
     page = tmp_path / "made" / "page.html"
     assert main(["report", str(tmp_path / "scored"), "--html", str(page)]) == 0
-    assert "teacher_agrees                        0.500" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "teacher_agrees                        0.500" in said
+    assert said.splitlines()[-5:] == [
+        "suspicious_rows                             1",
+        "  teacher disagrees                         1",
+        "row 2: query 1",
+        "  negative 1: Dogs bark at the postman.",
+        "  The teacher puts negative 1 (2.5) above positive 1 (2).",
+    ]
     assert [row["id"] for row in Page.read(page).data["rows"]] == ["q1", "q0"]
 
 
@@ -30,3 +38,16 @@ def test_a_page_that_cannot_be_made_is_said(
     assert "name a file as --html" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "made"), "--html", str(tmp_path / "page.html")]) != 0
     assert "at least one of the columns ['neg', 'passages', 'chosen']" in capsys.readouterr().err
+
+
+def test_suspects_are_as_wide_as_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    long = {"query": "why\n" * 40, "neg": ["x" * 99, "y"], "neg_scores": [2.5, 4.0]}
+    rows_of(long).save_to_disk(tmp_path / "scored")
+    assert main(["report", str(tmp_path / "scored")]) == 0
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    assert lines[0] == f"row 1: {'why ' * 12}w ..."
+    assert lines[1] == "  negative 2: y"
+    assert max(map(len, lines)) <= 60

@@ -15,11 +15,25 @@ import pytest
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 
-from rir_hf import Embed, MineNegatives, OpenAIChat, Retriever, ScorePassages, Search, YesNo
-from rir_hf.core.configured import Configured, identity_of_model
+from rir_hf import (
+    ChatLLM,
+    CrossEncoderTeacher,
+    Embed,
+    MineNegatives,
+    OpenAIChat,
+    Retriever,
+    ScorePassages,
+    Search,
+    YesNo,
+)
+from rir_hf.core.configured import Configured, commit_of, identity_of_model
 from rir_hf.core.provenance import record_step
+from tests.hub_server import HubServer, Repository
 
 KEY = "sk-planted-key-0123456789"
+
+
+HUB_MODELS = (ChatLLM, CrossEncoderTeacher, Retriever)
 
 
 class Repeat(Configured):
@@ -86,6 +100,65 @@ def test_a_model_is_its_name_or_its_content(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"two")
     assert identity_of_model(tmp_path) != before
     assert identity_of_model("user/name") == "user/name"
+
+
+IDENTITIES = """
+import sys
+from rir_hf import ChatLLM, CrossEncoderTeacher, Retriever
+from rir_hf.core.configured import identity_of_model
+for model in (Retriever, ChatLLM, CrossEncoderTeacher):
+    assert model("me/model").key()["settings"]["model"] == identity_of_model("me/model")
+vectors = Retriever("me/model").encode_queries(["who"]) if len(sys.argv) > 1 else ""
+print(identity_of_model("me/model"), str(vectors))
+"""
+
+
+def test_a_hub_model_is_its_commit_with_a_connection_and_without(
+    hub: HubServer, minilm: str, tmp_path: Path
+) -> None:
+    def said(*load: str, **environment: str) -> str:
+        """What a process of its own, with a cache of its own, says of the model."""
+        given = {**os.environ, "HF_HOME": str(tmp_path), **environment}
+        command = [sys.executable, "-c", IDENTITIES, *load]
+        return subprocess.run(
+            command, env=given, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    repository = hub.repositories["me/model"] = Repository(kind="model")
+    files = {
+        path.relative_to(minilm).as_posix(): path.read_bytes()
+        for path in Path(minilm).rglob("*")
+        if path.is_file()
+    }
+    assert said(HF_HUB_OFFLINE="1") == "me/model"
+    first = repository.commit("main", files)
+    vectors = said("load")
+    assert vectors.startswith(f"me/model@{first} ")
+    assert said("load", HF_HUB_OFFLINE="1") == vectors
+    second = repository.commit("main", {**files, "more": b"changed"})
+    assert said() == f"me/model@{second}"
+    assert said(HF_HUB_OFFLINE="1") == f"me/model@{second}"
+
+
+@pytest.mark.parametrize("revision", [None, "refs/pr/1", "v1"])
+def test_without_an_answer_of_the_hub_its_cache_says_the_commit(
+    revision: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    commit_of.cache_clear()
+    assert identity_of_model("their/model", revision) == "their/model"
+    reference = tmp_path / "models--their--model" / "refs" / (revision or "main")
+    reference.parent.mkdir(parents=True)
+    found = []
+    for commit in ("a" * 40, "b" * 40):
+        reference.write_text(commit)
+        commit_of.cache_clear()
+        assert identity_of_model("their/model", revision) == f"their/model@{commit}"
+        models = [kind("their/model", revision=revision) for kind in HUB_MODELS]
+        found.append([Hasher.hash(model) for model in models])
+        assert [model.record()["model"] for model in models] == [f"their/model@{commit}"] * 3
+    assert not set(found[0]) & set(found[1])
+    commit_of.cache_clear()
 
 
 def test_a_loaded_model_keeps_the_identity_of_what_it_loaded(minilm: str, tmp_path: Path) -> None:

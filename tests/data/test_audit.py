@@ -67,10 +67,9 @@ def test_the_order_of_the_rows_says_which_is_the_first(corpus: Dataset) -> None:
     assert {id: of for id, of in found.items() if of} == {"c": "e", "b": "d", "a": "d"}
 
 
-def test_the_same_texts_are_found_without_datasketch(
-    corpus: Dataset, train: Dataset, test: Dataset, monkeypatch: pytest.MonkeyPatch
+def test_without_a_threshold_the_same_texts_alone_are_found(
+    corpus: Dataset, train: Dataset, test: Dataset
 ) -> None:
-    monkeypatch.setitem(sys.modules, "datasketch", None)
     marked = near_duplicates(corpus, threshold=None)
     assert marked["duplicate_of"][:] == [None, "a", None, None, "c", None, None, None]
     assert leaks(test, train, threshold=None)["leak"][:][:3] == [
@@ -78,9 +77,6 @@ def test_the_same_texts_are_found_without_datasketch(
         None,
         "same_positive",
     ]
-    for call in (lambda: near_duplicates(corpus), lambda: leaks(test, train)):
-        with pytest.raises(ImportError, match=r'datasketch: pip install "rir-hf\[audit\]"'):
-            call()
 
 
 def test_a_filter_leaves_the_first_of_each_group(corpus: Dataset) -> None:

@@ -32,7 +32,9 @@ def outcome(place: Place, text: Text) -> str:
 
 def main() -> None:
     """Print how many cases had which outcome."""
-    logging.disable()
+    logging.lastResort = None
+    for name in ("datasets", "huggingface_hub", "transformers"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
     counts = Counter(outcome(place, text) for place in PLACES for text in TEXTS)
     for name, count in counts.most_common():

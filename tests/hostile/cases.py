@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tests.hostile import hub_places as hub
 from tests.hostile import places as at
+from tests.hostile import training_places as training
 
 
 class Text(NamedTuple):
@@ -138,4 +140,53 @@ PLACES = [
     Place("to_sentence_transformers", at.exported_pairs, half="kept"),
     Place("to_flagembedding", at.exported_lines, half="kept"),
     Place("to_trl", at.exported_preferences, half="kept"),
+    # runs that are fused
+    Place("fuse, query id", training.fused_query, half="kept"),
+    Place("fuse, passage id", training.fused_passage, half="kept"),
+    Place("fuse, rows", training.fused_rows, half="kept"),
+    Place(
+        "rir-hf fuse, line", training.command_fuse, "kept", "error: .*UTF-8", "error: .*line 2: "
+    ),
+    # trainings
+    *[
+        Place(f"train_retriever, {name}", put, "left out", "kept")
+        for name, put in training.retriever_places()
+    ],
+    Place("train_retriever, passages", training.ranked_passage, "left out", "kept"),
+    Place("train_retriever, name of rows", training.name_of_rows, *["kept|error: .*name"] * 3),
+    *[
+        Place(f"train_generator, {name}", put, "left out", "kept")
+        for name, put in training.preference_places()
+    ],
+    Place("model card, dataset_id", training.dataset_in_card, *["kept|error: Repo id"] * 3),
+    Place("model card, setting", training.setting_in_card, half="kept"),
+    # to the Hub
+    Place("push, text", hub.text_pushed, half="mended"),
+    Place("push, column", hub.column_pushed, half="kept", text="kept|error: Couldn't cast"),
+    Place("push, config", hub.config_pushed, *["kept|error: config_name"] * 3),
+    Place("push, split", hub.split_pushed, *["kept|error: (The )?split"] * 3),
+    Place("push, repository", hub.repository_pushed, *["kept|error: Repo id"] * 3),
+    Place("push, revision", hub.branch_pushed, *["kept|error: revision"] * 3),
+    Place("push, setting", hub.setting_pushed, half="kept"),
+    Place("push, step", hub.step_pushed, half="kept"),
+    Place("push, license and tags", hub.yaml_pushed, half="kept"),
+    Place("push, message", hub.message_pushed, half="kept"),
+    Place("push, note", hub.note_pushed, half="kept"),
+    Place("push, words of the card", hub.words_in_card, half="error: The README.md of me/data"),
+    Place(
+        "push, YAML of the card", hub.data_in_card, *["kept|error: The README.md of me/data"] * 3
+    ),
+    # from the Hub
+    Place("pull, record", hub.record_file, half="kept"),
+    Place("pull, values of the record", hub.record_values, half="kept"),
+    Place("pull, card", hub.card_pulled, *["kept|error: "] * 3),
+    Place("pull, path in the card", hub.path_in_card, *["kept|error: "] * 3),
+    Place("pull, file of rows", hub.file_pulled, *["error: "] * 3),
+    Place("pull, config asked for", hub.asked_config, *["error: .*not found"] * 3),
+    Place("pull, split asked for", hub.asked_split, *["error: "] * 3),
+    Place("pull, revision asked for", hub.asked_revision, *["error: .*revision"] * 3),
+    Place("pull, repository", hub.repository_pulled, *["error: "] * 3),
+    # both by the command line
+    Place("rir-hf pull", hub.command_pull, half="mended"),
+    Place("rir-hf push", hub.command_push, half="kept"),
 ]

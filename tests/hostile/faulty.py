@@ -17,8 +17,10 @@ from typing import Any
 
 import datasets
 import faiss  # noqa: F401
-import sentence_transformers  # noqa: F401
+import huggingface_hub
 import torch  # noqa: F401
+from sentence_transformers import SentenceTransformerTrainer  # noqa: F401
+from trl import DPOTrainer  # noqa: F401
 
 from rir_hf.cli import main as commands
 
@@ -64,6 +66,7 @@ def _in_folder(folder: Path) -> None:
     os.environ["TMPDIR"] = str(folder / "tmp")
     tempfile.tempdir = None
     datasets.config.HF_DATASETS_CACHE = folder / "cache"
+    huggingface_hub.constants.HF_HUB_CACHE = str(folder / "cache" / "hub")
 
 
 def main() -> None:

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -370,7 +371,7 @@ def reported(text: str | None) -> str:
     scores = {"chosen_score": [0.5], "rejected_score": [0.25], "query_score": [0.25]}
     rows = Dataset(table_of(pair_note=[text], chosen=[text], **scores))
     table = rir_hf.as_table(rir_hf.report(rows))
-    return "kept" if _is_printable(table) else "steers the terminal"
+    return "kept" if is_printable(table) else "steers the terminal"
 
 
 def shown(text: str | None) -> str:
@@ -485,8 +486,8 @@ def command_unnest(text: str | None) -> str:
         rows, made = Path(folder) / "rows.jsonl", Path(folder) / "made"
         rows.write_text(json.dumps({"query": "fox", "answers": [text, FINE]}) + "\n")
         options = ["--rows", str(rows), "--columns", "{answers: answer}", "--output", str(made)]
-        code, said = _command("unnest", *options)
-        assert _is_printable(said)
+        code, said = run_command("unnest", *options)
+        assert is_printable(said)
         if code:
             return f"error: {said}"
         answers = rir_hf.load_rows(made)["answer"][:]
@@ -499,20 +500,20 @@ def command_report(text: str | None) -> str:
         rows = Path(folder) / "rows.jsonl"
         lines = [{"pair_note": text, **scores}, {"pair_note": "small_gap", **scores}]
         rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        code, said = _command("report", "--rows", str(rows))
-    assert _is_printable(said)
+        code, said = run_command("report", "--rows", str(rows))
+    assert is_printable(said)
     return "kept" if code == 0 and "small_gap" in said else f"error: {said}"
 
 
 def option(text: str | None) -> str:
-    code, said = _command("report", "--rows", text or "")
+    code, said = run_command("report", "--rows", text or "")
     assert code == 2
     assert said.count("\n") == 1
-    assert _is_printable(said)
+    assert is_printable(said)
     return "refused"
 
 
-def _command(*arguments: str) -> tuple[int, str]:
+def run_command(*arguments: str) -> tuple[int, str]:
     """The exit code of a command, and all that it said."""
     said = io.StringIO()
     with redirect_stdout(said), redirect_stderr(said):
@@ -544,5 +545,17 @@ def exported_preferences(text: str | None) -> str:
     return "kept" if made[-1]["chosen"][-1]["content"] == FINE else "lost"
 
 
-def _is_printable(text: str) -> bool:
+def is_printable(text: str) -> bool:
     return all(char.isprintable() or char == "\n" for char in text)
+
+
+@contextmanager
+def what_is_logged() -> Iterator[io.StringIO]:
+    """The messages of this package."""
+    said = io.StringIO()
+    handler, logger = logging.StreamHandler(said), logging.getLogger("rir_hf")
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)

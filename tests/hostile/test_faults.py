@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 
+import rir_hf
 from tests.cli.conftest import write_lines
+from tests.conftest import HUB
 from tests.hostile.faulty import COUNT, FULL, KILL
+from tests.hub_server import TOKEN
 from tests.openai_server import OpenAIServer, completion, prompt_of, top
+from tests.training.jobs import preferences
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("cc"), reason="needs Linux and a C compiler"
@@ -44,7 +48,8 @@ class Faulty:
     """Runs commands, with a fault or without."""
 
     def __init__(self, library: Path) -> None:
-        environment = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
+        more = {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "HF_TOKEN": TOKEN}
+        environment = {**os.environ, **more}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.hostile.faulty"],
             stdin=subprocess.PIPE,
@@ -77,7 +82,9 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
 
 
 @pytest.fixture(scope="module")
-def inputs(faulty: Faulty, minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def inputs(
+    faulty: Faulty, minilm: str, tiny_lm: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """What commands read: a collection, a retriever that costs nothing, and what each step makes
     for the next.
     """
@@ -97,6 +104,16 @@ def inputs(faulty: Faulty, minilm: str, tmp_path_factory: pytest.TempPathFactory
     ]
     write_lines(folder / "corpus.jsonl", [{"_id": key, "text": texts[key]} for key in texts])
     write_lines(folder / "pairs.jsonl", pairs)
+    shutil.copytree(tiny_lm, folder / "generator")
+    preferences(4).save_to_disk(folder / "preferred")
+    larger = [
+        {"_id": f"{name}-{at}", "text": _STORY.format(name, other, at)}
+        for name in animals
+        for at, other in enumerate([*animals, *animals[:5]])
+    ]
+    write_lines(folder / "larger.jsonl", larger)
+    HUB.reset()
+    rir_hf.push(Dataset.from_list(pairs), "me/there", token=TOKEN)
     with OpenAIServer(said_by_model) as server:
         (folder / "server").write_text(server.base_url)
         work = tmp_path_factory.mktemp("work")
@@ -127,18 +144,42 @@ def command(name: str, inputs: Path) -> list[Any]:
         "preferences": ["--rows", inputs / "generate-answers", *model, "--require_gain", "false"],
         "unnest": ["--rows", inputs / "generate-queries", "--columns", "{queries: query}"],
         "split": ["--rows", inputs / "pairs.jsonl"],
+        "pull": ["--repo", "me/there"],
+        "push": ["--rows", inputs / "pairs.jsonl", "--repo", "me/there", "--config_name", "new"],
+        "train-retriever": ["--rows", inputs / "score", *model, *_QUICK],
+        "train-generator": [
+            *("--rows", inputs / "preferred", "--model", inputs / "generator"),
+            *("--lora_r", 2, "--accumulate", 1, *_QUICK),
+        ],
+        "boost": [
+            *("--corpus", inputs / "larger.jsonl", "--retriever", inputs / "model"),
+            *("--passages", 8, "--held_out", 10, "--candidates", 3, *_QUICK[:4]),
+            *("--training", "{batch_size: 2}"),
+        ],
     }
     return [name, *options[name]]
 
 
+_STORY = (
+    "In story {2} the {0} and the {1} live by the river. Every morning the {0} greets the {1} "
+    "beside the old mill number {2}. Later the {1} sleeps under a tree while the {0} eats."
+)
+_QUICK = ("--max_steps", 2, "--checkpoint_steps", 1, "--batch_size", 2)
+
+
 COMMANDS = (
     "embed", "search", "mine", "candidates", "score", "relabel", "generate-queries",
-    "generate-answers", "preferences", "unnest", "split",
+    "generate-answers", "preferences", "unnest", "split", "pull", "train-retriever",
+    "train-generator", "boost",
 )  # fmt: skip
 
 
 def rows_of(output: Path) -> list[Any]:
-    """The rows that a command left."""
+    """The rows that a command left, of `boost` those of all stages; of a model its weights."""
+    if stages := sorted(path.parent for path in output.glob("*/*/dataset_info.json")):
+        return [{stage.name: rows_of(stage)} for stage in stages]
+    if weights := sorted(output.glob("*.safetensors")):
+        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in weights]
     found = load_from_disk(str(output))
     parts = found.values() if isinstance(found, dict) else [found]
     return [row for part in parts for row in part.to_list()]
@@ -199,7 +240,8 @@ def test_after_a_fault_the_same_command_ends_with_the_same_rows(
         if hit["code"] == 0:
             assert rows_of(folder / "out") == expected, at
         grow_old(folder)
-        again = ["--overwrite"] if (folder / "out").exists() else []
+        goes_on = name == "boost" or not (folder / "out").exists()
+        again = [] if goes_on else ["--overwrite"]
         after = faulty.run([*argv, "--output", folder / "out", *again], folder)
         assert after["code"] == 0, f"after call {at}: {after['said'][-3000:]}"
         assert rows_of(folder / "out") == expected, at
@@ -209,6 +251,37 @@ def test_after_a_fault_the_same_command_ends_with_the_same_rows(
     # datasets keeps what it mapped beside a loaded dataset; what was there stays as it was.
     assert before.items() <= contents_of(inputs).items()
     assert unfinished_in(inputs) == []
+
+
+@pytest.mark.parametrize("kind", [KILL, FULL], ids=["killed", "full"])
+@pytest.mark.parametrize(
+    "which",
+    [pytest.param("some", marks=pytest.mark.slow), pytest.param("every", marks=pytest.mark.soak)],
+)
+def test_after_a_fault_the_same_push_brings_everything(
+    which: str, kind: int, faulty: Faulty, inputs: Path, tmp_path: Path
+) -> None:
+    repository = HUB.repositories["me/there"]
+    before, argv = repository.branches["main"], command("push", inputs)
+    done = faulty.run(argv, tmp_path)
+    assert done["code"] == 0, done["said"]
+    expected = repository.files
+    for at in some_of(done["calls"], which):
+        repository.branches["main"] = before
+        folder = tmp_path / f"at-{at}"
+        folder.mkdir()
+        hit = faulty.run(argv, folder, at, kind)
+        whole = (repository.commits[before], expected)
+        assert repository.files in whole, at
+        if kind == FULL and hit["code"]:
+            assert hit["code"] == 2, f"at call {at}: {hit['said'][-3000:]}"
+        grow_old(folder)
+        after = faulty.run(argv, folder)
+        assert after["code"] == 0, f"after call {at}: {after['said'][-3000:]}"
+        assert repository.files == expected, at
+        assert unfinished_in(folder) == [], at
+        shutil.rmtree(folder)
+    repository.branches["main"] = before
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
 
@@ -103,7 +104,7 @@ def test_suspects_come_first_each_with_its_reason(mined: Dataset, tmp_path: Path
     near = "Negative 2 has 93 % in common with positive 1."  # 27 of 29 runs of five characters
     assert found == [
         ("q5", [(teacher, "The teacher puts negative 2 (4) above positive 1 (2), and 1 more.",
-                 [0, 1])]),
+                 [1, 0])]),
         ("q2", [(teacher, "The teacher puts negative 1 (2.25) above positive 1 (2).", [0])]),
         ("q1", [("near_duplicate", near, [1])]),
         ("q3", [(retriever,
@@ -119,10 +120,10 @@ def test_suspects_come_first_each_with_its_reason(mined: Dataset, tmp_path: Path
 def test_the_lowest_margins_are_those_closest_to_zero_that_are_not_negative() -> None:
     rows = rows_of(*({"neg_scores": [2.0 - i / 8, -9.0]} for i in range(-1, 40)))
     found = {
-        place: one.reason
-        for place, suspicions in enumerate(look_at(rows).suspicions)
-        for one in suspicions
-        if one.kind == "low_margin"
+        row["number"] - 1: one["reason"]
+        for row in page_data.page_data(rows, look_at(rows))["rows"]
+        for one in row.get("suspicions", ())
+        if one["kind"] == "low_margin"
     }
     assert found == {
         1: "The teacher's margin of 0 is among the lowest 5 % of those that are not negative.",
@@ -284,14 +285,14 @@ def test_the_charts_say_what_they_show(mined: Dataset) -> None:
 
 
 def test_a_histogram_is_as_high_as_its_bins_are_full_and_ranks_count_from_one() -> None:
-    chart = histogram("", "", {"one": [0.0, 0.0, 0.0, 30.0]})
+    chart = histogram("", "", {"one": np.array([0.0, 0.0, 0.0, 30.0])})
     assert chart is not None
     # Of thirty bins the first holds three of four values and reaches the top, the last one.
     path = chart["series"][0]["path"]
     assert path.startswith("M36.0 126V14.0H46.5V126.0H")
     assert path.endswith("V88.7H352.0V126Z")
-    assert histogram("", "", {"one": [1.0]}) is None
-    bars = ranks("", [0, 0, 1, 4, 5, 19, 20, 100, None])
+    assert histogram("", "", {"one": np.array([1.0])}) is None
+    bars = ranks("", np.array([0, 0, 1, 4, 5, 19, 20, 100, np.nan]))
     assert bars is not None
     assert {bar["label"]: bar["number"] for bar in bars["bars"]} == {
         "1": "2", "2-5": "2", "6-10": "1", "11-20": "1", "21-100": "1", "over 100": "1",

@@ -57,7 +57,7 @@ CACHE = [
     ("shards", "Embed-1", 2, 60, 5e8),
     ("index", "index-a.faiss", 1, 20, 1e9),
     ("shards", "Embed-2", 1, 7, 1e9),
-    ("index", "index-c.bm25", 2, 6, 1e9),
+    ("index", "json/rows/index-c.bm25", 2, 6, 1e9),
     ("index", "index-a.faiss.int8", 1, 5, 1e9),
     ("leftover", ".index-b.faiss-1.part", 1, 3, 1e9),
 ]
@@ -89,7 +89,7 @@ def test_what_is_named_is_deleted_and_nothing_else(cache: Path, boosted: Path) -
     assert [entry.name for entry in delete(["index-c.bm25", "Embed-[12]"])] == [
         "Embed-1",
         "Embed-2",
-        "index-c.bm25",
+        "json/rows/index-c.bm25",
     ]
     gone = {name for name in before if "Embed-" in name or "index-c" in name}
     assert files_of(cache) == before - gone
@@ -100,6 +100,16 @@ def test_what_is_named_is_deleted_and_nothing_else(cache: Path, boosted: Path) -
     left = {name for name in of_run if not name.startswith(("round-1/queries/", "round-1/retr"))}
     assert files_of(boosted) == left
     assert files_of(cache) == before - gone
+
+
+def test_of_indexes_of_the_same_texts_in_several_corpora_one_can_be_deleted(cache: Path) -> None:
+    for corpus in ("json/default-1", "me___rows/corpus"):
+        write(cache / corpus / "0.0.0" / "ab" / "index-e.faiss", 10)
+    names = [entry.name for entry in cached() if "index-e" in entry.name]
+    assert names == ["json/default-1/index-e.faiss", "me___rows/corpus/index-e.faiss"]
+    assert [entry.name for entry in delete(names[:1], dry_run=True)] == names[:1]
+    assert [entry.name for entry in delete(names[:1])] == names[:1]
+    assert [entry.name for entry in delete(["index-e.faiss"])] == names[1:]
 
 
 NOT_LISTED = """

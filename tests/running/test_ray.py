@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import Dataset, load_from_disk
 
@@ -19,9 +23,12 @@ from rir_hf import (
     QueryLikelihood,
     Retriever,
     ScorePassages,
+    Step,
     provenance,
     run,
 )
+from rir_hf.running.run import rows_made
+from rir_hf.schema import QUERY, Column
 
 pytestmark = pytest.mark.slow
 
@@ -96,3 +103,56 @@ def test_an_error_in_an_actor_comes_back_as_it_is(cluster: Any, retriever: Retri
 
     with pytest.raises(ValueError, match="must hold vectors of 3 numbers"):
         run(rows, MineNegatives(attach_index(corpus)), engine="ray")
+
+
+class Patient(Step):
+    """Adds the length of the query after a while, and writes down which process did it."""
+
+    inputs = (QUERY,)
+    outputs = (Column("length", pa.int64(), "characters of the query"),)
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+
+    def transform(self, batch: Any) -> dict[str, list[int]]:
+        with Path(self.log).open("a") as log:
+            log.write(f"{os.getpid()}\n")
+        time.sleep(0.05)
+        return {"length": [len(query or "") for query in batch.texts("query")]}
+
+
+def kill_a_worker(log: Path, batches: int) -> None:
+    """Kill the process that worked last with -9, once so many batches were worked on."""
+    while not log.exists() or log.read_text().count("\n") < batches:
+        time.sleep(0.01)
+    os.kill(int(log.read_text().split()[-1]), signal.SIGKILL)
+
+
+def test_after_a_worker_is_killed_the_same_call_goes_on_where_it_was(
+    cluster: Any, tmp_path: Path
+) -> None:
+    rows = Dataset.from_dict({"query": ["x" * (number % 7) for number in range(600)]})
+    log = tmp_path / "log"
+    step = Patient(str(log))
+    options = {"batch_size": 2, "rows_per_shard": 2, "engine": "ray", "concurrency": 2}
+    killer = threading.Thread(target=kill_a_worker, args=(log, 100), daemon=True)
+    killer.start()
+    with pytest.raises(RuntimeError, match="Finished shards are kept: run it again"):
+        run(rows, step, **options)
+    kept, worked = rows_made(rows, step), log.read_text().count("\n")
+    assert 2 * 90 <= kept < 600
+    made = run(rows, step, **options)
+    assert made["length"][:] == [number % 7 for number in range(600)]
+    assert log.read_text().count("\n") == worked + (600 - kept) // 2, "what was kept is not made"
+    assert len(set(log.read_text().split())) == 4, "two workers, then two others"
+
+
+def test_lists_of_texts_are_embedded_on_a_ray_dataset(cluster: Any, retriever: Retriever) -> None:
+    answers = [["a truss"], [], ["a beam", "a frame"]]
+    table = pa.table({"answers": pa.array(answers, pa.list_(pa.string()))})
+    embed = Embed(retriever, "answers", role="query", output="vectors")
+    made = run(cluster.data.from_arrow(table), embed, engine="ray").to_pandas()
+    found = {tuple(row.answers): [[*one] for one in row.vectors] for row in made.itertuples()}
+    for texts in answers:
+        wanted = embed.one({"answers": texts})["vectors"]
+        assert np.allclose(found[tuple(texts)], wanted, atol=1e-6)

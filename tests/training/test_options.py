@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file
 
@@ -76,19 +76,55 @@ def column_of(folder: Path, name: str) -> list[float]:
     "more", [{}, slow({"lora_r": 4}), slow({"freeze_passages": True, "keep": 0.0})]
 )
 def test_the_weights_that_are_best_on_held_out_rows_are_kept(
-    more: dict[str, Any], parts: dict[str, Dataset], tiny_bert: str, tmp_path: Path
+    more: dict[str, Any],
+    parts: dict[str, Dataset],
+    tiny_bert: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """At a learning rate so high that training does harm, those are not the last ones."""
+    caplog.set_level("INFO")
     options = {**QUICK, "learning_rate": 0.5, "max_steps": 4, "eval_steps": 1, **more}
     best = train_retriever(parts["train"], tiny_bert, tmp_path, dev=parts["dev"], **options)
     found = column_of(best, "dev_cosine_ndcg@10")
     assert len(found) == 6  # before the training, after each of the steps, and of what is kept
     assert found[-1] == max(found) > found[-2]
+    said = f"{found[0]:.4f} before the training, {max(found):.4f} at the best step, "
+    assert f"{said}{found.index(max(found))}; {found[-1]:.4f} of the model" in caplog.text
     assert ndcg(best, parts["dev"]) == pytest.approx(max(found), abs=1e-4)
     card = ModelCard.load(best / "README.md")
     measures = {measure.metric_type: measure.metric_value for measure in card.data.eval_results}
     assert measures["cosine_ndcg@10"] == pytest.approx(max(found), abs=1e-4)
     assert "- the best step was chosen by 24 held-out rows" in card.content
+
+
+def test_held_out_rows_are_told_apart_from_those_that_are_trained_on_before_a_model_is_loaded(
+    parts: dict[str, Dataset], tiny_lm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = parts["train"]
+    with pytest.raises(ValueError, match="All 16 held-out queries are trained on: hold out others"):
+        train_retriever(rows, "no-such-model", tmp_path, dev=rows)
+    mixed = concatenate_datasets([parts["dev"], rows.take(2)])
+    with pytest.raises(OSError, match="no-such-model"):
+        train_retriever(rows, "no-such-model", tmp_path, dev=mixed)
+    assert "2 of 26 held-out queries are trained on too" in caplog.text
+    pairs = preferences(8)
+    with pytest.raises(ValueError, match="All 2 held-out pairs are trained on"):
+        train_generator(pairs, tiny_lm, tmp_path, dev=pairs.take(2))
+
+
+@pytest.mark.parametrize("part", ["rows", "dev"])
+def test_rows_without_their_columns_are_named_before_a_model_is_loaded(
+    part: str, parts: dict[str, Dataset], tmp_path: Path
+) -> None:
+    for function, rows, column in (
+        (train_retriever, parts["train"], "query"),
+        (train_generator, preferences(8), "chosen"),
+    ):
+        wrong = rows.remove_columns(column)
+        both = (wrong, None) if part == "rows" else (rows, wrong)
+        with pytest.raises(ValueError, match=f"'{column}'"):
+            function(both[0], "no-such-model", tmp_path, dev=both[1])
 
 
 def test_lora_trains_linear_layers_and_gives_a_whole_model(
