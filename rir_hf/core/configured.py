@@ -21,7 +21,7 @@ from datasets.fingerprint import Hasher
 # pickling it, and offers no public way to make the two differ: a worker needs the path of a
 # checkpoint, the cache key must not hold it (datasets 5.2, September 2026).
 from datasets.utils._dill import pklregister
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HTTPError
 
 from rir_hf.core.columns import fingerprint_of
@@ -114,7 +114,8 @@ class Configured:
         the key of new ones.
 
         Returns:
-            The revision to load: of a Hub model the commit that its identity names.
+            The revision to load: of a Hub model the commit that its identity names. (Of a Hub
+            adapter what was given, since transformers takes it for the base's revision too.)
 
         Raises:
             RuntimeError: the files have changed since a part of the model was loaded.
@@ -127,8 +128,10 @@ class Configured:
                 f"The files of {model} have changed since its tokenizer was loaded from there: "
                 f"make a new {type(self).__name__}."
             )
-        is_name = isinstance(model, str) and not Path(model).exists()
-        return (commit_of(model, revision) if is_name else None) or revision
+        is_hub_name = isinstance(model, str) and not Path(model).exists()
+        commit = commit_of(model, revision) if is_hub_name else None
+        has_config = commit and try_to_load_from_cache(model, "config.json", revision=commit)
+        return commit if isinstance(has_config, str) else revision
 
     def _identity_of(self, name: str) -> str:
         kept = self.__dict__.get("_loaded_identities", {})

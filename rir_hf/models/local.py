@@ -6,6 +6,7 @@ import copy
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -257,15 +258,23 @@ class ChatLLM(Tokenized):
         model: Any = AutoModelForCausalLM.from_pretrained(self._folder, dtype=dtype, **where)
         return model.to(device).eval()
 
+    @property
+    def _own_config(self) -> Any:
+        """The settings in the model's folder; None for a loaded model and for an adapter, which
+        has none.
+        """
+        from transformers import AutoConfig
+
+        if not isinstance(self.model, str):
+            return None
+        with suppress(OSError, ValueError):
+            return AutoConfig.from_pretrained(self._folder, **self._where)
+        return None
+
     @cached_property
     def _own_length(self) -> int:
         """Tokens that the model was made for."""
-        from transformers import AutoConfig
-
-        if isinstance(self.model, str) and not Path(self.model, "adapter_config.json").exists():
-            config = AutoConfig.from_pretrained(self._folder, **self._where)
-        else:
-            config = self._model.config
+        config = self._own_config or self._model.config
         length = getattr(config.get_text_config(), "max_position_embeddings", None)
         return length or UNLIMITED
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rir_hf.models.llm import LLMError
 from rir_hf.models.local import ChatLLM, CompletionLLM
+from tests.hub_server import HubServer, Repository
 
 PROMPTS = [
     "What is a building permit?",
@@ -248,6 +249,26 @@ def test_a_model_without_a_chat_template_is_for_completions(tiny_lm: str, tmp_pa
     with pytest.raises(ValueError, match=r"no chat template. Use CompletionLLM"):
         ChatLLM(tmp_path).generate(["Why?"])
     assert len(CompletionLLM(tmp_path).generate(["Why?"], max_tokens=2)) == 1
+
+
+def test_an_adapter_on_the_hub_is_loaded_with_its_base(
+    hub: HubServer, tiny_lm: str, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_lm)
+    base.name_or_path = "me/base"
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    get_peft_model(base, lora).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_lm).save_pretrained(tmp_path)
+    for name, folder in (("me/base", tiny_lm), ("me/lora", tmp_path)):
+        files = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+        hub.repositories[name] = Repository(kind="model")
+        commit = hub.repositories[name].commit("main", files)
+    llm = ChatLLM("me/lora")
+    expected = ChatLLM(tiny_lm).generate(["What is a truss?"], max_tokens=5)
+    assert llm.generate(["What is a truss?"], max_tokens=5) == expected
+    assert llm.record()["model"] == f"me/lora@{commit}"
 
 
 def test_an_adapter_is_itself_and_its_base(tiny_lm: str, tmp_path: Path) -> None:

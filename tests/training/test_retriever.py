@@ -141,7 +141,7 @@ def test_wrong_input_is_named_before_a_model_is_loaded(rows: Dataset, tmp_path: 
             train_retriever(rows, "no-such-model", tmp_path / "tuned", **options)
     for parts, loss, message in (
         ({}, None, "got an empty dict"),
-        ({"a.b": rows}, None, "a text without a point, got 'a.b'"),
+        ({"a.b": rows}, None, "a printable text without a point, got 'a.b'"),
         ({"a": rows}, {"b": "TripletLoss"}, "A name in loss must be one of"),
     ):
         with pytest.raises(ValueError, match=message):
