@@ -317,7 +317,7 @@ def command_push(text: str | None) -> str:
         for name in ("--repo", "--config_name", "--revision", "--split"):
             options = {"--rows": f"{folder}/rows.jsonl", "--repo": REPO, name: text or ""}
             code, said = run_command("push", *[part for pair in options.items() for part in pair])
-            assert is_printable(said)
+            assert is_printable(said), repr(said)
             assert code in (0, 2)
             assert code == 0 or said.count("\n") == 1
     return "kept"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,10 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import datasets
+import huggingface_hub.utils
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -514,11 +518,25 @@ def option(text: str | None) -> str:
 
 
 def run_command(*arguments: str) -> tuple[int, str]:
-    """The exit code of a command, and all that it said."""
+    """The exit code of a command, and all that it said, without bars."""
     said = io.StringIO()
-    with redirect_stdout(said), redirect_stderr(said):
+    with without_bars(), redirect_stdout(said), redirect_stderr(said):
         code = main(arguments)
     return code, said.getvalue()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """None of `datasets`, which commands let be where this variable is set, and none of the Hub."""
+    bars = (datasets, huggingface_hub.utils)
+    try:
+        for library in bars:
+            library.disable_progress_bars()
+        with patch.dict(os.environ, {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}):
+            yield
+    finally:
+        for library in bars:
+            library.enable_progress_bars()
 
 
 # other trainers' formats

@@ -30,9 +30,9 @@ def test_a_retriever_is_trained_with_a_split_held_out(tiny_bert: str, tmp_path: 
 
 @pytest.mark.slow
 def test_a_generator_is_trained_with_pairs_held_out(tiny_lm: str, tmp_path: Path) -> None:
-    texts = {"prompt": "What?", "chosen": "That.", "rejected": "No."}
-    for name in ("train", "dev"):
-        Dataset.from_list([texts] * 4).to_json(str(tmp_path / f"{name}.jsonl"))
+    for name, prompt in (("train", "What?"), ("dev", "Why?")):
+        pairs = [{"prompt": prompt, "chosen": "That.", "rejected": "No."}] * 4
+        Dataset.from_list(pairs).to_json(str(tmp_path / f"{name}.jsonl"))
     places = ["--rows", str(tmp_path / "train.jsonl"), "--output", str(tmp_path / "out")]
     options = ["--eval_rows", str(tmp_path / "dev.jsonl"), "--max_steps", "1"]
     command = ["train-generator", *places, "--model", tiny_lm, *options]
