@@ -103,7 +103,8 @@ def _queries(written: int, taken: int, corpus: int) -> Planned:
 def _generator(options: Options, pairs: int, dev: int, is_tuned: bool) -> list[Planned]:
     number = options.answers * pairs
     size = options.tuning.get("batch_size", 4) * options.tuning.get("accumulate", 4)
-    steps = options.max_steps or round(options.tuning.get("epochs", 1) * pairs / size)
+    limit = options.tuning.get("max_steps", options.max_steps)
+    steps = limit or round(options.tuning.get("epochs", 1) * pairs / size)
     length = round(TOKENS_PER_WORD * options.answer_words)
     last = Planned("tuned_answers", "one to each query", pairs, pairs * length)
     if not is_tuned or options.answers == 1:
@@ -124,7 +125,7 @@ def _retriever(
     size = options.training.get("batch_size", 8)
     epochs = options.training.get("epochs", 2)
     rows = lists + pairs * (3 if with_answers and options.answers else 1)
-    steps = options.max_steps or round(epochs * rows / size)
+    steps = options.training.get("max_steps", options.max_steps) or round(epochs * rows / size)
     encoded = dev if options.freezes_passages else corpus + dev
     of_pairs = [
         Planned("negatives", f"of {pairs} queries", encoded=2 * pairs),

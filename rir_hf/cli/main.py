@@ -203,7 +203,9 @@ def is_users(error: Exception) -> bool:
     if isinstance(error, (*_USERS, OptionError, argparse.ArgumentError)):
         return True
     package = type(error).__module__.partition(".")[0]
-    return package in _LIBRARIES or type(error).__name__ == "LLMError"
+    # What is written in Rust (tokenizers) raises no OSError for a full disk.
+    is_systems = "(os error " in str(error)
+    return is_systems or package in _LIBRARIES or type(error).__name__ == "LLMError"
 
 
 def explain(error: BaseException) -> str:

@@ -21,7 +21,7 @@ import json
 import re
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
@@ -159,9 +159,23 @@ def in_one_line(message: str, kinds: Mapping[str, Any]) -> str:
     key = re.search(r'Parser key "([^"]+)"', message)
     value = re.search(r"(?:Given value|Got value): (.*)", message)
     if key and value and key[1] in kinds:
-        wanted = inspect.formatannotation(kinds[key[1]]).replace("typing.", "")
-        return f"--{key[1]} must be {wanted}, got {value[1]}"
+        return f"--{key[1]} must be {in_words(kinds[key[1]])}, got {value[1]}"
     return " ".join(message.replace('Parser key "config": ', "--config: ").split())
+
+
+def in_words(kind: Any) -> str:
+    """A type as a user of the command line knows it.
+
+    Example:
+        >>> in_words(Literal["sum", "mean"]), in_words(dict[str, int] | None), in_words(int)
+        ("one of 'sum', 'mean'", "as YAML '{name: value}'", 'int')
+    """
+    plain = _without_none(kind)
+    if get_origin(plain) is Literal:
+        return f"one of {', '.join(map(repr, get_args(plain)))}"
+    if get_origin(plain) is dict:
+        return "as YAML '{name: value}'"
+    return inspect.formatannotation(kind).replace("typing.", "")
 
 
 def meant(message: str, options: Collection[str]) -> str:

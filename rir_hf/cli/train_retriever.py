@@ -153,6 +153,8 @@ def command(
     found = load_rows(rows, split, limit=limit)
     judged = held_out(rows, eval_rows, eval_split)
     training.dataset_id = training.dataset_id or hub_name(rows)
+    if dev is not None:
+        load_qrels(dev, dev_split)
     if writing.dry_run or dev is not None:  # before --dev is searched
         number = usable_rows(found, judged, training)
         steps = training.max_steps or math.ceil(training.epochs * number / training.batch_size)

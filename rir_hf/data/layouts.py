@@ -115,8 +115,9 @@ class Folder:
         if split not in files:
             raise ValueError(
                 f"{self.path} has no judgements for the split {split!r}, only {sorted(files)}. "
-                f"Name one of these as the split (--split), or, where no positives are needed, the "
-                f"file {self.part('queries')} for all queries."
+                "Name one of these as the split (--split, of --dev --dev_split, of --test "
+                "--test_split), or, where no positives are needed, the file "
+                f"{self.part('queries')} for all queries."
             )
         wanted = files[split]
         return wanted[0] if len(wanted) == 1 else read_files(wanted)

@@ -102,7 +102,7 @@ def _warn_of_numbers(source: object, rows: Dataset) -> None:
     logger.warning(
         "%s has no column of ids among %s: the ids are the numbers of the rows, from 0. Where one "
         "of them holds ids, name it with columns= (on the command line --corpus_columns, "
-        "--queries_columns).",
+        "--pairs_columns, --queries_columns).",
         source,
         rows.column_names,
     )

@@ -270,7 +270,7 @@ const margins = { similarity: "lowest margin of the retriever", score: "lowest m
 choices(sort, [
   ["", "most suspicious first"],
   ...data.margins.map((name) => [`${name}_margin`, margins[name]]),
-  ["number", "as in the dataset"],
+  ["number", "as in the dataset, from 0"],
 ]);
 
 let waiting;

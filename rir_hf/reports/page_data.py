@@ -404,7 +404,7 @@ def _shown_row(place: int, row: Row, looked: Looked) -> Row:
     """A row as the script reads it; what it does not have is left out."""
     margins = {f"{name}_margin": values[place] for name, values in looked.margins.items()}
     shown = {
-        "number": place + 1,
+        "number": place,
         "id": row["id"],
         "query": _cut(row["query"]),
         "rank": row.get("rank"),

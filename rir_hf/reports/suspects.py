@@ -38,7 +38,7 @@ def suspects_as_lines(
         >>> print(*suspects_as_lines(rows), sep="\n")
         suspicious_rows                             1
           teacher disagrees                         1
-        row 2: what barks
+        row 1: what barks
           negative 1: Seals.
           The teacher puts negative 1 (3) above positive 1 (1).
     """

@@ -22,7 +22,7 @@ def test_the_table_is_on_the_terminal_and_the_page_in_its_file(
     assert said.splitlines()[-5:] == [
         "suspicious_rows                             1",
         "  teacher disagrees                         1",
-        "row 2: query 1",
+        "row 1: query 1",
         "  negative 1: Dogs bark at the postman.",
         "  The teacher puts negative 1 (2.5) above positive 1 (2).",
     ]
@@ -48,6 +48,6 @@ def test_suspects_are_as_wide_as_the_terminal(
     rows_of(long).save_to_disk(tmp_path / "scored")
     assert main(["report", str(tmp_path / "scored")]) == 0
     lines = capsys.readouterr().out.splitlines()[-3:]
-    assert lines[0] == f"row 1: {'why ' * 12}w ..."
+    assert lines[0] == f"row 0: {'why ' * 12}w ..."
     assert lines[1] == "  negative 2: y"
     assert max(map(len, lines)) <= 60

@@ -83,7 +83,11 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
 
 @pytest.fixture(scope="module")
 def inputs(
-    faulty: Faulty, minilm: str, tiny_lm: str, tmp_path_factory: pytest.TempPathFactory
+    faulty: Faulty,
+    minilm: str,
+    tiny_lm: str,
+    faq_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Path]:
     """What commands read: a collection, a retriever that costs nothing, and what each step makes
     for the next.
@@ -106,12 +110,8 @@ def inputs(
     write_lines(folder / "pairs.jsonl", pairs)
     shutil.copytree(tiny_lm, folder / "generator")
     preferences(4).save_to_disk(folder / "preferred")
-    larger = [
-        {"_id": f"{name}-{at}", "text": _STORY.format(name, other, at)}
-        for name in animals
-        for at, other in enumerate([*animals, *animals[:5]])
-    ]
-    write_lines(folder / "larger.jsonl", larger)
+    faq = rir_hf.load_rows(faq_file).select_columns(["id", "a"]).rename_column("a", "text")
+    faq.take(200).to_json(folder / "larger.jsonl")
     HUB.reset()
     rir_hf.push(Dataset.from_list(pairs), "me/there", token=TOKEN)
     with OpenAIServer(said_by_model) as server:
@@ -153,17 +153,13 @@ def command(name: str, inputs: Path) -> list[Any]:
         ],
         "boost": [
             *("--corpus", inputs / "larger.jsonl", "--retriever", inputs / "model"),
-            *("--passages", 8, "--held_out", 10, "--candidates", 3, *_QUICK[:4]),
+            *("--passages", 8, "--held_out", 20, "--candidates", 3, *_QUICK[:4]),
             *("--training", "{batch_size: 2}"),
         ],
     }
     return [name, *options[name]]
 
 
-_STORY = (
-    "In story {2} the {0} and the {1} live by the river. Every morning the {0} greets the {1} "
-    "beside the old mill number {2}. Later the {1} sleeps under a tree while the {0} eats."
-)
 _QUICK = ("--max_steps", 2, "--checkpoint_steps", 1, "--batch_size", 2)
 
 

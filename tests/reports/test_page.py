@@ -120,7 +120,7 @@ def test_suspects_come_first_each_with_its_reason(mined: Dataset, tmp_path: Path
 def test_the_lowest_margins_are_those_closest_to_zero_that_are_not_negative() -> None:
     rows = rows_of(*({"neg_scores": [2.0 - i / 8, -9.0]} for i in range(-1, 40)))
     found = {
-        row["number"] - 1: one["reason"]
+        row["number"]: one["reason"]
         for row in page_data.page_data(rows, look_at(rows))["rows"]
         for one in row.get("suspicions", ())
         if one["kind"] == "low_margin"
@@ -136,12 +136,12 @@ def test_the_data_of_the_page_is_what_the_rows_say(mined: Dataset, tmp_path: Pat
     for given in (mined, load_from_disk(tmp_path / "mined"), mined.with_format("numpy")):
         write_report(given, tmp_path / "page.html")
         rows = {row["number"]: row for row in Page.read(tmp_path / "page.html").data["rows"]}
-        assert sorted(rows) == [1, 2, 3, 4, 5, 6]
+        assert sorted(rows) == [0, 1, 2, 3, 4, 5]
         for number, row in rows.items():
-            said = mined[number - 1]
+            said = mined[number]
             assert (row["query"], row["id"]) == (said["query"], said["query_id"])
             assert row["rank"] == said["pos_rank"]
-            assert row.get("notes", []) == [["neg_note", said["neg_note"]]] * (number == 5)
+            assert row.get("notes", []) == [["neg_note", said["neg_note"]]] * (number == 4)
             for panel, name in (("positives", "pos"), ("negatives", "neg")):
                 for field, column in (("text", name), ("id", f"{name}_ids")):
                     assert [passage[field] for passage in row[panel]] == said[column]
@@ -167,7 +167,7 @@ def test_no_text_of_a_row_a_record_or_a_name_gets_out_of_its_place(tmp_path: Pat
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in other.tags]
     assert page.text["h1"].split() == ["<b>"]
     found = {row["number"]: row for row in page.data["rows"]}
-    for number, text in enumerate(HOSTILE, 1):
+    for number, text in enumerate(HOSTILE):
         shown = text if len(text) <= 4000 else f"{text[:4000]}…"
         assert (found[number]["query"], found[number]["notes"]) == (shown, [["neg_note", shown]])
         passages = [(one["text"], one.get("cut", 0)) for one in found[number]["negatives"]]
@@ -251,7 +251,7 @@ def test_five_thousand_rows_are_written(mined: Dataset, tmp_path: Path) -> None:
     write_report(mined.select([i % 6 for i in range(5000)]), tmp_path / "page.html")
     page = Page.read(tmp_path / "page.html")
     assert len(page.data["rows"]) == 5000
-    assert page.data["rows"][0]["number"] == 6
+    assert page.data["rows"][0]["number"] == 5
 
 
 def test_the_page_has_the_counts_with_what_they_mean_and_the_settings(
