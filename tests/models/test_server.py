@@ -294,11 +294,11 @@ def test_an_answer_of_a_byte_now_and_then_is_given_up() -> None:
 
 
 def test_secrets_in_the_body_and_the_address_are_hidden_as_the_key_is() -> None:
-    body = {"authToken": "word", "bearer": "hunter", "custom": "xyz-plain-secret", "effort": "low"}
+    body = {"authToken": "q7zk", "bearer": "hunter", "custom": "xyz-plain-secret", "effort": "low"}
     llm = OpenAIChat("any", base_url="http://me:pass-word@127.0.0.1:9/v1", extra_body=body)
     with pytest.raises(ConnectionError, match=r"http://me:\*\*\*@127.0.0.1:9/v1/ cannot be asked"):
         llm.generate(["a"])
-    said = masked("word, hunter, xyz-plain-secret, pass-word, low")
+    said = masked("q7zk, hunter, xyz-plain-secret, pass-word, low")
     assert said == "***, ***, ***, ***, low"
     hidden = {"authToken": "(not shown)", "bearer": "(not shown)", "custom": "***", "effort": "low"}
     assert llm.record()["extra_body"] == hidden

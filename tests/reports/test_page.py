@@ -148,8 +148,8 @@ def test_the_data_of_the_page_is_what_the_rows_say(mined: Dataset, tmp_path: Pat
                 for field, column in (("similarity", f"{name}_sims"), ("score", f"{name}_scores")):
                     numbers = [passage[field] for passage in row[panel]]
                     assert numbers == pytest.approx(said[column], rel=1e-5)
-        assert rows[6]["score_margin"] == -2.0
-        assert rows[4]["similarity_margin"] == -0.125
+        assert rows[5]["score_margin"] == -2.0
+        assert rows[3]["similarity_margin"] == -0.125
 
 
 def test_no_text_of_a_row_a_record_or_a_name_gets_out_of_its_place(tmp_path: Path) -> None:
