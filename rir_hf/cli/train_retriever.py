@@ -153,8 +153,7 @@ def command(
     found = load_rows(rows, split, limit=limit)
     judged = held_out(rows, eval_rows, eval_split)
     training.dataset_id = training.dataset_id or hub_name(rows)
-    if dev is not None:
-        load_qrels(dev, dev_split)
+    qrels = None if dev is None else load_qrels(dev, dev_split)
     if writing.dry_run or dev is not None:  # before --dev is searched
         number = usable_rows(found, judged, training)
         steps = training.max_steps or math.ceil(training.epochs * number / training.batch_size)
@@ -166,7 +165,7 @@ def command(
         train_retriever(found, model, folder, dev=judged, **vars(training))
         if dev is not None:
             after = measured(dev, dev_split, str(folder), training)
-            show(compare(after, before, load_qrels(dev, dev_split)), folder / "metrics.json")
+            show(compare(after, before, qrels), folder / "metrics.json")
     hub.push(output)
     logger.info("Written to %s", output)
 

@@ -86,6 +86,7 @@ class Looked(NamedTuple):
     kinds: how many suspicions of each kind there are.
     suspects: how many rows have one.
     margins: of each row by `similarity` and by `score`, NaN where there is none.
+    judge: by which of the two the lowest are told, `score` where there are any.
     values: all similarities and scores of a panel.
     ranks: of the best positives; NaN for one that is not in the corpus.
     notes: how many rows have one.
@@ -96,6 +97,7 @@ class Looked(NamedTuple):
     kinds: Counter[str]
     suspects: int
     margins: dict[str, np.ndarray]
+    judge: str
     values: Mapping[tuple[str, str], np.ndarray]
     ranks: np.ndarray
     notes: int
@@ -170,17 +172,18 @@ def look_at(ds: Dataset, output: str = "neg") -> Looked:
         numbers["weight"].append(found[0].weight if found else 0.0)
     arrays = {name: np.array(values, np.float64) for name, values in numbers.items()}
     margins = {field: arrays.get(field, np.empty(0)) for field in FIELDS}
-    lowest = lowest_of(_judged_by(margins))
+    judge = "score" if any_number(margins["score"]) else "similarity"
+    lowest = lowest_of(margins[judge])
     if len(lowest):
         kinds[_LOW_MARGIN] = len(lowest)
-    order, suspects = _in_order(arrays, lowest, _judged_by(margins))
+    order, suspects = _in_order(arrays, lowest, margins[judge])
     values = {
         (panel, field): arrays.get((panel, field), np.empty(0))
         for panel in PANELS
         for field in FIELDS
     }
     ranks = arrays.get("rank", np.empty(0))
-    return Looked(order, lowest, kinds, suspects, margins, values, ranks, notes)
+    return Looked(order, lowest, kinds, suspects, margins, judge, values, ranks, notes)
 
 
 def read_rows(ds: Dataset, output: str) -> Iterator[Row]:
@@ -300,11 +303,6 @@ def _names(row: Row) -> tuple[str, str]:
     )
 
 
-def _judged_by(margins: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The teacher's margins; the retriever's where there are none."""
-    return margins["score"] if any_number(margins["score"]) else margins["similarity"]
-
-
 def _in_order(
     arrays: Mapping[Any, np.ndarray], lowest: np.ndarray, margins: np.ndarray
 ) -> tuple[np.ndarray, int]:
@@ -322,8 +320,8 @@ def _all_suspicions(place: int, row: Row, looked: Looked) -> list[Suspicion]:
     found = suspicions_of(row)
     at = np.searchsorted(looked.lowest, place)
     if at < len(looked.lowest) and looked.lowest[at] == place:
-        who = "teacher" if any_number(looked.margins["score"]) else "retriever"
-        margin = float(_judged_by(looked.margins)[place])
+        who = {"score": "teacher", "similarity": "retriever"}[looked.judge]
+        margin = float(looked.margins[looked.judge][place])
         reason = (
             f"The {who}'s margin of {_short(margin)} is among the lowest {LOWEST * 100:.0f} % of "
             "those that are not negative."
