@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.hub_server import TOKEN, HubServer
 
@@ -93,7 +94,6 @@ def tiny_bert(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
     It loads as a bi-encoder, a cross-encoder, and a sparse encoder.
     """
-    import torch
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
     tokenizer = AutoTokenizer.from_pretrained(minilm)
@@ -107,11 +107,7 @@ def tiny_bert(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny-bert")
-    BertForMaskedLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return _saved(BertForMaskedLM, config, tokenizer, tmp_path_factory.mktemp("tiny-bert"))
 
 
 CHAT_TEMPLATE = (
@@ -126,7 +122,6 @@ def tiny_lm(faq_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a Llama of two layers with random weights, and a tokenizer of 600 byte pairs with a
     chat template.
     """
-    import torch
     from tokenizers import ByteLevelBPETokenizer
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -154,9 +149,30 @@ def tiny_lm(faq_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
         bos_token_id=None,
         initializer_range=0.3,
     )
+    return _saved(LlamaForCausalLM, config, tokenizer, tmp_path_factory.mktemp("tiny-lm"))
+
+
+@pytest.fixture(scope="session")
+def tiny_static(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a retriever that only looks words up, 16 random numbers for each; costs nothing."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    folder = str(tmp_path_factory.mktemp("tiny-static"))
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny-lm")
-    LlamaForCausalLM(config).save_pretrained(folder)
+    words = StaticEmbedding(Tokenizer.from_file(f"{minilm}/tokenizer.json"), embedding_dim=16)
+    SentenceTransformer(modules=[words], device="cpu").save(folder)
+    return folder
+
+
+def _saved(kind: Any, config: Any, tokenizer: Any, folder: Path) -> str:
+    """A folder with a model of random weights, the same each time, and its tokenizer."""
+    import torch
+
+    torch.manual_seed(0)
+    kind(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 

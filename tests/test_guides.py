@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,16 @@ def blocks_of(guide: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", guide.read_text(encoding="utf-8"), re.S | re.M)
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+def guides() -> list[Any]:
+    """All of them; the one about moving over, which runs other packages, for the slow tests."""
+    marks = {"MOVING.md": [pytest.mark.slow]}
+    return [
+        pytest.param(guide, marks=marks.get(guide.name, []), id=str(guide.relative_to(ROOT)))
+        for guide in GUIDES
+    ]
+
+
+@pytest.mark.parametrize("guide", guides())
 def test_the_blocks_of_a_guide_run_in_order(guide: Path, tmp_path: Path) -> None:
     blocks = blocks_of(guide)
     if not blocks:

@@ -17,12 +17,12 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from rir_hf.boosting.options import Options
 from rir_hf.boosting.queries import COPIED, TAKEN, Runner, without, write_queries
 from rir_hf.boosting.record import RunFolder, Stage, rows_of
-from rir_hf.boosting.split import groups_of_passages
 from rir_hf.boosting.state import UNLABELLED, searched_by, words_and_vectors
 from rir_hf.core.columns import digest_of_rows, require_columns
 from rir_hf.core.configured import key_of
 from rir_hf.core.draws import generator_of
-from rir_hf.data.split import draw_groups, groups_of_pairs
+from rir_hf.data.near import first_of_each_group
+from rir_hf.data.split import NEAR, draw_groups, groups_of_pairs
 from rir_hf.evaluation.runs import Qrels, as_qrels
 from rir_hf.index.embed import Embed
 from rir_hf.mining.candidates import CandidateLists
@@ -81,7 +81,7 @@ class SetAside:
         """For each passage that is nearly the same as another the ids of all of them."""
 
         def find() -> dict[str, Any]:
-            groups = groups_of_passages(self.corpus)
+            groups = first_of_each_group(self.corpus, "text", NEAR)
             members: dict[int, list[str]] = {}
             for name, group in zip(self.corpus["id"], groups.tolist(), strict=True):
                 members.setdefault(group, []).append(name)

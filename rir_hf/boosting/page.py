@@ -8,16 +8,15 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets import Dataset
-from jinja2 import Environment, StrictUndefined, Template
 
 from rir_hf.core.secrets import without_secrets
+from rir_hf.reports.page import template_of
 from rir_hf.schema import code_of
 
 logger = logging.getLogger(__name__)
@@ -63,7 +62,8 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no folder that boost could have written.")
     rows = read_rounds(folder)
-    text = _template().render(
+    file = files("rir_hf.boosting").joinpath("page.html.jinja")
+    text = template_of(file.read_text(encoding="utf-8")).render(
         name=folder.resolve().name,
         verdict=verdict(rows),
         synthetic=any(row.get("synthetic") for row in rows),
@@ -448,12 +448,3 @@ def _label(row: Row) -> str:
     """Which model it is, and where its queries are synthetic."""
     name = "test" if row["stage"] == "test" else f"round {row['round']}\n{row['stage']}"
     return f"{name}\nsynthetic" if row["synthetic"] else name
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    source = files("rir_hf.boosting").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(source)

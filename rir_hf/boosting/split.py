@@ -1,18 +1,10 @@
-"""Passages in, those out from which queries are held out or written."""
+"""Passages in, those out from which queries are written."""
 
 from __future__ import annotations
 
 import numpy as np
-from datasets import Dataset
 
 from rir_hf.core.draws import generator_of
-from rir_hf.data.near import first_of_each_group
-from rir_hf.data.split import NEAR
-
-
-def groups_of_passages(corpus: Dataset) -> np.ndarray:
-    """For each passage the first one with the same or nearly the same text."""
-    return first_of_each_group(corpus, "text", NEAR)
 
 
 def cover(clusters: np.ndarray, number: int, seed: int) -> np.ndarray:

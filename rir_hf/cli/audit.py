@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 from rir_hf.cli.checks import check_sources
-from rir_hf.cli.inputs import CorpusOptions, PairsOptions
+from rir_hf.cli.inputs import CorpusOptions, PairsOptions, read_each
 from rir_hf.cli.options import DryRun, Rows
 from rir_hf.cli.output import OutputOptions, as_written, check_file, write_json
 from rir_hf.core.texts import printable
@@ -71,14 +72,18 @@ def command(
         folders = {name: OutputOptions(str(Path(output) / name), overwrite) for name in given}
     for folder in folders.values():
         folder.check()
-    check_sources(**sources)
-    passages = None if corpus is None else reading.load(given.pop("corpus"))
+    check_sources(*sources.values())
     splits = {"train": train_split, "dev": dev_split, "test": test_split}
-    queries = {
-        name: load_split(pairing, source, split_for(source, splits[name], name))
-        for name, source in given.items()
-    }
-    read = queries if passages is None else {"corpus": passages, **queries}
+
+    def read_one(name: str) -> Rows:
+        source = given[name]
+        if name == "corpus":
+            return reading.load(source)
+        return load_split(pairing, source, split_for(source, splits[name], name))
+
+    read = dict(zip(given, read_each(*(partial(read_one, name) for name in given)), strict=True))
+    queries = dict(read)
+    passages = queries.pop("corpus", None)
     if dry.dry_run:
         queries = {name: rows.take(FEW) for name, rows in queries.items()}
         marked = mark(passages and passages.take(FEW), queries, threshold)

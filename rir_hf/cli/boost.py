@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rir_hf.cli.checks import check_model, check_sources
-from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QueriesOptions
+from rir_hf.cli.checks import check_model, check_models, check_sources
+from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QueriesOptions, read_each
 from rir_hf.cli.options import DryRun, IndexOptions, LLMOptions, Model, RetrieverOptions, RunOptions
 
 
@@ -207,6 +207,13 @@ class Learning:
     launch: str | None = None
     seed: int = 0
 
+    def check(self) -> None:
+        """Raise where the teacher cannot be made, before anything is read."""
+        from rir_hf.cli.teachers import TinyCorpus, read_teacher
+
+        if self.teacher is not None:
+            check_models(read_teacher(self.teacher, TinyCorpus()), "--teacher")
+
     def options(self, corpus: str, reading: CorpusOptions) -> dict[str, Any]:
         """The options of `boost`, with teacher and rows read."""
         from rir_hf import load_rows
@@ -259,14 +266,17 @@ def command(
     """
     check_model(retriever, "--retriever", retrieving.revision)
     generating.check()
-    check_sources(corpus=corpus, queries=asking.queries, pairs=asking.pairs)
-    check_sources(examples=asking.examples, dev=judging.dev, test=judging.test)
-    check_sources(replay=learning.replay)
+    learning.check()
+    check_sources(corpus, asking.queries, asking.pairs, asking.examples)
+    check_sources(judging.dev, judging.test, learning.replay)
     from rir_hf import boost
     from rir_hf.boosting.plan import Planned, as_lines
 
+    passages, asked, judged = read_each(
+        lambda: reading.load(corpus), asking.options, judging.options
+    )
     made = boost(
-        reading.load(corpus),
+        passages,
         retrieving.load(retriever),
         generating.load(),
         output=output,
@@ -275,8 +285,8 @@ def command(
         engine=engine,
         engine_options=engine_options,
         dry_run=dry.dry_run,
-        **asking.options(),
-        **judging.options(),
+        **asked,
+        **judged,
         **learning.options(corpus, reading),
     )
     if dry.dry_run:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rir_hf.cli.checks import check_sources
-from rir_hf.cli.inputs import CorpusOptions, QueriesOptions
+from rir_hf.cli.inputs import CorpusOptions, QueriesOptions, read_each
 from rir_hf.cli.options import HubOptions, IndexOptions, OptionalRetriever, RunOptions
 from rir_hf.cli.output import OutputOptions
 
@@ -85,9 +85,10 @@ def command(
     output.check()
     hub.check()
     CandidateLists(indexes.tiny_corpus(), index=indexes.names(), **vars(lists))
-    check_sources(corpus=corpus, queries=queries)
-    passages = reading.load(corpus)
-    asked = asking.load(queries, split, "train", limit)
+    check_sources(corpus, queries)
+    asked, passages = read_each(
+        lambda: asking.load(queries, split, "train", limit), lambda: reading.load(corpus)
+    )
     if lists.exclude is not None:
         require_columns(asked, [lists.exclude], "--exclude")
     passages, asked = prepared(passages, asked, retriever, running, indexes, batch_size)

@@ -6,10 +6,25 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+from rir_hf.data.paths import IRDS, is_path
+
+_SOURCES = (
+    *("rows", "corpus", "queries", "pairs", "qrels", "data", "answers", "examples", "replay"),
+    *("train", "dev", "test", "eval_rows", "model", "retriever", "guide"),
+)
+"""Options that name what is read: a path, or what the Hub has."""
+_FILES = ("run", "runs", "other", "embedded")
+"""Options that name a path alone."""
+_NUMBERS = (
+    *("limit", "batch_size", "sample", "num_proc", "rows_per_shard", "k", "concurrency"),
+    *("max_steps", "accumulate"),
+)
+"""Options that are numbers of at least 1."""
 _ROOM_AT_LEAST = 10_000_000
 _BYTES_PER_NUMBER = 4
 _MODEL_FILES = ("config.json", "modules.json", "adapter_config.json")
@@ -17,20 +32,59 @@ _ON_THE_HUB = 10.0
 """Seconds that the Hub has to say whether there is a model."""
 
 
-def check_sources(**sources: str | None) -> None:
-    """Raise `OSError` where a source is not there, before any of them is read.
+def check_values(options: Mapping[str, Any]) -> None:
+    """Raise where a number is too small, or paths that a command reads are not there, those of all
+    options in one message; before anything is imported that takes seconds.
 
     Args:
-        sources: files, folders and Hub names by option, where they are given.
-    """
-    from rir_hf.data.sources import check_bare_name, is_path
+        options: the command's, by name, groups of them included.
 
-    for option, source in sources.items():
-        if source is None or Path(source).exists() or source.startswith("irds:"):
-            continue
-        if is_path(source):
-            raise FileNotFoundError(f"--{option} {source} does not exist")
-        check_bare_name(source.partition(":")[0])
+    Raises:
+        FileNotFoundError: a path that is not there.
+        ValueError: a number below 1.
+    """
+    given = dict(options)
+    for group in filter(is_dataclass, options.values()):
+        given |= vars(group)
+    for name in _NUMBERS:
+        if isinstance(given.get(name), int) and given[name] < 1:
+            raise ValueError(f"--{name} must be at least 1, got {given[name]}")
+    if isinstance(given.get("epochs"), float) and given["epochs"] <= 0:
+        raise ValueError(f"--epochs must be above 0, got {given['epochs']}")
+    missing = [
+        f"--{name} {path} does not exist"
+        for name, value in given.items()
+        for path in _paths_in(name, value)
+        if not Path(path).exists()
+    ]
+    if missing:
+        raise FileNotFoundError("; ".join(missing))
+
+
+def _paths_in(name: str, value: Any) -> list[str]:
+    """Those of an option's values that can only be paths, and no names on the Hub."""
+    texts = [text for text in (value if isinstance(value, list) else [value]) if text]
+    if not all(isinstance(text, str) for text in texts):
+        return []
+    if name in _FILES:
+        return texts
+    if name == "teacher":
+        return [text for text in texts if text.endswith((".yaml", ".yml"))]
+    return [*filter(is_path, texts)] if name in _SOURCES else []
+
+
+def check_sources(*sources: str | None) -> None:
+    """Raise `OSError` where the Hub has no such dataset, before any of the sources is read.
+
+    Args:
+        sources: files, folders and Hub names, where they are given; `check_values` looks for files
+            and folders.
+    """
+    from rir_hf.data.sources import check_name
+
+    for source in filter(None, sources):
+        if not is_path(source) and not source.startswith(IRDS):
+            check_name(source.partition(":")[0])
 
 
 def check_model(
@@ -75,6 +129,19 @@ def _check_folder(folder: Path, option: str, gguf_file: str | None) -> None:
             if there
             else f"{option} {folder}: the folder holds no model, which has one of {_MODEL_FILES}"
         )
+
+
+def check_device(device: str | None) -> None:
+    """Raise `ValueError` where there is no such device."""
+    if device is None:
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # without CUDA it is the former
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {device}: torch has no such device here: {reason}") from None
 
 
 def check_models(step: Any, option: str) -> None:

@@ -42,7 +42,7 @@ def command(
     from rir_hf.cli.evaluate import load_run
 
     check_file(json, "--json")
-    check_sources(run=run, other=other, data=data, qrels=qrels)
+    check_sources(data, qrels)
     judged = reading.load(judgements, split, "test")
     found = compare(load_run(run), load_run(other), judged, measures)
     show(found, json)

@@ -128,7 +128,7 @@ def folders_with_rows(path: Path, name: str | None) -> list[Path]:
     missing = [folder for folder in folders if not (folder / FILE).exists()]
     if missing or not folders:
         where = missing[0] if missing else f"{path} or a folder below it"
-        raise FileNotFoundError(f"no {FILE} in {where}")
+        raise FileNotFoundError(f"--dataset_path: no {FILE} in {where}")
     return folders
 
 

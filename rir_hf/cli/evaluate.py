@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rir_hf.cli.checks import check_sources
-from rir_hf.cli.inputs import CorpusOptions, QrelsOptions, QueriesOptions
+from rir_hf.cli.inputs import CorpusOptions, QrelsOptions, QueriesOptions, read_each
 from rir_hf.cli.options import (
     HubOptions,
     IndexOptions,
@@ -16,6 +17,7 @@ from rir_hf.cli.options import (
     RunOptions,
 )
 from rir_hf.cli.output import check_file, write_json
+from rir_hf.cli.search import Fusing
 
 
 def command(
@@ -26,6 +28,7 @@ def command(
     reading: CorpusOptions,
     asking: QueriesOptions,
     judging: QrelsOptions,
+    fusing: Fusing,
     data: str | None = None,
     corpus: str | None = None,
     queries: str | None = None,
@@ -69,29 +72,33 @@ def command(
         raise ValueError("give either --run, or --model and what it searches with")
     judgements = qrels or data
     if judgements is None or (run is None and not data and not (corpus and queries)):
-        raise ValueError("give --data, or all of --corpus, --queries and --qrels")
+        others = "all of --corpus, --queries and --qrels" if run is None else "--qrels"
+        raise ValueError(f"give --data, or {others}")
     from rir_hf import write_run
     from rir_hf.cli.search import answering, check_search, nearest, with_answers
     from rir_hf.data.sources import split_for
     from rir_hf.evaluation.metrics import parse_measures
 
     parse_measures(measures)
-    options = {"k": k, **answering(answers, answer_weight)}
+    options = {"k": k, **vars(fusing), **answering(answers, answer_weight)}
     if run is None:
         check_search(indexes, options)
     hub.check()
     check_file(run_file, "--run_file")
     check_file(json, "--json")
-    check_sources(data=data, corpus=corpus, queries=queries, qrels=qrels, run=run, answers=answers)
-    judged: Any = judging.load(judgements, split, "test")
+    check_sources(data, corpus, queries, qrels, answers)
+    reads: list[Callable[[], Any]] = [lambda: judging.load(judgements, split, "test")]
     if run is None:
         source = str(queries or data)
-        asked = only_judged(
-            asking.load(source, split_for(source, None, split or "test"), "test"), judged
-        )
-        if answers is not None:
-            asked = with_answers(asked, answers, split)
-        passages = reading.load(str(corpus or data))
+        wanted = split_for(source, None, split or "test")
+        reads += [
+            lambda: asking.load(source, wanted, "test"),
+            lambda: reading.load(str(corpus or data)),
+        ]
+    judged, *texts = read_each(*reads)
+    if run is None:
+        asked = with_answers(only_judged(texts[0], judged), answers, split)
+        passages = texts[1]
         options |= {"batch_size": batch_size}
         found = nearest(passages, asked, retriever, running, indexes, **options)
     else:

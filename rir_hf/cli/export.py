@@ -20,6 +20,10 @@ FORMATS = {
     "trl": "to_trl",
     "llamafactory": "to_llamafactory",
 }
+_LINES = ("flagembedding", "tevatron")
+"""Formats that are a file of JSON lines."""
+_FOLDERS = ("pylate", "automodel", "llamafactory")
+"""Formats that are a folder."""
 
 
 def command(
@@ -59,17 +63,23 @@ def command(
         overwrite: replace what is there.
     """
     import rir_hf
+    from rir_hf.export.shapes import SHAPE_OF_LOSS
 
     written = getattr(rir_hf, FORMATS[format])
     given = dict(options or {})
-    check_options(written, given, f"--options: {format}", positional=2)
+    losses = {"loss": list(SHAPE_OF_LOSS)}
+    check_options(written, given, f"--options: {format}", positional=2, choices=losses)
+    check_place(format, path)
     if not overwrite and is_taken(Path(path)):
         raise FileExistsError(f"{path} is there already: --overwrite replaces it")
     check_writable(Path(path).absolute().parent, "--path")
     if isinstance(given.get("tokenizer"), str):
         from transformers import AutoTokenizer
 
-        given["tokenizer"] = AutoTokenizer.from_pretrained(given["tokenizer"])
+        try:
+            given["tokenizer"] = AutoTokenizer.from_pretrained(given["tokenizer"])
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--options: tokenizer {given['tokenizer']!r}: {error}") from None
     found = rir_hf.load_rows(rows, split, limit=limit)
     if dry.dry_run:
         made = written(found, **given)
@@ -77,6 +87,16 @@ def command(
         return
     written(found, path, **given)
     logger.info("Written to %s", path)
+
+
+def check_place(format: str, path: str) -> None:
+    """Raise `ValueError` where a format is no file with this ending, or no file."""
+    from rir_hf.export.files import LINES, PARQUET, file_at
+
+    if format not in _FOLDERS:
+        file_at(path, lines_only=format in _LINES, name="--path")
+    elif Path(path).suffix in (*LINES, PARQUET):
+        raise ValueError(f"--path must be a folder for {format}, got {path!r}")
 
 
 def is_taken(path: Path) -> bool:

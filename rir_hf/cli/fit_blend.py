@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from rir_hf.cli.checks import check_sources
-from rir_hf.cli.inputs import QrelsOptions
+from rir_hf.cli.inputs import QrelsOptions, read_each
 from rir_hf.cli.output import check_file, write_json
 
 
@@ -40,9 +39,10 @@ def command(
     from rir_hf import fit_blend, load_rows
 
     check_file(json, "--json")
-    check_sources(rows=rows, qrels=qrels)
-    judged: Any = judging.load(qrels, split, "train")
-    scored = load_rows(rows, split, limit=limit)
+    check_sources(rows, qrels)
+    judged, scored = read_each(
+        lambda: judging.load(qrels, split, "train"), lambda: load_rows(rows, split, limit=limit)
+    )
     found = fit_blend(scored, judged, measure=measure, folds=folds, seed=seed)
     equal, fitted, difference, low, high = (
         100 * found[name] for name in ("equal", "fitted", "difference", "low", "high")

@@ -80,7 +80,7 @@ def command(
     output.check()
     llm.check()
     hub.check()
-    check_sources(corpus=corpus, examples=examples)
+    check_sources(corpus, examples)
     step = GenerateQueries(
         llm.load(),
         quality_check=False if quality_check == "none" else quality_check,

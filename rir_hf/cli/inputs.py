@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from rir_hf.cli.options import Rows
+
+
+def read_each(*reads: Callable[[], Any]) -> list[Any]:
+    """What each of several calls reads.
+
+    Raises:
+        ValueError: what is wrong with the inputs, of all that cannot be read.
+        OSError: the one input that cannot be read is not there.
+    """
+    found, errors = [], []
+    for read in reads:
+        try:
+            found.append(read())
+        except (ValueError, OSError) as error:  # noqa: PERF203 - seconds each
+            errors.append(error)
+    if len(errors) > 1:
+        said = dict.fromkeys(str(error).rstrip(".") for error in errors)
+        raise ValueError("; ".join(said)) from None
+    if errors:
+        raise errors[0]
+    return found
+
+
+@contextmanager
+def said_of(option: str) -> Iterator[None]:
+    """Let errors in the rows of an option begin with it, where others are read too."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
 
 
 @dataclass

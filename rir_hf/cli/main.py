@@ -104,6 +104,7 @@ def run_command(name: str, options: Sequence[str]) -> int:
     if name not in COMMANDS:
         sys.stderr.write(unknown(name))
         return 2
+    from rir_hf.cli.checks import check_values
     from rir_hf.cli.parser import read_arguments
 
     command = importlib.import_module(f"rir_hf.cli.{name.replace('-', '_')}").command
@@ -111,6 +112,7 @@ def run_command(name: str, options: Sequence[str]) -> int:
         values = read_arguments(command, options, f"rir-hf {name}")
     except SystemExit as end:  # after --help
         return int(end.code or 0)
+    check_values(values)
     with plain_log():
         command(**values)
     return 0

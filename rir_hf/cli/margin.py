@@ -63,7 +63,7 @@ def command(
         check_model(model, "--model")
     judge = read_teacher(teacher)
     check_models(judge, "--teacher")
-    check_sources(rows=rows, corpus=corpus, qrels=qrels)
+    check_sources(rows, corpus, qrels)
     running, passages = RunOptions(dry_run=dry.dry_run), None
     if corpus is not None and model is not None:
         passages = indexed(reading.load(corpus), model, running, IndexOptions())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rir_hf.cli.checks import check_sources
-from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QrelsOptions
+from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QrelsOptions, read_each
 from rir_hf.cli.options import (
     HubOptions,
     IndexOptions,
@@ -116,7 +116,7 @@ def command(
             them. A query's positives in other rows are then known from --qrels alone.
         batch_size: rows per batch.
     """
-    from rir_hf import MineNegatives, stream_pairs
+    from rir_hf import MineNegatives
     from rir_hf.cli.search import indexed
 
     if streaming and (hub.push_to_hub or running.engine == "ray"):
@@ -126,18 +126,21 @@ def command(
     running.check()
     hub.check()
     rules.check(indexes, answer_weight)
-    check_sources(corpus=corpus, pairs=pairs, qrels=qrels)
-    if streaming:
-        stream = stream_pairs(pairs, split, columns=rows.pairs_columns)
-        found = stream if limit is None else stream.take(limit)
-    else:
-        found = rows.load(pairs, split, limit)
-    columns = list(next(iter(found), {}))
+    check_sources(corpus, pairs, qrels)
     with_answers = answers or answer_weight != 0
-    check_columns(columns, qrels=qrels is not None, answers=with_answers)
-    is_known = qrels is None and not streaming and "query_id" in columns
-    known = found if is_known else judgements.load(qrels, split, "train")
-    searched = passages.load(corpus)
+
+    def read_pairs() -> Rows:
+        found = pairs_from(pairs, rows, split, limit, streaming=streaming)
+        check_columns(columns_of(found), qrels=qrels is not None, answers=with_answers)
+        return found
+
+    found, judged, searched = read_each(
+        read_pairs,
+        lambda: judgements.load(qrels, split, "train"),
+        lambda: passages.load(corpus),
+    )
+    is_known = qrels is None and not streaming and "query_id" in columns_of(found)
+    known = found if is_known else judged
     loaded = retriever.load() if "embedding" in indexes.index else None
     searched = indexed(searched, loaded, running, indexes, batch_size=batch_size)
     if loaded is not None:
@@ -216,6 +219,23 @@ def check_mined(mined: Rows, corpus: Rows) -> None:
             "give pos_ids, or a corpus without its titles."
         )
     raise ValueError(said + " Do ids and texts of pairs and corpus belong together?")
+
+
+def pairs_from(
+    source: str, reading: PairsOptions, split: str | None, limit: int | None, *, streaming: bool
+) -> Rows:
+    """The pairs, as a stream or not."""
+    from rir_hf import stream_pairs
+
+    if not streaming:
+        return reading.load(source, split, limit)
+    stream = stream_pairs(source, split, columns=reading.pairs_columns)
+    return stream if limit is None else stream.take(limit)
+
+
+def columns_of(pairs: Rows) -> list[str]:
+    """The columns of a dataset or a stream."""
+    return list(next(iter(pairs), {}))
 
 
 def check_columns(columns: list[str], *, qrels: bool, answers: bool) -> None:

@@ -35,7 +35,8 @@ class RetrieverOptions:
         passage_prompt: text before each passage; none: the one stored with the model.
         max_length: tokens after which a text is cut.
         pooling: cls, mean, lasttoken or another mode; none: the model's own.
-        dtype: float32, float16 or bfloat16 for the weights; none: the model's own.
+        dtype: of the weights; auto: bfloat16 where that is faster on this machine, else float32;
+            none: the model's own.
         device: cpu, cuda:1, ...; none: a GPU if there is one.
         backend: what computes the vectors.
         trust_remote_code: run code from the model's repository, which you have read.
@@ -48,7 +49,7 @@ class RetrieverOptions:
     passage_prompt: str | None = None
     max_length: int = 512
     pooling: str | None = None
-    dtype: str | None = None
+    dtype: Literal["float32", "float16", "bfloat16", "auto"] | None = None
     device: str | None = None
     backend: Literal["torch", "onnx", "openvino"] = "torch"
     trust_remote_code: bool = False
@@ -62,10 +63,13 @@ class RetrieverOptions:
         return Retriever(**settings, batch_size=self.texts_per_pass)
 
     def check(self) -> None:
-        """Raise `OSError` where there is no such model, before anything is loaded."""
-        from rir_hf.cli.checks import check_model
+        """Raise `OSError` where there is no such model, and `ValueError` for a device that is not
+        there, before anything is loaded.
+        """
+        from rir_hf.cli.checks import check_device, check_model
 
         check_model(self.model, "--model", self.revision)
+        check_device(self.device)
 
 
 @dataclass
@@ -338,9 +342,12 @@ class HubOptions:
     def check(self) -> None:
         """Raise where nothing can be pushed, before the work."""
         from rir_hf.cli.checks import check_token
+        from rir_hf.hub.layout import check_config
 
         if self.push_to_hub is not None:
             check_token(self.push_to_hub)
+        if self.hub_config is not None:
+            check_config(self.hub_config, "--hub_config")
 
     def push(
         self, rows: Rows, config: str, *, corpus: Rows = None, steps: Sequence[Step] = ()
@@ -445,7 +452,11 @@ def asked_again(rows: Rows, step: Step) -> Rows:
 
 
 def check_options(
-    function: Callable[..., Any], options: Mapping[str, Any], who: str, positional: int = 0
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    who: str,
+    positional: int = 0,
+    choices: Mapping[str, Sequence[str]] = {},
 ) -> None:
     """Raise `ValueError` where a function has no such option, or needs another.
 
@@ -454,6 +465,7 @@ def check_options(
         options: its keyword arguments.
         who: what it is called in the error.
         positional: its first so many parameters are no options.
+        choices: what some of the options can be.
     """
     parameters = list(inspect.signature(function).parameters.values())[positional:]
     named = [parameter for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD]
@@ -462,5 +474,9 @@ def check_options(
     if unknown and len(named) == len(parameters):
         raise ValueError(f"{who} has no option {unknown[0]!r}, only {', '.join(known)}")
     for parameter in named:
-        if parameter.default is parameter.empty and parameter.name not in options:
-            raise ValueError(f"{who} needs the option {parameter.name!r}")
+        name, among = parameter.name, choices.get(parameter.name)
+        one_of = f": one of {', '.join(among)}" if among else ""
+        if parameter.default is parameter.empty and name not in options:
+            raise ValueError(f"{who} needs the option {name!r}{one_of}")
+        if among and name in options and options[name] not in among:
+            raise ValueError(f"{who} has no {name} {options[name]!r}{one_of}")

@@ -245,7 +245,7 @@ def check_kind(folder: Path, *marks: str) -> None:
 
 
 def check_file(path: str | None, option: str) -> None:
-    """Raise `OSError` where a file cannot be written, before the work.
+    """Raise where a file cannot be written, before the work; folders that are missing are made.
 
     An earlier file is replaced where its ending says that it is of the kind; a run where it is one.
     """
@@ -256,6 +256,8 @@ def check_file(path: str | None, option: str) -> None:
     if option == "--run_file" and not is_run(Path(path)):
         raise FileExistsError(f"{path} is there, and is no run: name another {option}")
     endings = _ENDINGS.get(option)
+    if option == "--plot" and Path(path).suffix not in _ENDINGS[option]:
+        raise ValueError(f"{option} must end in {' or '.join(_ENDINGS[option])}, got {path!r}")
     if endings and Path(path).exists() and Path(path).suffix not in endings:
         raise FileExistsError(
             f"{path} is there, and does not end in {' or '.join(endings)}: name another {option}"

@@ -160,6 +160,10 @@ def in_one_line(message: str, kinds: Mapping[str, Any]) -> str:
     value = re.search(r"(?:Given value|Got value): (.*)", message)
     if key and value and key[1] in kinds:
         return f"--{key[1]} must be {in_words(kinds[key[1]])}, got {value[1]}"
+    _, _, missing = message.partition("arguments are required: ")
+    for name in missing.split(", "):
+        if get_origin(_without_none(kinds.get(name))) is Literal:
+            message += f"; --{name} must be {in_words(kinds[name])}"
     return " ".join(message.replace('Parser key "config": ', "--config: ").split())
 
 

@@ -7,6 +7,7 @@ import logging
 from rir_hf.cli.checks import check_sources, check_token
 from rir_hf.cli.inputs import CorpusOptions
 from rir_hf.cli.options import DryRun
+from rir_hf.hub.layout import check_config, check_revision
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,11 @@ def command(
         commit_message: of the commit.
     """
     check_token(repo)
-    check_sources(rows=rows, corpus=corpus)
+    check_config(config_name, "--config_name")
+    check_revision(revision)
+    if corpus is not None and config_name == "corpus":
+        raise ValueError("--corpus goes to the config corpus: give --config_name another name")
+    check_sources(rows, corpus)
     from rir_hf import load_rows, push
     from rir_hf.boosting.push_run import is_run, push_run
 

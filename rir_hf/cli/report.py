@@ -34,6 +34,7 @@ def command(
         html: also write one page on which to look at the rows, the most suspicious ones first.
     """
     from rir_hf import as_table, load_rows, plot_report, write_report
+    from rir_hf.core.columns import require_columns
     from rir_hf.reports.counts import count_stages
     from rir_hf.reports.suspects import suspects_as_lines
 
@@ -41,6 +42,8 @@ def command(
     check_file(json, "--json")
     check_file(html, "--html")
     found = load_rows(rows, split, limit=limit)
+    if negatives != "neg":
+        require_columns(found, [negatives], "--negatives")
     counts = count_stages(found, negatives)
     width = shutil.get_terminal_size((100, 24)).columns
     lines = [as_table(counts), *suspects_as_lines(found, negatives, width=width)]

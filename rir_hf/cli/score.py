@@ -60,7 +60,7 @@ def command(
     hub.check()
     tried = ScorePassages(read_teacher(teacher, None if corpus is None else TinyCorpus()))
     check_models(tried, "--teacher")
-    check_sources(rows=rows, corpus=corpus)
+    check_sources(rows, corpus)
     found = load_rows(rows, split, limit=limit)
     tried.check(found.features)
     searched = None if corpus is None else TeachersCorpus(corpus, passages, words, running)

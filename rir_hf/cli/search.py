@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from rir_hf.cli.checks import check_sources
-from rir_hf.cli.inputs import CorpusOptions, QueriesOptions
+from rir_hf.cli.inputs import CorpusOptions, QueriesOptions, read_each
 from rir_hf.cli.options import (
     HubOptions,
     IndexOptions,
@@ -23,6 +24,21 @@ from rir_hf.cli.output import OutputOptions, check_file
 logger = logging.getLogger(__name__)
 
 
+@dataclass
+class Fusing:
+    """How several indexes are fused.
+
+    Args:
+        method: the mean of z-scores, reciprocal ranks, or the mean of scores brought to 0 to 1.
+        weights: of the indexes; none: 1 each.
+        depth: of each index the first so many passages are fused.
+    """
+
+    method: Literal["zscore", "rrf", "minmax"] = "zscore"
+    weights: list[float] | None = None
+    depth: int = 100
+
+
 def command(
     retriever: OptionalRetriever,
     indexes: IndexOptions,
@@ -31,14 +47,12 @@ def command(
     hub: HubOptions,
     reading: CorpusOptions,
     asking: QueriesOptions,
+    fusing: Fusing,
     corpus: str,
     queries: str,
     split: str | None = None,
     limit: int | None = None,
     k: int = 100,
-    method: Literal["zscore", "rrf", "minmax"] = "zscore",
-    weights: list[float] | None = None,
-    depth: int = 100,
     answers: str | None = None,
     answer_weight: float = 0.2,
     run_file: str | None = None,
@@ -59,10 +73,6 @@ def command(
         split: split of the queries, where there are several; none: test.
         limit: the first so many queries; none: all.
         k: passages per query.
-        method: how several indexes are fused: the mean of z-scores, reciprocal ranks, or the mean
-            of scores brought to 0 to 1.
-        weights: of the indexes; none: 1 each.
-        depth: of each of several indexes the first so many passages are fused.
         answers: hypothetical answers that are searched with beside the queries' own vectors: rows
             with query_id, _id or query, and answers or answer, as `rir-hf generate-answers` writes.
         answer_weight: of the answers; the query has the rest of 1.
@@ -75,13 +85,13 @@ def command(
     output.check()
     hub.check()
     check_file(run_file, "--run_file")
-    options: dict[str, Any] = {"k": k, "method": method, "weights": weights, "depth": depth}
-    options |= answering(answers, answer_weight)
+    options = {"k": k, **vars(fusing), **answering(answers, answer_weight)}
     check_search(indexes, options)
-    check_sources(corpus=corpus, queries=queries, answers=answers)
-    passages, asked = reading.load(corpus), asking.load(queries, split, "test", limit)
-    if answers is not None:
-        asked = with_answers(asked, answers, split)
+    check_sources(corpus, queries, answers)
+    asked, passages = read_each(
+        lambda: with_answers(asking.load(queries, split, "test", limit), answers, split),
+        lambda: reading.load(corpus),
+    )
     found = nearest(passages, asked, retriever, running, indexes, batch_size=batch_size, **options)
     output.finish(found, running, hub, "run", lines="hits.jsonl")
     if run_file is not None and not running.dry_run:
@@ -103,13 +113,15 @@ def check_search(indexes: IndexOptions, options: dict[str, Any]) -> None:
     Search(indexes.tiny_corpus(), index=indexes.names(), **options)
 
 
-def with_answers(queries: Rows, source: str, split: str | None) -> Rows:
+def with_answers(queries: Rows, source: str | None, split: str | None) -> Rows:
     """The queries with the column `answers`, of the rows with the same `query_id`, or where the
-    rows have none with the same `query`.
+    rows have none with the same `query`; as they are where there is no source.
 
     Raises:
         ValueError: a column is missing, or no query has an answer.
     """
+    if source is None:
+        return queries
     from datasets import List, Value
 
     from rir_hf import load_rows

@@ -107,7 +107,10 @@ def read_yaml(text: str) -> Any:
 
     if text.endswith((".yaml", ".yml")):
         text = Path(text).read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--teacher: no YAML: {error}") from None
 
 
 def named(value: Any) -> tuple[str, dict[str, Any]]:
@@ -142,7 +145,10 @@ def make(value: Any, what: str, names: Sequence[str], corpus: Corpora | None = N
     given = {option: value_of(option, item, corpus) for option, item in options.items()}
     if name == "RetrieverTeacher" and corpus is not None:
         given["corpus"] = corpus.with_vectors(given["retriever"])
-    return kind(**given)
+    try:
+        return kind(**given)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--teacher: {name}: {error}") from error
 
 
 def value_of(option: str, value: Any, corpus: Corpora | None = None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from rir_hf.cli.checks import check_sources
-from rir_hf.cli.inputs import QrelsOptions
+from rir_hf.cli.inputs import QrelsOptions, read_each
 from rir_hf.cli.options import without_lines
 from rir_hf.cli.output import check_file, write_json
 
@@ -41,8 +41,10 @@ def command(
     from rir_hf import load_rows, recommend_relabelling
 
     check_file(json, "--json")
-    check_sources(rows=rows, qrels=qrels)
-    scored, judged = load_rows(rows, split, limit=limit), judging.load(qrels, split, "train")
+    check_sources(rows, qrels)
+    scored, judged = read_each(
+        lambda: load_rows(rows, split, limit=limit), lambda: judging.load(qrels, split, "train")
+    )
     with without_lines():  # the table goes to the standard output
         found = recommend_relabelling(
             scored,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rir_hf.cli.checks import check_model, check_sources
+from rir_hf.cli.inputs import said_of
 from rir_hf.cli.options import ModelHubOptions, progress_bars
 from rir_hf.cli.output import ModelOutput
 from rir_hf.cli.train_retriever import held_out, hub_name
@@ -109,7 +110,7 @@ def command(
         writing.check(training.merged_output, "config.json")
     hub.check()
     check_model(model, "--model", training.revision, training.gguf_file)
-    check_sources(rows=rows, eval_rows=eval_rows)
+    check_sources(rows, eval_rows)
     from rir_hf import load_rows, to_trl, train_generator
     from rir_hf.training.arguments import check_apart
     from rir_hf.training.generator import as_texts
@@ -120,7 +121,9 @@ def command(
     if writing.dry_run:
         made, size = to_trl(pairs), training.batch_size * training.accumulate
         if judged is not None:
-            check_apart(as_texts(made), as_texts(to_trl(judged)), "pairs")
+            with said_of("--eval_rows, --eval_split"):
+                held = to_trl(judged)
+            check_apart(as_texts(made), as_texts(held), "pairs")
         number = len(made)
         steps = training.max_steps or math.ceil(training.epochs * number / size)
         writing.says(f"train on {number:,} rows in {steps:,} steps, and write to {output}")

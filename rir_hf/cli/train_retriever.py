@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rir_hf.cli.checks import check_model, check_sources
+from rir_hf.cli.inputs import read_each, said_of
 from rir_hf.cli.options import (
     IndexOptions,
     ModelHubOptions,
@@ -146,14 +147,16 @@ def command(
     check_model(model, "--model", training.revision)
     if training.guide is not None:
         check_model(training.guide, "--guide")
-    check_sources(rows=rows, eval_rows=eval_rows, dev=dev, embedded=training.embedded)
+    check_sources(rows, eval_rows, dev)
     from rir_hf import compare, load_qrels, load_rows, train_retriever
     from rir_hf.cli.compare import show
 
-    found = load_rows(rows, split, limit=limit)
-    judged = held_out(rows, eval_rows, eval_split)
+    found, judged, qrels = read_each(
+        lambda: load_rows(rows, split, limit=limit),
+        lambda: held_out(rows, eval_rows, eval_split),
+        lambda: None if dev is None else load_qrels(dev, dev_split),
+    )
     training.dataset_id = training.dataset_id or hub_name(rows)
-    qrels = None if dev is None else load_qrels(dev, dev_split)
     if writing.dry_run or dev is not None:  # before --dev is searched
         number = usable_rows(found, judged, training)
         steps = training.max_steps or math.ceil(training.epochs * number / training.batch_size)
@@ -198,7 +201,8 @@ def usable_rows(rows: Rows, judged: Rows | None, training: Training) -> int:
     loss = training.loss or usual
     made = to_sentence_transformers(rows, loss=loss, num_negatives=training.num_negatives)
     if judged is not None:
-        held = to_sentence_transformers(judged, loss="n-tuple", num_negatives=0)
+        with said_of("--eval_rows, --eval_split"):
+            held = to_sentence_transformers(judged, loss="n-tuple", num_negatives=0)
         check_apart(made["query"], set(held["query"]), "queries")
     return len(made)
 

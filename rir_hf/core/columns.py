@@ -116,6 +116,21 @@ class Batch:
                 )
         return [[] if row is None else list(row) for row in rows]
 
+    def lists_of_texts(self, name: str) -> list[list[Any]]:
+        """The same, `ValueError` where a list holds something that is neither a text nor null."""
+        return self.checked_texts(name, self.lists(name))
+
+    def checked_texts(self, name: str, rows: list[list[Any]]) -> list[list[Any]]:
+        """Lists that were made of a column's values, if they hold texts and nulls alone."""
+        for row in rows:
+            for value in row:
+                if value is not None and not isinstance(value, str):
+                    raise ValueError(
+                        f"{self.who}: the column {name!r} must hold lists of texts, found "
+                        f"{type(value).__name__} {value!r:.60} in one."
+                    )
+        return rows
+
     def vectors(self, name: str, dimension: int) -> np.ndarray:
         """The values of a vector column, `(rows, dimension)` float32; a null is a row of NaN.
 

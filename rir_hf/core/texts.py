@@ -56,7 +56,11 @@ def shingles_of(text: str | None) -> set[str]:
         >>> sorted(shingles_of("Hamlet")), shingles_of("Rex")
         (['amlet', 'hamle'], {'rex'})
     """
-    text = plain(text)
+    return runs_in(plain(text))
+
+
+def runs_in(text: str) -> set[str]:
+    """The shingles of a text that is in its plain form."""
     ends = range(max(1, len(text) - _CHARACTERS + 1))
     return {text[start : start + _CHARACTERS] for start in ends}
 

@@ -15,13 +15,11 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from rir_hf.core.packed import open_text
 from rir_hf.data.names import CORPUS, QUERIES, plain_name
+from rir_hf.data.paths import IRDS, Source, is_path, kind_of
 from rir_hf.data.sources import (
-    Source,
-    check_bare_name,
+    check_name,
     choose_split,
-    is_path,
     is_saved,
-    kind_of,
     pulled,
     read,
     read_files,
@@ -33,7 +31,6 @@ from rir_hf.hub.calls import trying
 _PARTS = {"corpus": ("corpus",), "queries": ("queries",), "qrels": ("qrels", "default", "data")}
 """What each part is called: a file or folder, or a config on the Hub."""
 _JUDGED = (".tsv", ".txt", ".qrels", ".trec")
-_IRDS = "irds:"
 
 
 class Collection(Protocol):
@@ -61,8 +58,8 @@ def collection_of(source: Source, part: str) -> Collection | None:
     where it has a config of the part's name; judgements also stand in its config `default`.
     """
     path = Path(source)
-    if str(source).startswith(_IRDS):
-        return IrDatasets(str(source).removeprefix(_IRDS))
+    if str(source).startswith(IRDS):
+        return IrDatasets(str(source).removeprefix(IRDS))
     if path.is_dir():
         folder = Folder(path)
         is_one = folder.part("corpus") or folder.part("queries")
@@ -129,7 +126,7 @@ class OnTheHub:
     def __init__(self, name: str) -> None:
         self.name = name
         try:
-            check_bare_name(name)
+            check_name(name)
             self.configs = trying(lambda: datasets.get_dataset_config_names(name))
         except (FileNotFoundError, OfflineModeIsEnabled):  # reading the rows says what to do
             self.configs = []
@@ -181,7 +178,7 @@ class IrDatasets:
             _load_irds(f"{self.name}/{wanted}")
         except ValueError:
             raise ValueError(
-                f"{_IRDS}{self.name} has no {part} of the split {wanted!r}: name another, or the "
+                f"{IRDS}{self.name} has no {part} of the split {wanted!r}: name another, or the "
                 "id of a part of it, as ir_datasets lists them."
             ) from None
         return f"{self.name}/{wanted}"
@@ -247,7 +244,7 @@ def _load_irds(name: str) -> Any:
     try:
         import ir_datasets
     except ImportError as error:
-        raise ImportError(f'{_IRDS}{name} needs ir_datasets: pip install "rir-hf[irds]"') from error
+        raise ImportError(f'{IRDS}{name} needs ir_datasets: pip install "rir-hf[irds]"') from error
     try:
         return ir_datasets.load(name)
     except KeyError as error:

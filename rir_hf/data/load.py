@@ -13,15 +13,14 @@ from datasets import Dataset, IterableDataset
 
 from rir_hf.core.packed import check_packing
 from rir_hf.data.layouts import Collection, collection_of, read_topics
+from rir_hf.data.paths import Source, kind_of
 from rir_hf.data.qrels import qrels_of
 from rir_hf.data.shapes import as_corpus, as_pairs, as_queries, with_positives
 from rir_hf.data.sources import (
-    Source,
     check_split_of,
     choose_split,
     first_rows,
     is_dataset,
-    kind_of,
     pulled,
     read,
 )

@@ -97,7 +97,7 @@ def recognise(
     """
     roles = _ROLES[what]
     found = dict(given or {})
-    _check_given(found, columns, roles, source)
+    _check_given(found, columns, what, source)
     free = [column for column in columns if column not in found.values()]
     for role, tiers in roles.items():
         if role in found:
@@ -132,14 +132,15 @@ def _candidates(columns: Sequence[str], tiers: Names) -> list[str]:
 
 
 def _check_given(
-    given: Mapping[str, Any], columns: Sequence[str], roles: Mapping[str, Names], source: object
+    given: Mapping[str, Any], columns: Sequence[str], what: str, source: object
 ) -> None:
+    option = f"columns (on the command line --{what}_columns)"
     for role, column in given.items():
-        if role not in roles:
-            raise ValueError(f"columns: there is no {role!r}, only {', '.join(roles)}.")
+        if role not in _ROLES[what]:
+            raise ValueError(f"{option}: there is no {role!r}, only {', '.join(_ROLES[what])}.")
         if column not in columns:
             raise ValueError(
-                f"columns: {source} has no column {column!r} for the {role}, only {list(columns)}."
+                f"{option}: {source} has no column {column!r} for the {role}, only {list(columns)}."
             )
 
 

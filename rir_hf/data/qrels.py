@@ -11,8 +11,9 @@ from datasets import Dataset, IterableDataset
 from rir_hf.core.packed import open_text, without_packing
 from rir_hf.data.layouts import Collection, collection_of
 from rir_hf.data.names import PAIRS, QRELS, MissingColumnError, plain_name, recognise
+from rir_hf.data.paths import Source, kind_of
 from rir_hf.data.shapes import as_pairs
-from rir_hf.data.sources import Source, check_split_of, kind_of, read, read_files
+from rir_hf.data.sources import check_split_of, read, read_files
 from rir_hf.evaluation.rows import qrels_in_rows
 from rir_hf.evaluation.runs import Qrels
 from rir_hf.evaluation.trec import read_qrels

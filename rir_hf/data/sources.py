@@ -8,13 +8,13 @@ import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeGuard
 
 import datasets
 import pandas as pd  # type: ignore[import-untyped]  # ships no types
 from datasets import Dataset
 from datasets.exceptions import DatasetGenerationError
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 
 from rir_hf.core.columns import check_at_least, with_valid_texts
@@ -23,16 +23,11 @@ from rir_hf.core.packed import check_packing, open_bytes, open_text, without_pac
 from rir_hf.core.unfinished import replacing
 from rir_hf.data.json_files import has_halves, without_halves
 from rir_hf.data.names import TEXTS, plain_name
-from rir_hf.hub.calls import status_of
+from rir_hf.data.paths import READERS, Source, is_path, kind_of
+from rir_hf.hub.calls import FIRST_ANSWER, is_unreachable, status_of
 
 logger = logging.getLogger(__name__)
 
-Source: TypeAlias = str | os.PathLike[str]
-
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
-_OF_TREC = (".txt", ".topics", ".qrels", ".run", ".trec", ".xml")
-_FIRST_WAIT = 10.0
-"""Seconds that the Hub has to say whether it knows a name that may be a misspelt folder."""
 _SAVED = ("dataset_info.json", "dataset_dict.json")
 
 
@@ -112,23 +107,6 @@ def is_dataset(source: object, split: str | None) -> TypeGuard[Dataset]:
             f"{type(source).__name__}: name a split of several, make a Dataset of a list or stream."
         )
     return False
-
-
-def kind_of(path: Source) -> str | None:
-    """What reads a file, by its ending; None where nothing does.
-
-    Example:
-        >>> kind_of("corpus.tsv.gz"), kind_of("topics.txt")
-        ('csv', None)
-    """
-    return READERS.get(without_packing(path).suffix)
-
-
-def is_path(source: Source) -> bool:
-    """Whether a source is on this machine, or looks as if it should be."""
-    path = Path(source)
-    looks_so = kind_of(path) is not None or without_packing(path).suffix in _OF_TREC
-    return looks_so or path.is_absolute() or path.exists()
 
 
 def split_of(path: Path) -> str:
@@ -218,6 +196,8 @@ def read_files(paths: Sequence[Path], texts: Collection[str] = ()) -> Dataset:
         files = [*map(str, paths)]
         rows = datasets.load_dataset(kind, data_files=files, split="train", **options)
     except (ValueError, DatasetGenerationError) as error:  # which do not say in which file
+        if "corresponds to no data" in str(error):
+            raise ValueError(f"{first} has no rows.") from None
         raise ValueError(f"{first} cannot be read: {error.__cause__ or error}") from error
     return with_valid_texts(rows, str(first))
 
@@ -227,22 +207,24 @@ def pulled(source: Source, **options: Any) -> Any:
     from rir_hf.hub.pull import pull
 
     name, _, config = str(source).partition(":")
-    check_bare_name(name)
+    check_name(name)
     try:
         return pull(name, config or None, **options)
     except (ConnectionError, HTTPError) as error:
         raise unreachable(source, error) from error
 
 
-def check_bare_name(name: str) -> None:
-    """Raise `OSError` where a name without an owner, more often a folder that is not there, is no
-    dataset on the Hub either; asked once.
+def check_name(name: str) -> None:
+    """Raise `OSError` where the Hub cannot be asked for a name, or has none like it that may be a
+    misspelt folder, without an owner; asked once.
+
+    Who owns a dataset may keep it private, and it may be in the cache: these are for `pull` to say.
     """
-    if "/" in name:
-        return
     try:
-        HfApi().dataset_info(name, timeout=_FIRST_WAIT)
+        HfApi().dataset_info(name, timeout=FIRST_ANSWER)
     except (ConnectionError, HTTPError) as error:
+        if "/" in name and not is_unreachable(error):
+            return
         if isinstance(error, RepositoryNotFoundError) or status_of(error) == 404:
             raise FileNotFoundError(
                 f"{name} is no file or folder here, and no dataset on the Hub."
@@ -253,7 +235,8 @@ def check_bare_name(name: str) -> None:
 def unreachable(source: Source, error: Exception) -> ConnectionError:
     """The error where the Hub is asked for what was perhaps meant as a path, and is not there."""
     return ConnectionError(
-        f"{source} is no file or folder here, and the Hub cannot be asked for it: {error}"
+        f"{source} is no file or folder here, and the Hub ({constants.ENDPOINT}) cannot be asked "
+        f"for it: {error}"
     )
 
 

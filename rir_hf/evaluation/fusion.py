@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -94,22 +94,33 @@ def fused_scores(
         >>> fused_scores([{"a": 3.0, "b": 1.0}, {"b": 5.0}], "rrf", [1, 1])["a"] == 1 / 61
         True
     """
-    said = [
-        (standardised(np.array([*hits.values()]), method), hits, weight)
-        for hits, weight in zip(rankings, weights, strict=True)
-        if hits
-    ]
-    total = 1.0 if method == "rrf" else sum(weight for _, _, weight in said)
-    fused: dict[Passage, float] = {}
-    for _, hits, _ in said:
-        fused.update(dict.fromkeys(hits, 0.0))
-    for scores, hits, weight in said:
-        missing = 0.0 if method == "rrf" else float(scores.min())
-        score_of = dict(zip(hits, scores.tolist(), strict=True)).get
-        share = weight / total if total else 0.0
-        fused = {
-            passage: score + share * score_of(passage, missing) for passage, score in fused.items()
-        }
+    numbers: dict[Passage, int] = {}
+    places = [[numbers.setdefault(name, len(numbers)) for name in hits] for hits in rankings]
+    scores = [np.array([*hits.values()], np.float64) for hits in rankings]
+    fused = fused_at(places, scores, len(numbers), method, weights)
+    return dict(zip(numbers, fused.tolist(), strict=True))
+
+
+def fused_at(
+    places: Sequence[Any],
+    scores: Sequence[np.ndarray],
+    size: int,
+    method: Fusion,
+    weights: Sequence[float],
+) -> np.ndarray:
+    """The same of arrays: the fused scores of `size` passages, `(size,)` float64, from their
+    `places` among these, and scores, in each ranking.
+    """
+    total = 1.0
+    if method != "rrf":
+        total = sum(weight for weight, own in zip(weights, scores, strict=True) if len(own))
+    fused = np.zeros(size)
+    for at, own, weight in zip(places, scores, weights, strict=True):
+        if len(own):
+            made = standardised(own, method)
+            every = np.full(size, 0.0 if method == "rrf" else made.min())
+            every[at] = made
+            fused += (weight / total if total else 0.0) * every
     return fused
 
 
@@ -140,7 +151,8 @@ def z_scores(values: np.ndarray, sample: np.ndarray | None = None) -> np.ndarray
     spread = math.sqrt(np.square(known - mean).mean())
     if spread <= _ROUNDING * max(abs(known.min()), abs(known.max())):
         return np.zeros(len(values))
-    return np.nan_to_num((values - mean) / spread)
+    scaled = (values - mean) / spread
+    return np.where(np.isnan(scaled), 0.0, scaled)
 
 
 def min_max(values: np.ndarray, sample: np.ndarray | None = None) -> np.ndarray:

@@ -30,15 +30,29 @@ def check_path(path: str | os.PathLike[str], *, lines_only: bool = False) -> Pat
         ValueError: a file name with another ending.
         PermissionError, OSError: the folder cannot be made or written into.
     """
+    file = file_at(path, lines_only=lines_only)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_dir() or not os.access(file.parent, os.W_OK):
+        raise PermissionError(f"{file} cannot be written: choose another path.")
+    return file
+
+
+def file_at(path: str | os.PathLike[str], *, lines_only: bool = False, name: str = "path") -> Path:
+    """The file of a path as `check_path` gives it, without a look at the disk.
+
+    Raises:
+        ValueError: a file name with another ending; `name` is what the path is called in the error.
+
+    Example:
+        >>> file_at("rows").as_posix(), file_at("rows.jsonl", lines_only=True).name
+        ('rows/train.parquet', 'rows.jsonl')
+    """
     file = Path(path)
     if not file.suffix and not lines_only:
         file = file / "train.parquet"
     endings = LINES if lines_only else (*LINES, PARQUET)
     if file.suffix not in endings:
-        raise ValueError(f"path must end in one of {endings}, got {os.fspath(path)!r}.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.is_dir() or not os.access(file.parent, os.W_OK):
-        raise PermissionError(f"{file} cannot be written: choose another path.")
+        raise ValueError(f"{name} must end in one of {endings}, got {os.fspath(path)!r}.")
     return file
 
 

@@ -162,12 +162,12 @@ class PreferencePairs(Step):
         queries = [query or "" for query in batch.texts(self.query)]
         prompts = batch.texts(PROMPT.name) if PROMPT.name in batch else [None] * len(queries)
         columns = zip(
-            queries, batch.lists(self.answers), self._passages(batch), prompts, strict=True
+            queries, batch.lists_of_texts(self.answers), self._passages(batch), prompts, strict=True
         )
         return [
             _Row(
                 query,
-                self._distinct(answers),
+                _distinct(answers),
                 passage or "",
                 prompt or self.prompt.format(query=query),
             )
@@ -178,17 +178,6 @@ class PreferencePairs(Step):
         if self.passage in batch and self.passage != POS.name:
             return batch.texts(self.passage)
         return [positives[0] if positives else None for positives in batch.lists(POS.name)]
-
-    def _distinct(self, answers: list[Any]) -> list[str]:
-        """The answers that can be encoded and are not equal to an earlier one."""
-        for answer in answers:
-            if answer is not None and not isinstance(answer, str):
-                raise ValueError(
-                    f"PreferencePairs: the column {self.answers!r} must hold lists of texts, found "
-                    f"{str(answer)[:60]!r} in one."
-                )
-        usable = [text for text in answers if text and not text.isspace() and is_whole(text)]
-        return list(dict.fromkeys(usable))
 
     def _score(self, rows: list[_Row]) -> None:
         """Compute the similarities of each row's passage to its query and to its answers."""
@@ -283,6 +272,12 @@ class _Row:
         if not (is_whole(self.query) and is_whole(self.passage)):
             return "not_unicode"
         return "too_few_answers" if len(self.answers) < 2 else None
+
+
+def _distinct(answers: list[str | None]) -> list[str]:
+    """The answers that can be encoded and are not equal to an earlier one."""
+    usable = [text for text in answers if text and not text.isspace() and is_whole(text)]
+    return list(dict.fromkeys(usable))
 
 
 def _vectors_by_text(encode: Any, texts: list[str]) -> dict[str, np.ndarray]:

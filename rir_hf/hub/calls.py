@@ -25,12 +25,19 @@ Result = TypeVar("Result")
 TRIES = 5
 FIRST_WAIT = 1.0
 """Seconds before the second try; each later wait is twice as long."""
+FIRST_ANSWER = 10.0
+"""Seconds that the Hub has to answer the first question."""
 _PASSING = {408, 409, 412, 429, 500, 502, 503, 504}
 _REMEDY = "hf auth login, HF_TOKEN, or token=..."
 
 
-def trying(call: Callable[[], Result]) -> Result:
-    """The call's result, after up to `TRIES` tries where a conflict or fault of the Hub passes."""
+def trying(call: Callable[[], Result], *, is_first: bool = False) -> Result:
+    """The call's result, after up to `TRIES` tries where a conflict or fault of the Hub passes.
+
+    Args:
+        call: asks the Hub.
+        is_first: it is the first question: where the Hub cannot be reached, it is the last one.
+    """
     wait = FIRST_WAIT
     attempt = 1
     while True:
@@ -38,6 +45,9 @@ def trying(call: Callable[[], Result]) -> Result:
             return call()
         except (HTTPError, OSError, RuntimeError) as error:
             cause = _cause_of(error)
+            if is_first and is_unreachable(cause):
+                message = f"The Hub ({constants.ENDPOINT}) cannot be asked: {cause}"
+                raise ConnectionError(message) from cause
             if attempt == TRIES or not _is_passing(cause):
                 raise cause from (None if cause is error else error)
         attempt += 1
@@ -70,7 +80,8 @@ def explaining(repo_id: str) -> Iterator[None]:
 def head_of(api: HfApi, repo_id: str, revision: str | None) -> str | None:
     """The commit at which a branch or tag stands; without a connection what was asked for."""
     try:
-        return api.repo_info(repo_id, repo_type="dataset", revision=revision).sha
+        info = api.repo_info(repo_id, repo_type="dataset", revision=revision, timeout=FIRST_ANSWER)
+        return info.sha
     except OfflineModeIsEnabled:
         return revision
 
@@ -78,6 +89,11 @@ def head_of(api: HfApi, repo_id: str, revision: str | None) -> str | None:
 def status_of(error: BaseException) -> int | None:
     """The HTTP status of an error, if the server answered at all."""
     return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether there was no connection at all."""
+    return type(error).__name__ in ("ConnectError", "ConnectTimeout")
 
 
 def reason_of(error: BaseException) -> str:

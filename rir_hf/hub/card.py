@@ -25,6 +25,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from rir_hf import schema
 from rir_hf.core.texts import on_one_line
 from rir_hf.hub.layout import folder_of, slug_of
+from rir_hf.mining.positives import as_list
 from rir_hf.reports.counts import as_table, is_distribution
 from rir_hf.schema import COLUMNS
 
@@ -405,18 +406,12 @@ def _describe_kind(data: CardData, kind: str, yaml: Mapping[str, Any]) -> None:
         "task_categories": _TASKS.get(kind, ["text-retrieval"]),
     }
     for name, values in more.items():
-        data[name] = list(dict.fromkeys([*_as_list(data.get(name)), *values])) or None
+        data[name] = list(dict.fromkeys([*as_list(data.get(name)), *values])) or None
     data["size_categories"] = [size_category(sum(_split_sizes(data)))]
 
 
 def _split_sizes(data: CardData) -> Iterator[int]:
     """Rows of each split of each config that the YAML knows."""
-    for config in _as_list(data.get("dataset_info")):
+    for config in as_list(data.get("dataset_info")):
         for split in config.get("splits", []):
             yield split.get("num_examples", 0)
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]

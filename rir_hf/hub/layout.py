@@ -14,16 +14,16 @@ _LONGEST = 150
 """Bytes of a name in the name of a file, which may have 255."""
 
 
-def check_config(name: str) -> None:
+def check_config(name: str, option: str = "config_name") -> None:
     """Raise `ValueError` for a name of a config that `datasets` does not take, or that cannot be
-    shown or written.
+    shown or written; `option` gave it.
     """
     if not name.strip() or not name.isprintable() or _NOT_IN_NAMES & set(name):
         raise ValueError(
-            f"config_name must be printable, without any of {''.join(sorted(_NOT_IN_NAMES))}, got "
+            f"{option} must be printable, without any of {''.join(sorted(_NOT_IN_NAMES))}, got "
             f"{name!r:.80}."
         )
-    check_length("config_name", slug_of(name))
+    check_length(option, slug_of(name))
 
 
 def check_length(what: str, name: str) -> None:

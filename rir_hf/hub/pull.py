@@ -61,7 +61,8 @@ def pull(
     Raises:
         FileNotFoundError: no such repository (or a private one, and no token for it) or revision.
         ValueError: no such config or split, or a README.md with YAML that is none.
-        ConnectionError: the Hub does not answer, and only a copy of another commit is here.
+        ConnectionError: the Hub cannot be reached, or does not answer, and only a copy of another
+            commit is here.
 
     Example:
         >>> corpus = pull("me/retriever-data", "corpus", revision="v1.0")           # doctest: +SKIP
@@ -71,7 +72,7 @@ def pull(
     check_revision(revision)
     api = HfApi(token=token, library_name="rir_hf")
     with explaining(repo_id), explaining_card(repo_id, BROKEN):
-        commit = trying(lambda: head_of(api, repo_id, revision))
+        commit = trying(lambda: head_of(api, repo_id, revision), is_first=True)
         builder = trying(lambda: _builder(repo_id, config_name, commit, token))
         commit = commit or builder.hash
         rows = trying(lambda: _read(builder, split, streaming))

@@ -29,7 +29,7 @@ from rir_hf.core.secrets import without_secrets
 from rir_hf.core.step import Step
 from rir_hf.core.unfinished import remove_leftovers, unfinished
 from rir_hf.export.files import write_parquet
-from rir_hf.hub.calls import explaining, head_of, trying
+from rir_hf.hub.calls import FIRST_ANSWER, explaining, head_of, trying
 from rir_hf.hub.card import Part, updated_card
 from rir_hf.hub.layout import (
     CARD,
@@ -41,7 +41,7 @@ from rir_hf.hub.layout import (
     folder_of,
     slug_of,
 )
-from rir_hf.index.attach import file_of, index_identity, vector_indexes
+from rir_hf.index.attach import built_as, index_identity, vector_indexes
 from rir_hf.reports.counts import count_stages
 from rir_hf.reports.plots import plot_report
 
@@ -98,6 +98,7 @@ def push(
         TypeError, ValueError: something that cannot be pushed, before anything is sent.
         OSError: the temporary folder is full, before anything is sent.
         PermissionError: no token, or one that may not write there.
+        ConnectionError: the Hub cannot be reached.
         HfHubHTTPError, HTTPError: the Hub failed, again and again; the revision before is intact.
 
     Conflicts with other pushes and passing faults of the server are tried again, up to 5 times.
@@ -273,7 +274,7 @@ def _describe_index(
         raise ValueError(f"A config can have one index of vectors, {config!r} has {names}.")
     split, name = attached[0]
     rows = splits[split]
-    built = file_of(rows, name).built
+    built = built_as(rows, name)
     if not built or name not in rows.column_names:
         raise ValueError(
             f"The index {name!r} of {config!r} cannot be built again from the rows, as pull does: "
@@ -303,7 +304,9 @@ def _require_repository(api: HfApi, repo_id: str, private: bool | None) -> str:
     It stays where the push fails: whoever else found it meanwhile may be about to commit.
     """
     try:
-        info = trying(lambda: api.repo_info(repo_id, repo_type="dataset"))
+        info = trying(
+            lambda: api.repo_info(repo_id, repo_type="dataset", timeout=FIRST_ANSWER), is_first=True
+        )
     except RepositoryNotFoundError:
         url = trying(
             lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)

@@ -30,11 +30,13 @@ from rir_hf.index.files import (
     IndexFile,
     digest_in,
     digest_of_blocks,
+    flat_head,
     index_path,
     is_intact,
     read_index,
     search_settings,
     signature_in,
+    write_flat,
     write_index,
 )
 
@@ -70,9 +72,10 @@ def attach_index(
     Args:
         corpus: rows with a vector column, as `Embed` makes it. Not changed.
         column: the vector column.
-        factory: a FAISS factory string: `"Flat"` (exact, the default), `"IVF4096,Flat"`,
-            `"HNSW32"`, `"IVF4096,PQ48"`, ... An IVF index looks into one list only, FAISS's
-            default: set `corpus.get_index(column).faiss_index.nprobe` higher before a step is made.
+        factory: a FAISS factory string: `"Flat"` (exact, the default; written block by block, so
+            that it need not fit in memory), `"IVF4096,Flat"`, `"HNSW32"`, `"IVF4096,PQ48"`, ... An
+            IVF index looks into one list only, FAISS's default: set
+            `corpus.get_index(column).faiss_index.nprobe` higher before a step is made.
         device: None for the CPU, a GPU's number, or a list of numbers (or -1 for all GPUs) to
             spread the index over: each GPU then holds a part of the rows.
         train_size: rows, drawn at random with a fixed seed, on which an index that must be trained
@@ -100,10 +103,17 @@ def attach_index(
         if path.exists():
             logger.warning("%s is damaged or of other vectors: it is built again.", path)
         logger.info("Building the index %r over %d vectors of %r.", factory, len(corpus), column)
-        write_index(_build(corpus, column, factory, train_size), path, identity, vectors)
+        dimension = next(vector_blocks(corpus, column, 1)).shape[1]
+        head = flat_head(dimension, len(corpus)) if factory == "Flat" else None
+        if head is not None:  # nothing but the vectors follows: they need not all be in memory
+            write_flat(head, vector_blocks(corpus, column, _BLOCK), path, identity, vectors)
+        else:
+            index = _build(corpus, column, dimension, factory, train_size)
+            write_index(index, path, identity, vectors)
     index = to_device(read_index(path), device)
     built = {"factory": factory, "train_size": train_size}
-    return _attach(corpus, index, IndexFile(str(path), identity, column, vectors, built), column)
+    file = IndexFile(str(path), identity, column, vectors, built)
+    return _attach(corpus, index, file, column)
 
 
 def save_index(corpus: Dataset, path: str | os.PathLike[str], name: str = "embedding") -> None:
@@ -157,7 +167,7 @@ def load_index(
     inside = digest_in(index) if signature is None else signature.vectors
     vectors = _vectors_behind(corpus, name, inside, f"The index {path}")
     content = digest_of(path) if signature is None else signature.checksum
-    file = IndexFile(str(path), f"content:{content}", name, vectors, built_as(index))
+    file = IndexFile(str(path), f"content:{content}", name, vectors)
     return _attach(corpus, to_device(index, device), file, name)
 
 
@@ -198,12 +208,15 @@ def index_identity(corpus: Dataset, name: str) -> dict[str, Any]:
     }
 
 
-def built_as(index: faiss.Index) -> dict[str, Any]:
-    """With which settings `attach_index` builds an index of this kind; empty where with none."""
+def built_as(corpus: Dataset, name: str) -> dict[str, Any]:
+    """With which settings `attach_index` builds an attached index again; empty where with none."""
     from faiss.contrib.factory_tools import reverse_index_factory
 
+    file = file_of(corpus, name)
+    if file.built:
+        return file.built
     try:
-        return {"factory": reverse_index_factory(index)}
+        return {"factory": reverse_index_factory(on_cpu(corpus.get_index(name).faiss_index))}
     except (NotImplementedError, AssertionError, KeyError):
         # Which of them FAISS raises depends on what it has no name for: a kind of index, whitening
         # (PCAW), a kind of codes (1.15, November 2026).
@@ -291,7 +304,7 @@ def _stored(corpus: Dataset, index: faiss.Index, name: str) -> IndexFile:
     path = index_path(corpus, digest)
     if not is_intact(path, digest):
         write_index(index, path, digest, vectors)
-    return IndexFile(str(path), f"content:{digest}", name, vectors, built_as(index))
+    return IndexFile(str(path), f"content:{digest}", name, vectors)
 
 
 def _vectors_behind(corpus: Dataset, column: str, inside: str | None, what: str) -> str:
@@ -321,10 +334,12 @@ def _vectors_behind(corpus: Dataset, column: str, inside: str | None, what: str)
     return vectors
 
 
-def _build(corpus: Dataset, column: str, factory: str, train_size: int | None) -> faiss.Index:
+def _build(
+    corpus: Dataset, column: str, dimension: int, factory: str, train_size: int | None
+) -> faiss.Index:
+    """The index in memory."""
     import faiss
 
-    dimension = next(vector_blocks(corpus, column, 1)).shape[1]
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:

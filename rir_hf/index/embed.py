@@ -116,7 +116,7 @@ class Embed(Step):
     def transform(self, batch: Batch) -> dict[str, np.ndarray | Typed]:
         """Return `{output: (rows, d) float32}`, or of lists of texts lists of vectors."""
         if batch.is_of_lists(self.column):
-            return {self.output: self._vectors_of_lists(batch.lists(self.column))}
+            return {self.output: self._vectors_of_lists(batch.lists_of_texts(self.column))}
         return {self.output: self._vectors(batch.texts(self.column))}
 
     def _vectors(self, texts: list[str | None]) -> np.ndarray:
@@ -134,12 +134,6 @@ class Embed(Step):
     def _vectors_of_lists(self, rows: list[list[Any]]) -> Typed:
         """A list of vectors for each list of texts."""
         texts = [text for row in rows for text in row]
-        wrong = [text for text in texts if text is not None and not isinstance(text, str)]
-        if wrong:
-            raise ValueError(
-                f"Embed: the column {self.column!r} must hold texts or lists of texts, found "
-                f"{type(wrong[0]).__name__} {wrong[0]!r:.60} in a list."
-            )
         vectors = self._vectors(texts).tolist()
         ends = np.cumsum([len(row) for row in rows]).tolist()
         lists = [vectors[end - len(row) : end] for row, end in zip(rows, ends, strict=True)]

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -34,14 +35,14 @@ class IndexFile(NamedTuple):
     identity: what the vectors and the kind of index are, the same wherever the file lies.
     column: the corpus's column with the vectors.
     vectors: digest of the vectors, in order; see `digest_of_blocks`.
-    built: with which settings `attach_index` builds the same again.
+    built: the settings of `attach_index`, where that built it; see `built_as`.
     """
 
     path: str
     identity: str
     column: str
     vectors: str
-    built: dict[str, Any]
+    built: dict[str, Any] | None = None
 
 
 class Signature(NamedTuple):
@@ -83,13 +84,59 @@ def write_index(index: faiss.Index, path: Path, identity: str, vectors: str | No
     """
     import faiss
 
+    with _signed(path, identity, vectors) as file:
+        # Given a path, FAISS takes a full disk for a success (1.15, September 2026).
+        writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
+        faiss.write_index(on_cpu(index), writer)
+
+
+def write_flat(
+    head: bytes, blocks: Iterable[np.ndarray], path: Path, identity: str, vectors: str
+) -> None:
+    """Write a flat index of vectors that come block by block, which are never all in memory.
+
+    Args:
+        head: what stands before them, see `flat_head`.
+        blocks: `(rows, d)` float32 each.
+        path, identity, vectors: as in `write_index`.
+    """
+    with _signed(path, identity, vectors) as file:
+        file.write(head)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, np.float32).data)
+
+
+def flat_head(dimension: int, rows: int) -> bytes | None:
+    """What FAISS writes before the vectors of a flat index with inner product: their number and
+    length. None where this FAISS writes something else, which is looked at with one vector.
+
+    Example:
+        >>> len(flat_head(384, 100_000_000))
+        45
+    """
+    import faiss
+
+    index = faiss.IndexFlatIP(dimension)
+    empty = faiss.serialize_index(index).tobytes()
+    vector = np.ones((1, dimension), np.float32)
+    index.add(vector)
+
+    def head(rows: int) -> bytes:
+        number, floats = (count.to_bytes(8, "little") for count in (rows, rows * dimension))
+        return empty[:8] + number + empty[16:-8] + floats
+
+    is_so = faiss.serialize_index(index).tobytes() == head(1) + vector.tobytes()
+    return head(rows) if is_so else None
+
+
+@contextmanager
+def _signed(path: Path, identity: str, vectors: str | None) -> Iterator[IO[bytes]]:
+    """A file to write an index to, which is signed and takes its name at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent, "index-*")
     with unfinished(path) as part:
         with part.open("wb") as file:
-            # Given a path, FAISS takes a full disk for a success (1.15, September 2026).
-            writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
-            faiss.write_index(on_cpu(index), writer)
+            yield file
         sign(part, identity, vectors)
         part.replace(path)
 

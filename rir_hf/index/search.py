@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from datasets import Dataset
 
-from rir_hf.core.columns import Batch, check_at_least, check_choice
+from rir_hf.core.columns import Batch, check_at_least, check_choice, require_dataset
 from rir_hf.core.step import Step
-from rir_hf.evaluation.fusion import FUSIONS, Fusion, checked_weights, fused_scores
+from rir_hf.evaluation.fusion import FUSIONS, Fusion, checked_weights, fused_at
 from rir_hf.index.corpus import CorpusView, shared
 from rir_hf.index.exact import Nearest, nearest_below
 from rir_hf.index.lexical import WordIndex, WordView
@@ -247,11 +247,12 @@ def fused_ranking(
     rankings: Sequence[Ranking], method: Fusion, weights: Sequence[float], k: int
 ) -> Ranking:
     """The best k of several rankings of one query together, equal scores by position."""
-    hits = [dict(zip(*(each.tolist() for each in ranking), strict=True)) for ranking in rankings]
-    fused = fused_scores(hits, method, weights)
-    positions = np.array([*fused], np.int64)
-    scores = np.array([*fused.values()], np.float32)
-    order = np.lexsort((positions, -scores))[:k]
+    found = [positions for positions, _ in rankings]
+    positions = np.unique(np.concatenate(found))
+    places = [np.searchsorted(positions, each) for each in found]
+    own = [scores.astype(np.float64) for _, scores in rankings]
+    scores = fused_at(places, own, len(positions), method, weights).astype(np.float32)
+    order = np.argsort(-scores, kind="stable")[:k]
     return positions[order], scores[order]
 
 
@@ -297,15 +298,12 @@ def with_answers(queries: np.ndarray, answers: np.ndarray, weight: float) -> np.
 
 
 def _view_of(corpus: Dataset, name: str, id: str, text: str | None) -> CorpusView:
-    attached = corpus.get_index(name) if name in _indexes_of(corpus) else None
+    require_dataset(corpus, "A search")
+    attached = corpus.get_index(name) if name in corpus.list_indexes() else None
     if isinstance(attached, WordIndex):
         return shared(WordView(corpus, name, id, text), attached.path)
     view = VectorView(corpus, name, id, text)
     return shared(view, view.path, view.is_on_gpu)
-
-
-def _indexes_of(corpus: Any) -> list[str]:
-    return corpus.list_indexes() if isinstance(corpus, Dataset) else []
 
 
 def search(

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 
 from rir_hf.core.columns import Batch
 from rir_hf.index.approximate import nearest_by_index
-from rir_hf.index.attach import arrow_columns, file_of, vector_blocks, vectors_at
-from rir_hf.index.corpus import CorpusView
+from rir_hf.index.attach import file_of, vector_blocks, vectors_at
+from rir_hf.index.corpus import CorpusView, StoredColumn
 from rir_hf.index.devices import is_on_gpu
 from rir_hf.index.exact import Marks, Nearest, nearest_below
 from rir_hf.index.files import read_index, search_settings, set_search_settings, vectors_in
@@ -175,4 +176,8 @@ class StoredVectors(Vectors):
 
     def at(self, positions: np.ndarray) -> np.ndarray:
         """Vectors at these positions."""
-        return vectors_at(arrow_columns(self.corpus, [self.column])[positions], self.column)
+        return vectors_at(pa.table({self.column: self._stored.take(positions)}), self.column)
+
+    @cached_property
+    def _stored(self) -> StoredColumn:
+        return StoredColumn(self.corpus, self.column)

@@ -273,7 +273,8 @@ class MineNegatives(Step):
 
     def check(self, features: Features) -> None:
         """Raise `ValueError` for what cannot be mined; a single positive is as good as a list."""
-        scalars = [name for name in (POS.name, POS_IDS.name) if _is_scalar(features.get(name))]
+        both = (POS.name, POS_IDS.name)
+        scalars = [name for name in both if isinstance(features.get(name), Value)]
         super().check(Features({**features, **{name: List(features[name]) for name in scalars}}))
 
     def transform(self, batch: Batch) -> dict[str, Sequence[Any]]:
@@ -348,7 +349,8 @@ class MineNegatives(Step):
             is_done = have_enough(lanes, wanted) | (depth == len(self.corpus))
             for place in np.flatnonzero(is_done).tolist():
                 number = todo[place]
-                mined[number] = self._merged_row(lanes, place, rows[number], asked[0][number])
+                query = asked[0][number : number + 1]
+                mined[number] = self._merged_row(lanes, place, rows[number], query)
                 before[number] = lanes[0].found.before[place]
             todo = todo[~is_done]
             depth = min(_DEEPER * depth, len(self.corpus))
@@ -365,7 +367,7 @@ class MineNegatives(Step):
         taken = merged.take([pool[at] for at in self._picked(len(pool), row)])
         at = [lanes[of].found.positions[place, where] for of, where in zip(*taken, strict=True)]
         chosen = np.array(at, np.int64)
-        scores = scored(self.corpus, _one(query), [chosen]).scores
+        scores = scored(self.corpus, query, [chosen]).scores
         is_full = len(merged.places) == end
         skipped = count_skipped_by(lanes, place, merged, is_full)
         skipped["range_min"] = in_range
@@ -565,19 +567,6 @@ def _by_depth(numbers: np.ndarray, rows: list[Row]) -> Iterator[np.ndarray]:
         group = numbers[is_many == many]
         if len(group):
             yield group
-
-
-def _is_scalar(feature: Any) -> bool:
-    return isinstance(feature, Value)
-
-
-def _one(query: Any) -> np.ndarray:
-    """One query as an array of one; for words an array of a list."""
-    if isinstance(query, np.ndarray):
-        return query[None]
-    one = np.empty(1, object)
-    one[0] = query
-    return one
 
 
 def _check_range(range_min: int, range_max: int | None, num_negatives: int) -> None:

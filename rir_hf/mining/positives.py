@@ -90,7 +90,7 @@ def read_positives(batch: Batch) -> tuple[Values, Values]:
     texts = _own_texts(batch)
     ids = None
     if POS_IDS.name in batch:
-        rows = [_as_list(value) for value in batch.values_of(POS_IDS.name)]
+        rows = [as_list(value) for value in batch.values_of(POS_IDS.name)]
         ids = [[as_id(value) for value in row] for row in rows]
     texts = [[None] * len(row) for row in ids or []] if texts is None else texts
     ids = [[None] * len(row) for row in texts] if ids is None else ids
@@ -201,7 +201,7 @@ def _digest_of(qrels: Judged) -> str:
     return Hasher.hash(sorted(judged))
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """A list, one value as a list of it, a null as an empty one."""
     if isinstance(value, (list, tuple)):
         return list(value)
@@ -214,7 +214,7 @@ def _own_texts(batch: Batch) -> Values | None:
         if PASSAGE.name not in batch:
             return None
         return [[text or None] for text in batch.texts(PASSAGE.name)]
-    rows = [_as_list(value) for value in batch.values_of(POS.name)]
+    rows = [as_list(value) for value in batch.values_of(POS.name)]
     for row in rows:
         for text in row:
             if text is not None and not isinstance(text, str):

@@ -207,7 +207,8 @@ class Retriever(Configured):
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError(f"The texts to encode must be a list of strings, got {texts!r:.60}.")
         model = self._model
-        prompt = self._prompt(role)
+        given = self.query_prompt if role == "query" else self.passage_prompt
+        prompt = prompt_of(model, given, role)
         encode = model.encode_query if role == "query" else model.encode_document
         options = {
             "prompt": prompt,
@@ -224,19 +225,6 @@ class Retriever(Configured):
             vectors = encode(read or ["empty"], **options)
         vectors = np.asarray(vectors, np.float32)[: len(texts)]
         return unit(vectors) if self.normalize else vectors
-
-    def _prompt(self, role: Role) -> str:
-        """The prompt given for the role, or the first one stored with the model that is not empty.
-
-        It is always passed on: `encode_document` takes the prompt under `document` even where that
-        is empty and the model has one under `passage`, and falls back to the model's default
-        prompt, which is that of queries.
-        """
-        given = self.query_prompt if role == "query" else self.passage_prompt
-        if given is not None:
-            return given
-        stored = (self._model.prompts.get(name) for name in _STORED_PROMPTS[role])
-        return next((prompt for prompt in stored if prompt), "")
 
 
 class EncoderAdapter(Configured):
@@ -346,6 +334,19 @@ def vectors_in(found: Any, texts: int, who: str = "retriever") -> np.ndarray:
         seen = f"an array of shape {tuple(shape)}" if shape else f"{type(found).__name__}"
         raise ValueError(f"{who} gave {seen} for {texts} texts; expected one vector each.")
     return vectors.astype(np.float32, copy=False)
+
+
+def prompt_of(model: SentenceTransformer, given: str | None, role: Role) -> str:
+    """The prompt given for the role, or the first one stored with the model that is not empty.
+
+    It is always passed on: `encode_document` takes the prompt under `document` even where that is
+    empty and the model has one under `passage`, and falls back to the model's default prompt, which
+    is that of queries.
+    """
+    if given is not None:
+        return given
+    stored = (model.prompts.get(name) for name in _STORED_PROMPTS[role])
+    return next((prompt for prompt in stored if prompt), "")
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

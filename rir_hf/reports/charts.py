@@ -64,13 +64,16 @@ def histogram(title: str, axis: str, groups: Mapping[str, np.ndarray]) -> Chart 
     shares = {name: np.histogram(of, edges)[0] / len(of) for name, of in groups.items()}
     highest = max(share.max() for share in shares.values())
     across = _Axis(edges[0], edges[-1], _LEFT, _RIGHT)
+    medians = {name: f"{np.median(of):.3g}" for name, of in groups.items()}
     series = [
-        {"name": name, "path": _steps(across(edges), share / highest), "median": _median(name, of)}
-        for (name, share), of in zip(shares.items(), groups.values(), strict=True)
+        {
+            "name": name,
+            "path": _steps(across(edges), share / highest),
+            "median": f"{name} (median {medians[name]})",
+        }
+        for name, share in shares.items()
     ]
-    says = "; ".join(
-        f"{len(of):,} {name}, median {np.median(of):.3g}" for name, of in groups.items()
-    )
+    says = "; ".join(f"{len(of):,} {name}, median {medians[name]}" for name, of in groups.items())
     if axis == _MARGIN:
         says += f", {100 * np.mean(every < 0):.0f} % below 0"
     return {"title": title, "axis": axis, "says": says, "series": series, **across.drawn()}
@@ -161,7 +164,3 @@ def _steps(edges: np.ndarray, heights: np.ndarray) -> str:
     tops = np.round(_BASE - heights * (_BASE - _TOP), 1)
     steps = "".join(f"V{top}H{end}" for top, end in zip(tops, edges[1:], strict=True))
     return f"M{edges[0]} {_BASE}{steps}V{_BASE}Z"
-
-
-def _median(name: str, values: np.ndarray) -> str:
-    return f"{name} (median {np.median(values):.3g})"

@@ -8,14 +8,14 @@ import html
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from rir_hf.core.columns import require_dataset
@@ -149,6 +149,15 @@ def as_script(value: Any) -> str:
     return text.translate(_ESCAPES)
 
 
+def template_of(source: str, **filters: Callable[..., str]) -> Template:
+    """A template of HTML that escapes all texts and fails at an unknown name."""
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.filters.update(filters)
+    return environment.from_string(source)
+
+
 def _page(ds: Dataset, output: str, who: str, name: str) -> str:
     check_columns(ds, output, who)
     looked = look_at(ds, output)
@@ -218,12 +227,8 @@ def _parts() -> dict[str, Any]:
             ("script", "page.js"),
         )
     }
-    environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    environment.filters["figure"] = _figure
     return {
-        "template": environment.from_string(read["template"]),
+        "template": template_of(read["template"], figure=_figure),
         "style": Markup(read["style"]),  # noqa: S704 - a file of this package
         "script": Markup(read["script"]),  # noqa: S704 - a file of this package
         "style_hash": _digest(read["style"]),

@@ -16,8 +16,8 @@ import numpy as np
 from datasets import Dataset
 
 from rir_hf.core.columns import Batch, with_valid_texts, without_indexes
-from rir_hf.core.texts import shingles_of
-from rir_hf.mining.positives import as_id, read_positives
+from rir_hf.core.texts import plain, runs_in, shingles_of
+from rir_hf.mining.positives import as_id, as_list, read_positives
 from rir_hf.reports.counts import BADLY_RANKED, mining_columns
 from rir_hf.schema import COLUMNS
 
@@ -279,13 +279,16 @@ def _near_duplicate(row: Row) -> Suspicion | None:
     known = [(i, shingles_of(one["text"])) for i, one in enumerate(positives) if one.get("text")]
     found = {}
     for place, negative in enumerate(negatives):
-        if known and negative.get("text"):
-            shingles = shingles_of(negative["text"])
-            found[place] = max((_jaccard(shingles, other), -i) for i, other in known)
-    near = [place for place, (share, _) in found.items() if share >= NEAR]
-    if not near:
+        if negative.get("text"):
+            text = plain(negative["text"])
+            likely = [(i, other) for i, other in known if not _begins_otherwise(text, other)]
+            shares = [(_jaccard(runs_in(text), other), -i) for i, other in likely]
+            best = max(shares, default=(0.0, 0))
+            if best[0] >= NEAR:
+                found[place] = best
+    if not found:
         return None
-    near.sort(key=found.__getitem__, reverse=True)
+    near = sorted(found, key=found.__getitem__, reverse=True)
     worst = near[0]
     share, positive = found[worst]
     right, wrong = _names(row)
@@ -294,6 +297,14 @@ def _near_duplicate(row: Row) -> Suspicion | None:
         f"{1 - positive}{_others(near)}."
     )
     return Suspicion("near_duplicate", reason, near, share)
+
+
+def _begins_otherwise(text: str, shingles: set[str]) -> bool:
+    """Whether so much of a plain text's beginning is not among these shingles that the whole cannot
+    be near: with d more than they are, at most their number / (their number + d) is in common.
+    """
+    begin = runs_in(text[: len(shingles) // 3 + 5])
+    return len(begin - shingles) > (1 / NEAR - 1) * len(shingles)
 
 
 def _names(row: Row) -> tuple[str, str]:
@@ -341,7 +352,8 @@ def _notes_of(output: str) -> dict[str, str]:
 
 
 def _rows_of(batch: Batch, output: str) -> Iterator[Row]:
-    columns = _Columns(batch)
+    columns: dict[str, list[Any]] = defaultdict(lambda: [None] * len(batch))
+    columns |= {name: batch.values_of(name) for name in batch.names}
     sims, pos_sims, pos_rank, *_ = mining_columns(output)
     scores = ("pos_scores", "neg_scores") if output == "neg" else ("", "")
     texts = ids = columns[""]
@@ -350,11 +362,11 @@ def _rows_of(batch: Batch, output: str) -> Iterator[Row]:
     negatives = (columns[output], columns[f"{output}_ids"])
     passages = (columns["passages"], columns["passage_ids"])
     panels = {
-        "positives": columns.passages(texts, ids, pos_sims, scores[0]),
-        "negatives": columns.passages(*negatives, sims, scores[1], f"{output}_from"),
-        "passages": columns.passages(*passages, "", "passage_scores"),
-        "chosen": columns.passages(columns["chosen"], columns[""], "chosen_score"),
-        "rejected": columns.passages(columns["rejected"], columns[""], "rejected_score"),
+        "positives": _passages(columns, texts, ids, pos_sims, scores[0]),
+        "negatives": _passages(columns, *negatives, sims, scores[1], f"{output}_from"),
+        "passages": _passages(columns, *passages, "", "passage_scores"),
+        "chosen": _passages(columns, columns["chosen"], columns[""], "chosen_score"),
+        "rejected": _passages(columns, columns["rejected"], columns[""], "rejected_score"),
     }
     for place in range(len(batch)):
         row: Row = {name: found[place] for name, found in panels.items()}
@@ -370,32 +382,24 @@ def _rows_of(batch: Batch, output: str) -> Iterator[Row]:
         yield row
 
 
-class _Columns:
-    """The columns of a batch by name, nulls for one that is not there."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._size = len(batch)
-        self._values = {name: batch.values_of(name) for name in batch.names}
-
-    def __getitem__(self, name: str) -> list[Any]:
-        return self._values.get(name, [None] * self._size)
-
-    def passages(
-        self, texts: Iterable[Any], ids: Iterable[Any], sims: str, scores: str = "", of: str = ""
-    ) -> list[list[Passage]]:
-        """The passages of each row, with what is known of each."""
-        rows = zip(texts, ids, self[sims], self[scores], self[of], strict=True)
-        return [[_passage(*values) for values in zip_longest(*map(_as_list, row))] for row in rows]
+def _passages(
+    columns: Mapping[str, list[Any]],
+    texts: Iterable[Any],
+    ids: Iterable[Any],
+    sims: str,
+    scores: str = "",
+    of: str = "",
+) -> list[list[Passage]]:
+    """The passages of each row, with what is known of each."""
+    rows = zip(texts, ids, columns[sims], columns[scores], columns[of], strict=True)
+    return [[_passage(*values) for values in zip_longest(*map(as_list, row))] for row in rows]
 
 
 def _passage(text: Any, name: Any, similarity: Any, score: Any, index: Any) -> Passage:
     """What is known of one passage, and nothing of what is not."""
-    known = {"text": text, "id": as_id(name), "from": index}
-    numbers = dict(zip(FIELDS, (similarity, score), strict=True))
-    return {
-        **{key: value for key, value in known.items() if value is not None},
-        **{key: value for key, value in numbers.items() if _is_number(value)},
-    }
+    numbers = (value if _is_number(value) else None for value in (similarity, score))
+    known = zip(("text", "id", "from", *FIELDS), (text, as_id(name), index, *numbers), strict=True)
+    return {key: value for key, value in known if value is not None}
 
 
 def _shown_row(place: int, row: Row, looked: Looked) -> Row:
@@ -440,12 +444,6 @@ def _others(places: Sequence[int]) -> str:
 def _jaccard(one: set[str], other: set[str]) -> float:
     shared = len(one & other)
     return shared / (len(one) + len(other) - shared)
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
 
 
 def _is_number(value: Any) -> bool:

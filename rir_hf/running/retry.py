@@ -86,10 +86,13 @@ def _log_other_settings(ds: Dataset, step: Step) -> None:
 
 def _replaced(ds: Dataset, again: Dataset, failed: list[int], step: Step) -> Dataset:
     """The rows of `ds`, those at `failed` with the outputs of `again` where they succeeded."""
-    outputs = [column.name for column in step.outputs_for(again.column_names)]
+    made = {column.name for part in (ds, again) for column in step.outputs_for(part.column_names)}
     notes = again[step.note.name] if step.note else []
     both = concatenate_datasets(
-        [ds.with_format(None).select_columns(outputs), again.select_columns(outputs)]
+        [  # a column that only one of them has is null in the other
+            part.select_columns([name for name in part.column_names if name in made])
+            for part in (ds.with_format(None), again)
+        ]
     )
     order = list(range(len(ds)))
     for number, (place, value) in enumerate(zip(failed, notes, strict=True)):

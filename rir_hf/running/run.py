@@ -141,7 +141,8 @@ def _run_in_shards(job: Job, rows_per_shard: int, make: Maker) -> Dataset:
     todo = [shard for shard in shards if read(shard) is None]
     name = type(job.step).__name__
     if todo:
-        logger.info("%s: %d of %d shards are cached.", name, len(shards) - len(todo), len(shards))
+        if made := len(shards) - len(todo):
+            logger.info("%s: %d of %d shards are cached.", name, made, len(shards))
         done = len(job.ds) - sum(shard.rows for shard in todo)
         bar = tqdm(total=len(job.ds), initial=done, desc=name, unit=" rows")
         with bar, _disk_errors_explained(folder):

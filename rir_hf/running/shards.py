@@ -17,6 +17,9 @@ from datasets.table import MemoryMappedTable
 from rir_hf.core.step import Step
 from rir_hf.core.unfinished import remove_leftovers, unfinished
 
+_ROWS_TOGETHER = 2048
+"""Rows of a record batch: Arrow keeps some kilobytes in memory for each of a file."""
+
 
 class Shard(NamedTuple):
     """The rows `start` to `end` (not included) of a dataset, and the file of what was made."""
@@ -124,8 +127,9 @@ def _write_together(shards: list[Shard], path: Path) -> None:
                 with pa.memory_map(str(shard.path)) as file, pa.ipc.open_stream(file) as batches:
                     if writer is None:
                         writer = stack.enter_context(pa.ipc.new_stream(sink, batches.schema))
-                    for batch in batches:
-                        writer.write_batch(batch)
+                    made = batches.read_all()
+                    for start in range(0, len(made), _ROWS_TOGETHER):
+                        writer.write_table(made.slice(start, _ROWS_TOGETHER).combine_chunks())
         part.replace(path)
 
 

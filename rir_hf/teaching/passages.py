@@ -71,6 +71,7 @@ class ScorePassages(Step):
         {'pos_scores': [0.75], 'neg_scores': [0.5, 0.25], 'teacher_error': None, 'teacher_cut': 0}
     """
 
+    version = 2
     failures = ("failed", "member_failed")
 
     def __init__(self, teacher: Teacher, *, query: str = "query") -> None:
@@ -95,8 +96,13 @@ class ScorePassages(Step):
         return self._outputs((POS_SCORES, NEG_SCORES))
 
     def outputs_for(self, columns: Collection[str]) -> tuple[Column, ...]:
-        """The same, with `passage_scores` for a list without labels."""
-        return self._outputs((PASSAGE_SCORES,)) if is_list(columns) else self.outputs
+        """The same, with `passage_scores` for a list without labels; and what an earlier teacher
+        left of itself, to be written anew: it must not stand beside the scores of another.
+        """
+        made = self._outputs((PASSAGE_SCORES,)) if is_list(columns) else self.outputs
+        names = {column.name for column in made}
+        left = (TEACHER_REPAIRS, TEACHER_SCORES._replace(type=pa.null()))
+        return made + tuple(one for one in left if one.name in set(columns) - names)
 
     @property
     def note(self) -> Column:
@@ -136,7 +142,7 @@ class ScorePassages(Step):
         columns = zip(
             [query or "" for query in batch.texts(self.query)],
             [[]] * len(batch) if name == "passages" else positives_of(batch),
-            _checked_texts(batch, name, batch.lists(name)),
+            batch.lists_of_texts(name),
             extra_columns(batch, self.teacher.inputs),
             strict=True,
         )
@@ -184,18 +190,7 @@ def positives_of(batch: Batch) -> list[list[str]]:
                 f"{batch.who}: the column {name!r} must hold a text or a list of texts, found "
                 f"{type(row).__name__} {row!r:.60}."
             )
-    return _checked_texts(batch, name, rows)
-
-
-def _checked_texts(batch: Batch, name: str, rows: list[list[Any]]) -> list[list[str]]:
-    for row in rows:
-        for passage in row:
-            if passage is not None and not isinstance(passage, str):
-                raise ValueError(
-                    f"{batch.who}: the column {name!r} must hold lists of texts, found "
-                    f"{type(passage).__name__} {passage!r:.60}."
-                )
-    return rows
+    return batch.checked_texts(name, rows)
 
 
 def extra_columns(batch: Batch, inputs: Sequence[Column | OneOf]) -> list[dict[str, Any]]:
@@ -224,9 +219,11 @@ def _part(scores: Sequence[float] | np.ndarray | None, places: slice) -> list[fl
     return None if scores is None else np.asarray(scores)[places].tolist()
 
 
-def _by_member(names: Sequence[str], found: Scored) -> dict[str, list[float] | None]:
-    """What each member said about a row; null for one that failed, or was not asked."""
-    return {name: _part(found.members.get(name), slice(None)) for name in names}
+def _by_member(names: Sequence[str], found: Scored) -> dict[str, list[float] | None] | None:
+    """What each member said about a row; null for one that failed, or was not asked, and for a
+    teacher without members.
+    """
+    return {name: _part(found.members.get(name), slice(None)) for name in names} or None
 
 
 def _name_of(row: Row, place: int) -> str:

@@ -11,6 +11,7 @@ from datasets import Features
 
 from rir_hf.core.columns import Batch, Typed
 from rir_hf.core.step import Step
+from rir_hf.mining.positives import as_id
 from rir_hf.schema import (
     NEG,
     NEG_FROM,
@@ -46,9 +47,9 @@ class RelabelNegatives(Step):
 
     This is the one step that rewrites columns: `pos`, `neg` and those of their ids, similarities,
     scores (`teacher_scores` too) and indexes (`neg_from`) that are there. The column `relabelled`
-    holds what was taken out, an empty list where nothing was; `report` counts it. Rows without
-    scores or without a positive stay as they are; `pos_rank`, `neg_note` and `neg_skipped` stay
-    those of mining.
+    holds what was taken out, now and by earlier passes, an empty list where nothing was; `report`
+    counts it. Rows without scores or without a positive stay as they are; `pos_rank`, `neg_note`
+    and `neg_skipped` stay those of mining.
 
     ARHN (https://arxiv.org/abs/2604.11092) makes positives of what its judge ranks above the
     positive and leaves out what is ambiguous; RLHN (https://arxiv.org/abs/2505.16967) makes
@@ -79,6 +80,7 @@ class RelabelNegatives(Step):
         {'id': 'c', 'action': 'drop', 'margin': 0.25}
     """
 
+    version = 2
     inputs = (POS, NEG, POS_SCORES, NEG_SCORES)
     outputs = (
         *(POS, POS_IDS, POS_SIMS, POS_SCORES),
@@ -129,8 +131,10 @@ class RelabelNegatives(Step):
                 columns[f"pos{ending}"] = _with_moved(positives, negatives, actions)
             if negatives is not None:
                 columns[f"neg{ending}"] = _kept(negatives, actions)
-        taken = [_taken(*row) for row in zip(names, actions, margins, strict=True)]
-        columns["relabelled"] = taken
+        nothing: list[None] = [None] * len(batch)
+        before = batch.values_of(RELABELLED.name) if RELABELLED.name in batch else nothing
+        rows = zip(names, actions, margins, before, strict=True)
+        columns["relabelled"] = [_taken(*row) for row in rows]
         if TEACHER_SCORES.name in batch:
             said = batch.values_of(TEACHER_SCORES.name)
             columns[TEACHER_SCORES.name] = reordered(said, actions)
@@ -185,7 +189,7 @@ def reordered(said: list[dict[str, Any] | None], actions: list[list[Action]]) ->
         >>> reordered([{"A": [0.0, 1.0, 2.0, 3.0]}], [["keep", "drop", "move"]])
         [{'A': [0.0, 3.0, 1.0]}]
     """
-    found = []
+    found: list[dict[str, Any] | None] = []
     for row, of_row in zip(said, actions, strict=True):
         members: dict[str, Any] = {}
         for name, scores in (row or {}).items():
@@ -195,9 +199,10 @@ def reordered(said: list[dict[str, Any] | None], actions: list[list[Action]]) ->
                 at[action].append(place)
             order = [*range(first), *at["move"], *at["keep"]]
             members[name] = scores and [scores[place] for place in order]
-        found.append(members)
-    names = dict.fromkeys(name for members in found for name in members)
-    return Typed(found, pa.struct([(name, POS_SCORES.type) for name in names]))
+        found.append(members or None)
+    names = dict.fromkeys(name for row in found for name in row or ())
+    kind = pa.struct([(name, POS_SCORES.type) for name in names]) if names else pa.null()
+    return Typed(found, kind)
 
 
 def _names_of(texts: Sequence[str], ids: Sequence[Any] | None) -> list[str]:
@@ -213,12 +218,8 @@ def _read(batch: Batch, name: str) -> list[Any]:
     if name in ("pos", "pos_ids"):
         rows = [row if row is None or isinstance(row, list) else [row] for row in rows]
     if name.endswith("_ids"):
-        return [None if row is None else [_as_text(value) for value in row] for row in rows]
+        return [None if row is None else [as_id(value) for value in row] for row in rows]
     return rows
-
-
-def _as_text(value: Any) -> str | None:
-    return None if value is None else str(value)
 
 
 def _require_alignment(columns: dict[str, list[Any]]) -> None:
@@ -233,9 +234,18 @@ def _require_alignment(columns: dict[str, list[Any]]) -> None:
                 )
 
 
-def _taken(names: list[str], actions: list[Action], margins: list[float]) -> list[dict[str, Any]]:
-    """The value of `relabelled` for one row; a row without scores has names, but no actions."""
-    return [
+def _taken(
+    names: list[str],
+    actions: list[Action],
+    margins: list[float],
+    before: list[dict[str, Any]] | None,
+) -> list[dict[str, Any]]:
+    """The value of `relabelled` for one row; a row without scores has names, but no actions.
+
+    What stood there before stays, unless it is still among the negatives: a dry look took nothing.
+    """
+    earlier = [entry for entry in before or [] if entry["id"] not in names]
+    return earlier + [
         {"id": name, "action": action, "margin": margin}
         for name, action, margin in zip(names, actions, margins, strict=False)
         if action != "keep"

@@ -135,7 +135,7 @@ class RetrieverTeacher(Teacher):
 
     def _queries(self, rows: Sequence[Row]) -> np.ndarray:
         texts = [row.query for row in rows]
-        vectors = self._known(texts, self._kept_queries, self.retriever.encode_queries)
+        vectors = self._known(texts, self._kept["query"], self.retriever.encode_queries)
         return np.array([vectors[text] for text in texts], np.float32)
 
     def _passages(self, texts: list[str]) -> dict[str, np.ndarray]:
@@ -148,7 +148,7 @@ class RetrieverTeacher(Teacher):
             vectors = self.view.vectors_at(np.array([*at.values()], np.int64))
             stored = dict(zip(at, vectors, strict=True))
         others = [text for text in texts if text not in stored]
-        return stored | self._known(others, self._kept_passages, self.retriever.encode_corpus)
+        return stored | self._known(others, self._kept["passage"], self.retriever.encode_corpus)
 
     def _known(self, texts: list[str], kept: dict[str, np.ndarray], encode: Any) -> dict[str, Any]:
         """The vectors of some texts, those encoded that are not kept from before."""
@@ -161,12 +161,8 @@ class RetrieverTeacher(Teacher):
         return vectors
 
     @cached_property
-    def _kept_queries(self) -> dict[str, np.ndarray]:
-        return {}
-
-    @cached_property
-    def _kept_passages(self) -> dict[str, np.ndarray]:
-        return {}
+    def _kept(self) -> dict[str, dict[str, np.ndarray]]:
+        return {"query": {}, "passage": {}}
 
     @cached_property
     def _stored(self) -> VectorView:

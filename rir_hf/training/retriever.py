@@ -21,7 +21,7 @@ from rir_hf.core.configured import require_place
 from rir_hf.export.retrievers import to_sentence_transformers
 from rir_hf.export.rows import has_scores
 from rir_hf.export.scores import Rescale
-from rir_hf.models.retriever import set_length
+from rir_hf.models.retriever import prompt_of, set_length
 from rir_hf.schema import QUERY
 from rir_hf.training.arguments import (
     check_apart,
@@ -51,7 +51,6 @@ _SCALED = (
     "MultipleNegativesRankingLoss",
 )
 _METRIC = "eval_dev_cosine_ndcg@10"  # as the trainer calls what the best step is chosen by
-_PASSAGE_PROMPTS = ("document", "passage", "corpus")
 _ALONE = ""  # the name of a dataset that was given without one
 # They do not decide the weights, or are recorded as data
 _NOT_ASKED = ("rows", "output", "embedded", "checkpoint_steps", "dev", "report_to", "dataset_id")
@@ -259,10 +258,17 @@ def train_retriever(
     prompts = _prompts(data, loaded, query_prompt, passage_prompt)
     sides = None
     if freeze_passages:
-        sides = _two_sides(loaded, data, passage_prompt, length, known)
+        from rir_hf.training.frozen import TwoSides
+
+        prompt = prompt_of(loaded, passage_prompt, "passage")
+        sides = TwoSides(loaded, data.values(), prompt, length, known)
     encoder = loaded if sides is None else sides.queries
     started = _weights_of(encoder) if keep else {}
-    plain = _with_lora(encoder, lora_r, lora_alpha, lora_dropout, seed)
+    plain = None
+    if lora_r is not None:
+        from rir_hf.training.adapters import merged, with_lora
+
+        plain = with_lora(encoder, lora_r, lora_alpha, lora_dropout, seed)
     options["prompts"] = _one_or_all(prompts) if any(prompts.values()) else None
     settings = settings_of(kind, arguments, options)
     from sentence_transformers import SentenceTransformerTrainer
@@ -284,7 +290,9 @@ def train_retriever(
 
         trainer.add_callback(KeepBest(encoder, _METRIC))
     train(trainer, folder, data if dev is None else {**data, "(dev)": dev}, asked)
-    encoder = _finished(encoder, plain, started, keep)
+    if plain is not None:
+        encoder = merged(encoder, plain)
+    _mix_in(encoder, started, keep)
     set_length(encoder, length)
     if trainer.is_world_process_zero():
         if evaluator is not None:
@@ -402,20 +410,6 @@ def _check_frozen(
     return embedded
 
 
-def _two_sides(
-    loaded: SentenceTransformer,
-    data: Mapping[str, Dataset],
-    prompt: str | None,
-    length: int,
-    embedded: Dataset | None,
-) -> TwoSides:
-    """The model as two sides, with the vectors of all passages."""
-    from rir_hf.training.frozen import TwoSides
-
-    own_prompt = _prompt(loaded, prompt, _PASSAGE_PROMPTS)
-    return TwoSides(loaded, data.values(), own_prompt, length, embedded)
-
-
 def _load(
     model: str | os.PathLike[str],
     revision: str | None,
@@ -439,14 +433,6 @@ def _load(
     return encoder, length
 
 
-def _prompt(encoder: SentenceTransformer, given: str | None, names: tuple[str, ...]) -> str:
-    """The prompt that is given, or the first one stored under these names that is not empty."""
-    if given is not None:
-        return given
-    stored = (encoder.prompts.get(name) for name in names)
-    return next((prompt for prompt in stored if prompt), "")
-
-
 def _prompts(
     data: Mapping[str, Dataset],
     encoder: SentenceTransformer,
@@ -454,8 +440,8 @@ def _prompts(
     passage_prompt: str | None,
 ) -> dict[str, dict[str, str]]:
     """For each dataset the prompts of its columns of texts, but for empty ones."""
-    query = _prompt(encoder, query_prompt, ("query",))
-    passage = _prompt(encoder, passage_prompt, _PASSAGE_PROMPTS)
+    query = prompt_of(encoder, query_prompt, "query")
+    passage = prompt_of(encoder, passage_prompt, "passage")
     prompts = {}
     for part, rows in data.items():
         texts = [column for column in rows.column_names if column != "label"]
@@ -473,36 +459,6 @@ def _check_arguments(
     options |= recomputing(SentenceTransformerTrainingArguments, gradient_checkpointing)
     check_arguments(SentenceTransformerTrainingArguments, arguments, {**options, "prompts": None})
     return SentenceTransformerTrainingArguments
-
-
-def _with_lora(
-    encoder: SentenceTransformer,
-    lora_r: int | None,
-    lora_alpha: int,
-    lora_dropout: float,
-    seed: int,
-) -> SentenceTransformer | None:
-    """A copy of the model, which then gets LoRA's matrices; None where it gets none."""
-    if lora_r is None:
-        return None
-    from rir_hf.training.adapters import with_lora
-
-    return with_lora(encoder, lora_r, lora_alpha, lora_dropout, seed)
-
-
-def _finished(
-    encoder: SentenceTransformer,
-    plain: SentenceTransformer | None,
-    started: Mapping[str, torch.Tensor],
-    keep: float,
-) -> SentenceTransformer:
-    """The trained model, with LoRA's weights merged in and with its share of the old ones."""
-    if plain is not None:
-        from rir_hf.training.adapters import merged
-
-        encoder = merged(encoder, plain)
-    _mix_in(encoder, started, keep)
-    return encoder
 
 
 def _judged(
@@ -533,8 +489,8 @@ def _evaluator(
         return None
     from rir_hf.training.evaluating import HeldOut
 
-    query = _prompt(loaded, query_prompt, ("query",))
-    passage = _prompt(loaded, passage_prompt, _PASSAGE_PROMPTS)
+    query = prompt_of(loaded, query_prompt, "query")
+    passage = prompt_of(loaded, passage_prompt, "passage")
     return HeldOut(*judged, query, passage, length, None if sides is None else sides.encode)
 
 

@@ -198,8 +198,8 @@ def test_a_changed_option_makes_anew_what_depends_on_it_and_nothing_else(
     }
 
 
-def test_a_corpus_alone_is_enough(corpus: Dataset, minilm: str, tmp_path: Path) -> None:
-    found = boost(corpus, minilm, output=tmp_path / "run", **SMALL)
+def test_a_corpus_alone_is_enough(corpus: Dataset, tiny_static: str, tmp_path: Path) -> None:
+    found = boost(corpus, tiny_static, output=tmp_path / "run", **SMALL)
     rows = {row["stage"]: row for row in found.rounds}
     assert rows["retriever"]["synthetic"]
     assert found.generator is None
@@ -213,10 +213,10 @@ def test_a_corpus_alone_is_enough(corpus: Dataset, minilm: str, tmp_path: Path) 
 
 
 def test_a_generator_whose_weights_are_elsewhere_writes_and_is_not_tuned(
-    corpus: Dataset, minilm: str, tmp_path: Path
+    corpus: Dataset, tiny_static: str, tmp_path: Path
 ) -> None:
     options = {**SMALL, "kinds": ["question", "claim"], "min_quality": 0.0}
-    found = boost(corpus, minilm, Served(), output=tmp_path / "run", **options)
+    found = boost(corpus, tiny_static, Served(), output=tmp_path / "run", **options)
     rows = {row["stage"]: row for row in found.rounds if row["round"] == 1}
     why = json.loads(rows["generator"]["counts"])["left out"]
     assert why.startswith("Served holds no weights that can be tuned")
@@ -228,15 +228,15 @@ def test_a_generator_whose_weights_are_elsewhere_writes_and_is_not_tuned(
 
 
 def test_own_queries_alone_are_enough(
-    corpus: Dataset, pairs: Dataset, minilm: str, tmp_path: Path
+    corpus: Dataset, pairs: Dataset, tiny_static: str, tmp_path: Path
 ) -> None:
     options = {**SMALL, "passages": 0, "queries": pairs.remove_columns("pos_ids")}
-    found = boost(corpus, minilm, output=tmp_path / "run", **options)
+    found = boost(corpus, tiny_static, output=tmp_path / "run", **options)
     counts = {row["stage"]: json.loads(row["counts"]) for row in found.rounds if row["counts"]}
     assert counts["queries"]["given"] == 60
     assert counts["retriever"] == {"lists": counts["queries"]["lists"]}
     with pytest.raises(ValueError, match="passages=0 leaves nothing to train on"):
-        boost(corpus, minilm, output=tmp_path / "none", **{**SMALL, "passages": 0})
+        boost(corpus, tiny_static, output=tmp_path / "none", **{**SMALL, "passages": 0})
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(

@@ -19,6 +19,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.fixture
+def unread(tmp_path: Path) -> str:
+    """A file that is an error where it is read, since it is empty."""
+    (tmp_path / "unread.jsonl").touch()
+    return str(tmp_path / "unread.jsonl")
+
+
 @pytest.fixture(scope="session")
 def collection(faq_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty questions and answers in BEIR layout, with pairs beside."""

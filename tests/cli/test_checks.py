@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,19 +20,21 @@ from tests.openai_server import OpenAIServer, completion
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "./none"], "--model ./none: there is no folder of a model"),
+        (["--model", "/dev/null"], "--model /dev/null: there is no folder of a model"),
         (["--model", "a b"], "--model a b: there is no such folder, and a model of the Hub is"),
         (["--model", "me/none"], "the Hub has no such model"),
         (["--model", "none"], "the Hub has no such model"),
+        (["--device", "cuda:77"], "--device cuda:77: torch has no such device here"),
+        (["--dtype", "float99"], "--dtype must be one of 'float32', 'float16', 'bfloat16', 'auto'"),
         (["--factory", "Qat7"], "--factory: FAISS cannot make 'Qat7'"),
         (["--push_to_hub", "me/a/b"], "'me/a/b' cannot be a repository's name"),
     ],
 )
 def test_models_indexes_and_repositories_are_checked_before_the_rows_are_read(
-    options: list[str], message: str, hub: HubServer, minilm: str, tmp_path: Path,
+    options: list[str], message: str, hub: HubServer, minilm: str, unread: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    command = ["mine", "--corpus", "none.jsonl", "--pairs", "none.jsonl", "--model", minilm]
+    command = ["mine", "--corpus", unread, "--pairs", unread, "--model", minilm]
     assert main([*command, "--output", str(tmp_path / "out"), *options]) == 2
     said = capsys.readouterr().err
     assert message in said
@@ -40,9 +44,8 @@ def test_models_indexes_and_repositories_are_checked_before_the_rows_are_read(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--corpus", "nowhere.jsonl"], "--corpus nowhere.jsonl does not exist"),
         (["--corpus", "scifcat"], "scifcat is no file or folder here, and no dataset on the Hub"),
-        (["--qrels", "judged.tsv"], "--qrels judged.tsv does not exist"),
+        (["--qrels", "judgde"], "judgde is no file or folder here, and no dataset on the Hub"),
     ],
 )
 def test_all_sources_are_looked_for_before_one_is_read(
@@ -73,10 +76,10 @@ def test_a_server_that_is_not_there_is_said_with_its_address_and_the_option(
 
 
 def test_a_folder_that_holds_a_gguf_file_says_how_to_name_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unread: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "smol.gguf").touch()
-    command = ["generate-answers", "--rows", "none.jsonl", "--output", str(tmp_path / "out")]
+    command = ["generate-answers", "--rows", unread, "--output", str(tmp_path / "out")]
     command += ["--generate_model_path", str(tmp_path)]
     assert main(command) == 2
     assert "the folder holds smol.gguf: name it as --gguf_file" in capsys.readouterr().err
@@ -85,20 +88,22 @@ def test_a_folder_that_holds_a_gguf_file_says_how_to_name_it(
 
 
 def test_a_product_that_does_not_exist_is_said_before_the_rows_are_read(
-    minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    minilm: str, unread: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.setenv("RIR_HF_PRODUCT", "int9")
-    command = ["mine", "--corpus", "none.jsonl", "--pairs", "none.jsonl", "--model", minilm]
+    command = ["mine", "--corpus", unread, "--pairs", unread, "--model", minilm]
     assert main([*command, "--output", str(tmp_path / "out")]) == 2
     assert "RIR_HF_PRODUCT is 'int9'; it can be one of int8" in capsys.readouterr().err
 
 
 def test_a_push_without_a_token_is_refused_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    unread: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    for command in (["push", "none.jsonl", "me/rows"],
-                    ["relabel", "--rows", "none.jsonl", "--output", str(tmp_path / "out"),
+    for command in (["push", unread, "me/rows"],
+                    ["relabel", "--rows", unread, "--output", str(tmp_path / "out"),
                      "--push_to_hub", "me/rows"]):  # fmt: skip
         assert main(command) == 2
         assert "no token to push to me/rows with: hf auth login, or HF_TOKEN" in (
@@ -106,11 +111,28 @@ def test_a_push_without_a_token_is_refused_before_the_work(
         )
 
 
-def test_openai_is_not_asked_without_a_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_config_that_cannot_be_pushed_is_refused_before_the_work(
+    hub: HubServer, unread: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    relabel = ["relabel", "--rows", unread, "--output", str(tmp_path / "out")]
+    commands = {
+        "--config_name": ["push", unread, "me/rows"],
+        "--hub_config": [*relabel, "--push_to_hub", "me/rows"],
+    }
+    for option, command in commands.items():
+        assert main([*command, option, "a/b"]) == 2
+        assert f"{option} must be printable, without any of" in capsys.readouterr().err
+    corpus = ["--config_name", "corpus", "--corpus", unread]
+    assert main(["push", unread, "me/rows", *corpus]) == 2
+    assert "give --config_name another name" in capsys.readouterr().err
+
+
+def test_openai_is_not_asked_without_a_key(
+    unread: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    command = ["generate-answers", "--rows", "none.jsonl", "--output", str(tmp_path / "out")]
+    command = ["generate-answers", "--rows", unread, "--output", str(tmp_path / "out")]
     assert main([*command, "--generate_model_path", "gpt-4.1-mini", "--model_type", "gpt"]) == 2
     assert "set OPENAI_API_KEY, or name another server" in capsys.readouterr().err
 
@@ -138,13 +160,49 @@ def test_a_misspelt_option_is_said_with_the_one_that_was_meant(
     assert "Did you mean" not in capsys.readouterr().err
 
 
-def test_offline_a_name_that_is_no_folder_fails_at_once(tmp_path: Path) -> None:
+def test_wrong_paths_and_numbers_are_said_with_their_options_before_anything_is_imported() -> None:
+    wrong = {
+        "report a.jsonl": "--rows a.jsonl does not exist",
+        "report . --limit 0": "--limit must be at least 1, got 0",
+        "mine --corpus a.csv --pairs ./b --model my/own/c --output o": (
+            "--corpus a.csv does not exist; --pairs ./b does not exist; "
+            "--model my/own/c does not exist"
+        ),
+        "fuse --runs a b.run --run_file c.run": "--runs a does not exist; --runs b.run does not",
+        "score --rows a/ --teacher b.yaml --output o": "--rows a/ does not exist; --teacher b.yaml",
+    }
+    code = (
+        f"import sys\nfrom rir_hf.cli.main import main\nfor line in {[*wrong]}:\n"
+        " assert main(line.split()) == 2\n"
+        "assert not {'datasets', 'torch', 'transformers', 'pandas'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for said, message in zip(done.stderr.splitlines(), wrong.values(), strict=True):
+        assert message in said
+
+
+def test_without_a_connection_the_hub_is_named_and_not_asked_again(tmp_path: Path) -> None:
+    commands = ["pull me/a --output o", "report me/a", "search me/a me/a --index bm25 --output o"]
+    code = (
+        f"from rir_hf.cli.main import main\nfor line in {commands}: assert main(line.split()) == 2"
+    )
+    nowhere = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=nowhere, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3, lines
+    assert all("Hub (http://127.0.0.1:9) cannot be asked" in line for line in lines), lines
+
+
+def test_offline_a_name_that_is_no_folder_fails_at_once(unread: str, tmp_path: Path) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     started = time.monotonic()
-    done = rir_hf("embed", "--corpus", "x.jsonl", "--model", "typo", "--output", "o", **offline)
+    done = rir_hf("embed", "--corpus", unread, "--model", "typo", "--output", "o", **offline)
     assert "--model typo: there is no such folder" in done.stderr
     done = rir_hf("report", "typo", **offline)
-    assert "typo is no file or folder here, and the Hub cannot be asked for it" in done.stderr
+    assert "typo is no file or folder here, and the Hub (" in done.stderr
     assert time.monotonic() - started < 60  # and not minutes of tries
 
 

@@ -49,9 +49,9 @@ def test_mine_writes_rows_lines_counts_and_a_plot(mined: Path, collection: Path)
 
 
 def test_mine_refuses_to_replace_a_result_before_it_loads_anything(
-    mined: Path, collection: Path, minilm: str, capsys: pytest.CaptureFixture[str]
+    mined: Path, collection: Path, minilm: str, unread: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [*mine(collection, minilm), "--output", mined, "--pairs", "none.jsonl"]
+    command = [*mine(collection, minilm), "--output", mined, "--pairs", unread]
     assert main(list(map(str, command))) == 2
     assert "--overwrite replaces it" in capsys.readouterr().err
 
@@ -183,22 +183,33 @@ def test_an_export_names_the_option_that_is_wrong(
     command = ["export", "--rows", str(mined), "--format", "sentence-transformers"]
     command += ["--path", str(tmp_path / "a.parquet"), "--options"]
     assert main([*command, "{}"]) == 2
-    assert "sentence-transformers needs the option 'loss'" in capsys.readouterr().err
+    assert (
+        "needs the option 'loss': one of triplet, TripletLoss, n-tuple" in capsys.readouterr().err
+    )
+    assert main([*command, "{loss: Tripplet}"]) == 2
+    assert "has no loss 'Tripplet': one of triplet, TripletLoss" in capsys.readouterr().err
     assert main([*command, "{lose: a}"]) == 2
     assert "no option 'lose', only loss" in capsys.readouterr().err
+    for format, ending in {
+        "flagembedding": "must end in one of ('.jsonl', '.json')",
+        "pylate": "must be a folder for pylate",
+    }.items():
+        other = ["export", "--rows", "nothing-here", "--format", format, "--dry_run"]
+        assert main([*other, "--path", str(tmp_path / "a.parquet")]) == 2
+        assert f"--path {ending}" in capsys.readouterr().err
 
 
 def test_search_evaluate_and_compare(
     collection: Path, minilm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = ["--model", minilm, "--corpus", collection, "--queries", collection]
-    run_file = ["--run_file", tmp_path / "now.run"]
+    run_file = ["--run_file", tmp_path / "runs" / "now.run"]  # the folder is made
     rir_hf("search", *model, "--k", 20, "--output", tmp_path / "found", *run_file)
     hits = load_from_disk(tmp_path / "found")
     assert len(hits[0]["hit_ids"]) == len(hits[0]["hit_scores"]) == 20
     capsys.readouterr()
     measured = {}
-    for name, run in (("file", "now.run"), ("folder", "found")):
+    for name, run in (("file", "runs/now.run"), ("folder", "found")):
         command = ["evaluate", "--data", collection, "--run", tmp_path / run]
         rir_hf(*command, "--measures", "nDCG@10", "RR@10")
         measured[name] = capsys.readouterr().out
@@ -207,7 +218,20 @@ def test_search_evaluate_and_compare(
     assert capsys.readouterr().out == measured["file"] == measured["folder"]
     measures = json.loads((tmp_path / "measures.json").read_text())
     assert f"nDCG@10     {100 * measures['nDCG@10']:7.2f}   95 % interval" in measured["file"]
-    compared = ["--run", tmp_path / "now.run", "--other", tmp_path / "found", "--data", collection]
+    fused = ["--index", "embedding", "bm25", "--method", "rrf", "--weights", 1, 3, "--k", 20]
+    rir_hf("search", *model, *fused, "--output", tmp_path / "rrf", "--run_file", tmp_path / "a.run")
+    evaluated = ["evaluate", "--data", collection, "--model", minilm, *fused]
+    rir_hf(*evaluated, "--run_file", tmp_path / "b.run")
+    assert (tmp_path / "a.run").read_text() == (tmp_path / "b.run").read_text()
+    capsys.readouterr()
+    compared = [
+        "--run",
+        tmp_path / "runs" / "now.run",
+        "--other",
+        tmp_path / "found",
+        "--data",
+        collection,
+    ]
     rir_hf("compare", *compared, "--json", tmp_path / "comparison.json")
     assert capsys.readouterr().out.count("p = 1.000") == 3
     written = json.loads((tmp_path / "comparison.json").read_text())

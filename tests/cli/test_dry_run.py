@@ -106,6 +106,11 @@ def test_trainers_say_how_many_rows_and_steps(
     same = ["--eval_rows", str(tmp_path / "rows.jsonl")]
     assert main([*map(str, command), *same]) == 2
     assert "All 1 held-out queries are trained on" in capsys.readouterr().err
+    write_lines(tmp_path / "queries.jsonl", [{"query": "r"}])
+    assert main([*map(str, command), "--eval_rows", str(tmp_path / "queries.jsonl")]) == 2
+    assert "train-retriever: --eval_rows, --eval_split: " in capsys.readouterr().err
+    assert main([*map(str, command), "--epochs", "0"]) == 2
+    assert "--epochs must be above 0, got 0.0" in capsys.readouterr().err
     pairs = [{"prompt": "q", "chosen": "a", "rejected": "b"}] * 10
     write_lines(tmp_path / "rows.jsonl", pairs)
     command = ["train-generator", *rows, "--model", tiny_lm, "--batch_size", 2, "--dry_run"]

@@ -65,8 +65,14 @@ def test_what_is_not_recognised_names_the_option(
     command = ["search", "--corpus", tmp_path / "docs.csv", "--queries", tmp_path / "pairs.csv"]
     command += ["--index", "bm25", "--output", tmp_path / "found"]
     assert main([*map(str, command)]) == 2
-    assert "--corpus_columns '{text: NAME}'" in capsys.readouterr().err.splitlines()[-1]
-    assert main([*map(str, [*command, "--split", "nope"])]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]  # of both inputs at once
+    assert "--corpus_columns '{text: NAME}'" in said
+    assert "--queries_columns '{query: NAME}'" in said
+    wrong = ["--corpus_columns", "{text: abstrakt}", "--queries_columns", "{querry: claim}"]
+    assert main([*map(str, [*command, *wrong])]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "--corpus_columns): " + f"{tmp_path / 'docs.csv'} has no column 'abstrakt'" in said
+    assert "--queries_columns): there is no 'querry', only query_id, query" in said
     command += [
         "--corpus_columns",
         "{id: nr, text: abstract}",

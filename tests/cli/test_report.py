@@ -40,6 +40,21 @@ def test_a_page_that_cannot_be_made_is_said(
     assert "at least one of the columns ['neg', 'passages', 'chosen']" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--negatives", "nag"], "--negatives needs the column 'nag'"),
+        (["--plot", "plot.docx"], "--plot must end in .png or .svg or .pdf, got 'plot.docx'"),
+    ],
+)
+def test_an_option_that_fits_no_report_is_said(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows_of({}).save_to_disk(tmp_path / "mined")
+    assert main(["report", str(tmp_path / "mined"), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_suspects_are_as_wide_as_the_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

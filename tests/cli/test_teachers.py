@@ -43,6 +43,8 @@ def test_what_was_read_already_is_taken() -> None:
         ("{QueryLikelihood: {}}", "needs the option 'llm'"),
         ("{Blend: {teachers: Similarities}}", "must be a list"),
         ("[1, 2]", "is its name, or"),
+        ("{a: [", "--teacher: no YAML"),
+        ("{Blend: {teachers: [{YesNo: {llm: ./none}}]}}", "--teacher: YesNo: There is no model at"),
     ],
 )
 def test_what_is_no_teacher_is_refused(described: str, message: str) -> None:

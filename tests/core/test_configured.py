@@ -113,6 +113,7 @@ print(identity_of_model("me/model"), str(vectors))
 """
 
 
+@pytest.mark.slow
 def test_a_hub_model_is_its_commit_with_a_connection_and_without(
     hub: HubServer, minilm: str, tmp_path: Path
 ) -> None:

@@ -131,6 +131,7 @@ print(json.dumps([len(again), sum(len(row) for row in two["neg"])]))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_work_after_a_search_in_the_parent(
     faq_corpus: Dataset, faq_pairs: Dataset, minilm: str, tmp_path: Path
 ) -> None:

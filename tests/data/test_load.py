@@ -144,14 +144,16 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
         load_rows(tmp_path / "splits", "train")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_rows(tmp_path / "none.jsonl")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_rows("my/own/rows")  # no name on the Hub
 
 
 def test_a_file_without_rows_or_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "header.csv").write_text("id,text\n")
-    for name in ("empty.jsonl", "header.csv"):
+    for name in ("empty.jsonl is empty", "header.csv has no rows"):
         with pytest.raises(ValueError, match=name):
-            load_rows(tmp_path / name)
+            load_rows(tmp_path / name.split()[0])
 
 
 def test_a_packed_file_that_changed_is_read_anew_and_a_missing_package_is_named(

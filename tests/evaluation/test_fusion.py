@@ -37,7 +37,7 @@ def as_dict(fused: Dataset) -> dict[str, dict[str, float]]:
     }
 
 
-@pytest.mark.slow  # ranx compiles itself for half a minute
+@pytest.mark.soak  # ranx compiles itself for half a minute
 @pytest.mark.parametrize(("method", "norm", "share"), [("rrf", None, 1), ("minmax", "min-max", 3)])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_ranks_and_minmax_are_those_of_ranx(

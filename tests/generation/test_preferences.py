@@ -208,7 +208,7 @@ def test_bad_input_is_refused_by_its_name() -> None:
         ({}, {"answer_weight": 0.0}, "answer_weight must be above 0"),
         ({}, {"passage": "body"}, "needs the column 'body'"),
         ({"answers": ["one text"]}, {}, "'answers' must hold a list per row"),
-        ({"answers": [[1, 2]]}, {}, "'answers' must hold lists of texts, found '1'"),
+        ({"answers": [[1, 2]]}, {}, "'answers' must hold lists of texts, found int 1"),
     ]
     for columns, settings, message in wrong:
         with pytest.raises(ValueError, match=message):

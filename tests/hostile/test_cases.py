@@ -13,7 +13,7 @@ from rir_hf import train_generator, train_retriever
 from tests.hostile.cases import LARGE, PLACES, TEXTS, Place, Text
 from tests.hostile.training_places import all_rows
 
-_SHARE, _SHARE_OF_HUB = 4, 16
+_SHARE = 16
 """One case of so many is among the default tests, each text and each place in some of them."""
 
 
@@ -21,9 +21,7 @@ def cases() -> list[Any]:
     """Each text at each place, most for the slow tests."""
     found = []
     for number, (place, text) in enumerate(product(PLACES, TEXTS)):
-        is_of_hub = place.name.startswith(("push", "pull", "rir-hf pu"))
-        share = _SHARE_OF_HUB if is_of_hub else _SHARE
-        marks = [pytest.mark.slow] if number % share else []
+        marks = [pytest.mark.slow] if number % _SHARE else []
         found.append(pytest.param(place, text, id=f"{place.name}: {text.name}", marks=marks))
     return found
 

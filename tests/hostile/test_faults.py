@@ -84,7 +84,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
 @pytest.fixture(scope="module")
 def inputs(
     faulty: Faulty,
-    minilm: str,
+    tiny_static: str,
     tiny_lm: str,
     faq_file: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -92,14 +92,8 @@ def inputs(
     """What commands read: a collection, a retriever that costs nothing, and what each step makes
     for the next.
     """
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import StaticEmbedding
-    from tokenizers import Tokenizer
-
     folder = tmp_path_factory.mktemp("inputs")
-    tokenizer = Tokenizer.from_file(str(Path(minilm) / "tokenizer.json"))
-    words = StaticEmbedding(tokenizer, embedding_dim=16)
-    SentenceTransformer(modules=[words], device="cpu").save(str(folder / "model"))
+    shutil.copytree(tiny_static, folder / "model")
     animals = ["fox", "dog", "cat", "owl", "bee", "cow", "hen", "rat"]
     texts = {f"p{at}": f"The {name} sleeps at place {at}." for at, name in enumerate(animals)}
     pairs = [

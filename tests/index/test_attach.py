@@ -40,10 +40,25 @@ def test_the_index_is_written_beside_the_data_once_and_read_after(
     folder = folder_of(corpus)
     files = list(folder.glob("*index-*"))
     assert [path.suffix for path in files] == [".faiss"]
-    monkeypatch.setattr(faiss, "write_index", lambda *_: pytest.fail("it was built again"))
+    for writer in ("write_flat", "write_index"):
+        failing = lambda *_: pytest.fail("it was built again")  # noqa: E731
+        monkeypatch.setattr(f"rir_hf.index.attach.{writer}", failing)
     again = attach_index(load_from_disk(folder))
     assert again.get_index("embedding").faiss_index.ntotal == 300
     assert list(folder.glob("*index-*")) == files
+
+
+@pytest.mark.parametrize("head", ["known", "unknown"])
+def test_a_flat_index_is_the_file_that_faiss_writes(
+    corpus: Dataset, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if head == "unknown":  # a FAISS that writes something else before the vectors
+        monkeypatch.setattr("rir_hf.index.attach.flat_head", lambda *_: None)
+    index = faiss.index_factory(8, "Flat", faiss.METRIC_INNER_PRODUCT)
+    index.add(VECTORS)
+    expected = faiss.serialize_index(index).tobytes()
+    path = Path(attach_index(corpus).get_index("embedding").file.path)
+    assert path.read_bytes()[: len(expected)] == expected
 
 
 def test_the_corpus_that_was_passed_is_not_changed_and_other_indexes_stay(corpus: Dataset) -> None:

@@ -162,6 +162,14 @@ def test_the_record_of_each_step_is_left_and_the_users_words_stay() -> None:
     assert provenance(run(ds.to_iterable_dataset(), Lengths())) == steps[:1]
 
 
+def test_a_run_of_which_nothing_is_cached_says_nothing_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    run(rows(prefix="new"), Lengths(), rows_per_shard=50)
+    assert "cached" not in caplog.text
+
+
 def test_notes_are_counted_once_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         made = run(rows(prefix="notes"), Lengths(), batch_size=5)

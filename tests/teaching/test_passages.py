@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from rir_hf import RelabelNegatives, report, retry, run
 from rir_hf.models.llm import LLMError
-from rir_hf.schema import TEACHER_ERROR, code_of
+from rir_hf.schema import REPAIRS, TEACHER_ERROR, code_of
 from rir_hf.teaching.blend import Blend, Similarities
 from rir_hf.teaching.listwise import Listwise, ListwiseLogits
 from rir_hf.teaching.passages import ScorePassages
@@ -62,6 +63,24 @@ def test_columns_depend_on_the_teacher_alone() -> None:
     both = ["teacher_repairs", "teacher_scores"]
     assert list(ScorePassages(Listwise(judge)).one(row)) == [*plain, "teacher_repairs"]
     assert list(ScorePassages(Blend([Listwise(judge)])).one(row)) == [*plain, *both]
+
+
+def test_nothing_of_an_earlier_teacher_stays_beside_the_scores_of_another() -> None:
+    rows = rows_worth([[2, 1], [2, 1]], ["good one", "failing one"])
+    broken = Judge({"failing": LLMError("it broke")})
+    blend = Blend([Listwise(Judge()), Lengths()])
+    for made in (score(rows, blend), run(rows, ScorePassages(blend))):
+        again = run(made, ScorePassages(Lengths()))
+        assert set(again["teacher_scores"]) == {None}
+        assert report(again)["teacher"]["repairs"] == dict.fromkeys(REPAIRS, 0)
+        relabelled = run(again, RelabelNegatives())
+        assert set(relabelled["teacher_scores"]) == {None}
+    # of the rows that another teacher is asked about, it is the same
+    retried = retry(score(rows, Blend([Listwise(broken), Lengths()])), ScorePassages(Lengths()))
+    assert [said is None for said in retried["teacher_scores"]] == [False, True]
+    more = retry(score(rows, YesNo(broken)), ScorePassages(blend))
+    assert [said is None for said in more["teacher_scores"]] == [True, False]
+    assert more["teacher_error"][:] == [None, None]
 
 
 def test_one_positive_may_be_a_text_and_a_row_may_have_no_negative() -> None:

@@ -85,6 +85,14 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(rows: Dataset) -> 
     assert after_the_look.to_list() == done.to_list()
 
 
+def test_a_second_pass_adds_to_what_the_first_one_took_out(rows: Dataset) -> None:
+    first = rows.map(RelabelNegatives(move=1.0, drop=None), batched=True)
+    second = first.map(RelabelNegatives(drop=0.0), batched=True)
+    assert actions(second) == [[("1", "move"), ("3", "drop")], [("1", "move")], [("1", "drop")], []]
+    at_once = rows.map(RelabelNegatives(move=1.0, drop=0.0), batched=True)
+    assert second["relabelled"][:] == at_once["relabelled"][:]
+
+
 def test_only_the_columns_that_are_there_are_rewritten(rows: Dataset) -> None:
     bare = rows.remove_columns(["neg_ids", "pos_sims"])
     moved = bare.map(RelabelNegatives(move=1.0), batched=True)
