@@ -45,9 +45,9 @@ def command(
     Args:
         corpus: passages, with the columns id and text (a title goes before the text): a file
             (.jsonl, .json, .parquet, .csv, .tsv), a folder, a Hub name ("name" or "name:config"),
-            or a folder in BEIR layout.
+            or a folder in BEIR or MTEB layout.
         train: queries, with their positives where they are known, from the same; of a folder in
-            BEIR layout those that are judged in the split.
+            BEIR or MTEB layout those that are judged in the split.
         dev: the same.
         test: the same.
         train_split: split that --train is read from, where it has several; none: train.

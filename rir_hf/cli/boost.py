@@ -87,7 +87,7 @@ class Asking:
     Args:
         task: the retrieval task, a name (scifact, nq, ...) or a sentence that describes it.
         queries: queries without labels, rows with query: a file, a folder, a Hub name, or a folder
-            in BEIR layout.
+            in BEIR or MTEB layout.
         pairs: labelled queries, rows with query and pos_ids, pos or passage, from the same.
         queries_split: split of --queries and --pairs, where there are several; none: train.
         queries_columns: columns of --queries whose names do not say what they are, as YAML:
@@ -146,9 +146,9 @@ class Judging:
     """Judging.
 
     Args:
-        dev: judged queries to choose models by: a folder in BEIR layout, or rows with query_id,
-            query and pos_ids; none: a part of --pairs, else generated, and a part of --queries
-            judged by the teacher.
+        dev: judged queries to choose models by: a folder in BEIR or MTEB layout, or rows with
+            query_id, query and pos_ids; none: a part of --pairs, else generated, and a part of
+            --queries judged by the teacher.
         dev_split: its split, where it has several; none: dev.
         test: judged queries to measure with once, at the end; none: a part of --pairs, else
             generated.
@@ -256,7 +256,7 @@ def command(
 
     Args:
         corpus: passages, with the columns id and text: a file, a folder, a Hub name, or a folder in
-            BEIR layout.
+            BEIR or MTEB layout.
         retriever: Hub name or folder of the sentence-transformers model to begin with.
         output: folder of the run.
         rounds: rounds at most.

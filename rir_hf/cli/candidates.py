@@ -70,9 +70,9 @@ def command(
 
     Args:
         corpus: passages, with the columns id and text: a file, a folder, a Hub name, or a folder in
-            BEIR layout.
-        queries: rows with query_id and query, from the same; of a folder in BEIR layout those of
-            the split.
+            BEIR or MTEB layout.
+        queries: rows with query_id and query, from the same; of a folder in BEIR or MTEB layout
+            those of the split.
         split: split of the queries, where there are several; none: train.
         limit: the first so many queries; none: all.
         batch_size: rows per batch.

@@ -29,7 +29,7 @@ def command(
     Args:
         run: a TREC run file, or what `rir-hf search` wrote.
         other: the one to compare with, from the same.
-        data: folder in BEIR layout with qrels/SPLIT.tsv.
+        data: folder in BEIR or MTEB layout, with judgements.
         qrels: in place of those of the folder, judgements in a TREC or BEIR file.
         split: split that was searched; none: test.
         measures: what is measured: nDCG@10, R@100, RR@10, P@5, AP@100 and the like.

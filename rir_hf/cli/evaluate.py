@@ -51,7 +51,7 @@ def command(
     rir-hf evaluate --data scifact --model BAAI/bge-base-en-v1.5 --answers answered
 
     Args:
-        data: folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv).
+        data: folder in BEIR or MTEB layout, with corpus, queries and qrels.
         corpus: in place of those of the folder, passages with the columns id and text.
         queries: in place of those of the folder, rows with query_id and query.
         qrels: in place of those of the folder, judgements in a TREC or BEIR file.

@@ -63,7 +63,7 @@ def command(
 
     Args:
         corpus: passages, with the columns id and text: a file, a folder, a Hub name, or a folder in
-            BEIR layout.
+            BEIR or MTEB layout.
         split: which split, where the source has several; none: train.
         limit: the first so many passages; none: all.
         sample: so many passages, drawn at random; none: all.

@@ -102,7 +102,7 @@ def command(
     Args:
         corpus: passages, with the columns id and text (a title goes before the text): a file
             (.jsonl, .json, .parquet, .csv, .tsv, also .gz), a folder, a Hub name ("name" or
-            "name:config"), or a folder in BEIR layout, which holds the pairs too.
+            "name:config"), or a folder in BEIR or MTEB layout, which holds the pairs too.
         pairs: rows with query and pos, passage or pos_ids, and query_id where a query has several
             rows, from the same.
         split: split of the pairs, where there are several; none: train.

@@ -15,7 +15,7 @@ from typing import Any
 
 from rir_hf.cli.checks import check_room
 from rir_hf.cli.options import DryRun, HubOptions, Rows
-from rir_hf.core.unfinished import replacing, take_place
+from rir_hf.core.unfinished import replacing, take_place, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -286,8 +286,7 @@ def write_json(value: Any, path: str | Path | None) -> None:
     """Write a file of JSON, if one is named."""
     if path is not None:
         text = json.dumps(value, indent=2, ensure_ascii=False)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        write_text(text + "\n", Path(path))
 
 
 def write_lines(rows: Iterable[Mapping[str, Any]], target: Path) -> None:

@@ -67,7 +67,7 @@ def command(
 
     Args:
         corpus: passages, with the columns id and text: a file, a folder, a Hub name, or a folder in
-            BEIR layout.
+            BEIR or MTEB layout.
         queries: queries, with the columns query_id and query, from the same; a folder in BEIR
             layout holds both.
         split: split of the queries, where there are several; none: test.

@@ -139,7 +139,8 @@ def command(
         eval_rows: held-out rows, evaluated while the model is trained: the weights of the best step
             are kept; none: those of --rows in --eval_split.
         eval_split: their split; none, and without --eval_rows: no evaluation.
-        dev: folder in BEIR layout whose judged queries are searched with the old and the new model.
+        dev: folder in BEIR or MTEB layout whose judged queries are searched with the old and the
+            new model.
         dev_split: its split.
     """
     writing.check(output, MARK)
@@ -210,7 +211,7 @@ def usable_rows(rows: Rows, judged: Rows | None, training: Training) -> int:
 def measured(
     dev: str, split: str, model: str, training: Training, revision: str | None = None
 ) -> Rows:
-    """The run of a model over the judged queries of a folder in BEIR layout."""
+    """The run of a model over the judged queries of a folder in BEIR or MTEB layout."""
     from rir_hf import load_corpus, load_qrels, load_queries
     from rir_hf.cli.evaluate import only_judged
     from rir_hf.cli.search import nearest

@@ -56,6 +56,10 @@ def unfinished(path: Path, *, folder: bool = False) -> Iterator[Path]:
         with suppress(OSError):  # a file system without locks
             lock = _lock(part)
         yield part
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a full disk names no file
+            error.filename = os.fspath(path)
+        raise
     finally:
         if lock is not None:
             os.close(lock)
@@ -77,6 +81,19 @@ def replacing(path: Path, *, folder: bool = False) -> Iterator[Path]:
     with unfinished(path, folder=folder) as part:
         yield part
         take_place(part, path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file of text, in place of another once all is written; folders that are missing are
+    made. What is no file, such as /dev/stdout, is written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.resolve()
+    if file.exists() and not file.is_file():
+        path.write_text(text, encoding="utf-8", newline="")
+        return
+    with replacing(file) as part:
+        part.write_text(text, encoding="utf-8", newline="")
 
 
 def take_place(part: Path, path: Path) -> None:

@@ -193,7 +193,7 @@ def read_files(paths: Sequence[Path], texts: Collection[str] = ()) -> Dataset:
         paths = [_without_halves(path) if has_halves(path) else path for path in paths]
     try:
         options = {**by_content(*paths), **(_csv_options(first, texts) if kind == "csv" else {})}
-        files = [*map(str, paths)]
+        files = [str(_without_detours(path)) for path in paths]
         rows = datasets.load_dataset(kind, data_files=files, split="train", **options)
     except (ValueError, DatasetGenerationError) as error:  # which do not say in which file
         if "corresponds to no data" in str(error):
@@ -240,9 +240,19 @@ def unreachable(source: Source, error: Exception) -> ConnectionError:
     )
 
 
+def _without_detours(file: Path) -> Path:
+    """The same file, its folder without `..` and links: its rows are cached by the path too."""
+    return file.parent.resolve() / file.name
+
+
 def _read_folder(path: Path, texts: Collection[str]) -> Any:
     if is_saved(path):
         return datasets.load_from_disk(path)
+    if all(any(path.glob(f"{part}*")) for part in ("corpus", "queries", "qrels")):
+        raise ValueError(
+            f"{path} holds a corpus, queries and qrels: name the file of those that are meant. "
+            "`rir-hf mine` reads its pairs, and adds the texts of their passages."
+        )
     files = sorted(file for file in path.rglob("*") if kind_of(file))
     if not files:
         raise FileNotFoundError(f"{path} holds no files ending in {sorted(READERS)}.")
@@ -252,9 +262,9 @@ def _read_folder(path: Path, texts: Collection[str]) -> Any:
             raise ValueError(f"{file} has halves of characters in it: load it by its own name.")
     if {kind_of(file) for file in files} == {"csv"}:
         options = {**_csv_options(files[0], texts), **by_content(path)}
-        return datasets.load_dataset("csv", data_dir=str(path), **options)
+        return datasets.load_dataset("csv", data_dir=str(path.resolve()), **options)
     try:
-        return datasets.load_dataset(str(path), **by_content(path))
+        return datasets.load_dataset(str(path.resolve()), **by_content(path))
     except DatasetGenerationError as error:
         raise ValueError(
             f"{path} cannot be read as rows: where its files hold different columns, name one of "

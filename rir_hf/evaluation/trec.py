@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 
 from rir_hf.core.packed import open_text
 from rir_hf.core.texts import is_whole
-from rir_hf.core.unfinished import replacing
+from rir_hf.core.unfinished import write_text
 from rir_hf.evaluation.rows import in_order, run_in_rows
 
 _PATH = str | os.PathLike[str]
@@ -68,7 +68,7 @@ def write_run(
         for rank, passage in enumerate(in_order(scores), 1):
             fields = (_id(query), "Q0", _id(passage), str(rank), repr(scores[passage]), _id(tag))
             lines.append(" ".join(fields) + "\n")
-    _write(lines, path)
+    write_text("".join(lines), Path(path))
 
 
 def read_qrels(path: _PATH) -> dict[str, dict[str, float]]:
@@ -125,7 +125,7 @@ def write_qrels(qrels: Mapping[str, Mapping[str, float]], path: _PATH) -> None:
     for query, grades in qrels.items():
         for passage, grade in grades.items():
             lines.append(f"{_id(query)} 0 {_id(passage)} {_whole(float(grade))}\n")
-    _write(lines, path)
+    write_text("".join(lines), Path(path))
 
 
 def _lines(path: _PATH) -> Iterator[tuple[int, str]]:
@@ -158,13 +158,3 @@ def _number(text: str, path: _PATH, line: int) -> float:
 def _whole(grade: float) -> float:
     """The grade as an int where it is one."""
     return int(grade) if grade.is_integer() else grade
-
-
-def _write(lines: Iterable[str], path: _PATH) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    text, file = "".join(lines), Path(path).resolve()
-    if file.exists() and not file.is_file():  # such as /dev/stdout
-        Path(path).write_text(text, encoding="utf-8", newline="")
-        return
-    with replacing(file) as part:
-        part.write_text(text, encoding="utf-8", newline="")

@@ -5,6 +5,7 @@ After Li et al. 2025 (Reinforced-IR, arXiv 2502.11562) and the scripts that come
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ from rir_hf.schema import (
     PAIR_NOTE,
     PASSAGE,
     POS,
+    POS_IDS,
     PROMPT,
     QUERY,
     QUERY_SCORE,
@@ -151,6 +153,15 @@ class PreferencePairs(Step):
         self._score([row for row in rows if row.code is None])
         found = [self._columns_of(row) for row in rows]
         return {column.name: [row.get(column.name) for row in found] for column in self.outputs}
+
+    def _check_names(self, columns: Collection[str]) -> None:
+        if POS_IDS.name in columns and not {self.passage, POS.name} & set(columns):
+            raise ValueError(
+                "PreferencePairs compares answers by the text of the passage, and the rows name it "
+                f"by its id alone ({POS_IDS.name}): mine them first, which adds {POS.name} "
+                "(MineNegatives, `rir-hf mine`), and let the answers be written to those rows."
+            )
+        super()._check_names(columns)
 
     @property
     def _passage_column(self) -> Column | OneOf:

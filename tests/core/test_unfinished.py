@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -52,6 +53,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="broken"):
         write()
     assert [file.name for file in tmp_path.iterdir()] == ["counts"]
+    assert path.read_text() == "old"
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "counts"
+    path.write_text("old")
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), replacing(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert path.read_text() == "old"
 
 

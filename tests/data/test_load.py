@@ -289,6 +289,24 @@ def test_a_dataset_is_taken_as_it_is_and_what_is_none_is_named() -> None:
         load_corpus([{"id": "a"}])  # type: ignore[arg-type]  # what a user may try
 
 
+def test_a_file_has_the_same_fingerprint_however_it_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    write_lines(tmp_path / "a" / "rows.jsonl", PASSAGES)
+    names = ["a/rows.jsonl", "b/../a/rows.jsonl"]
+    found = {load_rows(tmp_path / name)._fingerprint for name in names}
+    found |= {
+        load_rows(tmp_path / "b" / "../a")._fingerprint,
+        load_rows(tmp_path / "a")._fingerprint,
+    }
+    assert len(found) == 2  # the file, and the folder of files
+
+
+def test_a_collection_is_not_taken_for_rows(beir: Path) -> None:
+    with pytest.raises(ValueError, match="holds a corpus, queries and qrels: name the file"):
+        load_rows(beir)
+
+
 def test_a_folder_of_files_with_other_columns_says_how_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "queries").mkdir()

@@ -217,6 +217,12 @@ def test_bad_input_is_refused_by_its_name() -> None:
             )
 
 
+def test_passages_that_are_known_by_id_alone_are_to_be_mined_first() -> None:
+    rows = Dataset.from_dict({"query": ["q 1 0"], "answers": [["a", "b"]], "pos_ids": [["p1"]]})
+    with pytest.raises(ValueError, match="by its id alone .*: mine them first"):
+        rows.map(PreferencePairs(Numbers()), batched=True)
+
+
 def test_real_texts_give_the_pair_that_the_retriever_sees(retriever: Retriever) -> None:
     answers = [
         "The Eiffel Tower is in Paris.",
