@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--claims", type=int, default=320, help="training claims answered")
     parser.add_argument("--answers", type=int, default=4, help="answers to each of them")
     parser.add_argument("--drawn", type=int, default=2, help="answers to each test claim")
-    parser.add_argument("--learning_rate", type=float, nargs="+", default=[1e-4])
+    parser.add_argument("--learning_rate", type=float, nargs="+", default=[1e-4, 5e-4])
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--loss", default="sigmoid", help="of TRL's DPOTrainer")
     parser.add_argument("--quick", action="store_true")
