@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_datasets(
     pairs = [{"query_id": row["id"], "query": row["q"], "pos_ids": [row["id"]]} for row in rows]
     Dataset.from_list(corpus).to_json(tmp_path / "corpus.jsonl")
     for name, start_at in (("pairs", 0), ("dev", 20), ("test", 40)):
-        some = pairs[start_at : start_at + 6]
+        some = pairs[start_at : start_at + 10]
         Dataset.from_list(some).to_json(tmp_path / f"{name}.jsonl")
     command = command_for(tmp_path, minilm, smollm)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
