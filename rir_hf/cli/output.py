@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 from rir_hf.cli.checks import check_room
 from rir_hf.cli.options import DryRun, HubOptions, Rows
-from rir_hf.core.unfinished import replacing, take_place, write_text
+from rir_hf.core.unfinished import replacing, rewriting, take_place, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -290,18 +289,10 @@ def write_json(value: Any, path: str | Path | None) -> None:
 
 
 def write_lines(rows: Iterable[Mapping[str, Any]], target: Path) -> None:
-    """Replace a file of JSON lines once all is written.
-
-    A link stays a link, and the file's mode what it was.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    file = target.resolve()
-    with replacing(file) as part:
-        with part.open("w", encoding="utf-8") as lines:
-            for row in rows:
-                lines.write(as_line(row) + "\n")
-        if file.exists():
-            shutil.copymode(file, part)
+    """Replace a file of JSON lines once all is written, as `rewriting` does."""
+    with rewriting(target) as part, part.open("w", encoding="utf-8") as lines:
+        for row in rows:
+            lines.write(as_line(row) + "\n")
 
 
 def as_line(row: Mapping[str, Any]) -> str:

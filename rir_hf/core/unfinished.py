@@ -83,16 +83,26 @@ def replacing(path: Path, *, folder: bool = False) -> Iterator[Path]:
         take_place(part, path)
 
 
-def write_text(text: str, path: Path) -> None:
-    """Write a file of text, in place of another once all is written; folders that are missing are
-    made. What is no file, such as /dev/stdout, is written to.
+@contextmanager
+def rewriting(path: Path) -> Iterator[Path]:
+    """A user's file to write to, which takes the place of the one there where nothing failed.
+
+    A link stays a link, and the file's mode what it was. Folders that are missing are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.resolve()
-    if file.exists() and not file.is_file():
+    with replacing(file) as part:
+        yield part
+        if file.exists():
+            shutil.copymode(file, part)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text as `rewriting` does; what is no file, such as /dev/stdout, is written to."""
+    if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8", newline="")
         return
-    with replacing(file) as part:
+    with rewriting(path) as part:
         part.write_text(text, encoding="utf-8", newline="")
 
 

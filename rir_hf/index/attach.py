@@ -215,8 +215,9 @@ def built_as(corpus: Dataset, name: str) -> dict[str, Any]:
     file = file_of(corpus, name)
     if file.built:
         return file.built
+    index = on_cpu(corpus.get_index(name).faiss_index)
     try:
-        return {"factory": reverse_index_factory(on_cpu(corpus.get_index(name).faiss_index))}
+        return {"factory": reverse_index_factory(index)}
     except (NotImplementedError, AssertionError, KeyError):
         # Which of them FAISS raises depends on what it has no name for: a kind of index, whitening
         # (PCAW), a kind of codes (1.15, November 2026).

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from rir_hf.core.unfinished import remove_leftovers, replacing, take_place, unfinished
+from rir_hf.core.unfinished import (
+    remove_leftovers,
+    replacing,
+    take_place,
+    unfinished,
+    write_text,
+)
 
 WRITES = """
 import sys, time
@@ -62,6 +68,16 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=f"No space left on device: '{path}'"), replacing(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert path.read_text() == "old"
+
+
+def test_a_rewritten_file_keeps_its_mode_and_a_link_stays_one(tmp_path: Path) -> None:
+    file, link = tmp_path / "measures.json", tmp_path / "link.json"
+    file.write_text("old")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    write_text("new", link)
+    assert link.is_symlink()
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("new", 0o640)
 
 
 def test_files_of_the_user_with_a_similar_name_stay(tmp_path: Path) -> None:
