@@ -23,6 +23,7 @@ os.environ.update(
     HF_DATASETS_DISABLE_PROGRESS_BARS="1",
     TOKENIZERS_PARALLELISM="false",
 )
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # else the workers wait for each other's threads
 
 import pytest  # noqa: E402 - the libraries read the environment when they are imported
 from datasets import Dataset  # noqa: E402

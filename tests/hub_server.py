@@ -115,6 +115,7 @@ def is_lfs(path: str) -> bool:
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     routes = (
         ("GET", rf"/api/(?:datasets|models)/{REPO}(?:/revision/(?P<revision>.+))?", "info"),
         (

@@ -16,6 +16,7 @@ from datasets import Dataset
 from rir_hf.boosting.options import Options
 from rir_hf.boosting.state import Round
 from rir_hf.core.columns import without_indexes
+from rir_hf.core.configured import revision_of
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.retriever import Retriever
 from rir_hf.training.generator import train_generator
@@ -59,7 +60,7 @@ def trained(
         "max_steps": options.max_steps,
         "keep": options.keep,
         "checkpoint_steps": options.checkpoint_steps,
-        "revision": retriever.revision,
+        "revision": revision_of(retriever.model, retriever.revision),
         "query_prompt": retriever.query_prompt,
         "passage_prompt": retriever.passage_prompt,
         "max_length": retriever.max_length,
@@ -99,8 +100,12 @@ def tunable(generator: Any, weights: Path | None) -> dict[str, Any] | None:
     """
     is_here = isinstance(generator, (ChatLLM, CompletionLLM)) and isinstance(generator.model, str)
     if is_here and (weights is None or generator.gguf_file is None):
-        revision, file = generator.revision, generator.gguf_file
-        return {"model": generator.model, "revision": revision, "gguf_file": file}
+        revision = revision_of(generator.model, generator.revision)
+        return {
+            "model": generator.model,
+            "revision": revision,
+            "gguf_file": generator.gguf_file,
+        }
     if weights is None:
         return None
     files = sorted(weights.glob("*.gguf"))

@@ -114,8 +114,7 @@ class Configured:
         the key of new ones.
 
         Returns:
-            The revision to load: of a Hub model the commit that its identity names. (Of a Hub
-            adapter what was given, since transformers takes it for the base's revision too.)
+            The revision to load, as `revision_of` gives it.
 
         Raises:
             RuntimeError: the files have changed since a part of the model was loaded.
@@ -128,10 +127,7 @@ class Configured:
                 f"The files of {model} have changed since its tokenizer was loaded from there: "
                 f"make a new {type(self).__name__}."
             )
-        is_hub_name = isinstance(model, str) and not Path(model).exists()
-        commit = commit_of(model, revision) if is_hub_name else None
-        has_config = commit and try_to_load_from_cache(model, "config.json", revision=commit)
-        return commit if isinstance(has_config, str) else revision
+        return revision_of(model, revision)
 
     def _identity_of(self, name: str) -> str:
         kept = self.__dict__.get("_loaded_identities", {})
@@ -195,7 +191,7 @@ def identity_of_model(model: Any, revision: str | None = None) -> str:
     """Name and commit of a Hub model, or a digest of the content of a local folder or file, or of a
     loaded model's weights and settings.
 
-    An adapter is its own content and the identity of its base.
+    An adapter is itself and the identity of its base.
     """
     if isinstance(model, os.PathLike):
         model = os.fspath(model)
@@ -208,14 +204,40 @@ def identity_of_model(model: Any, revision: str | None = None) -> str:
     path = Path(model)
     if not path.exists():
         commit = commit_of(model, revision)
-        return f"{model}@{commit}" if commit else model
+        return f"{model}@{commit}{_on_base(_adapter_on_hub(model, commit))}" if commit else model
     adapter = path / "adapter_config.json"
-    base = (
-        json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if adapter.exists()
-        else None
-    )
-    return f"content:{digest_of(path)}" + (f" on {identity_of_model(base)}" if base else "")
+    return f"content:{digest_of(path)}{_on_base(adapter if adapter.exists() else None)}"
+
+
+def _on_base(adapter: Path | None) -> str:
+    """The identity of the model that an adapter's configuration names, as the end of its own."""
+    if adapter is None:
+        return ""
+    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return f" on {identity_of_model(base)}" if base else ""
+
+
+def _adapter_on_hub(name: str, commit: str) -> Path | None:
+    """The configuration of an adapter on the Hub; None for a whole model."""
+    if _has_config(name, commit):
+        return None
+    with suppress(HTTPError, OSError, ValueError):
+        return Path(hf_hub_download(name, "adapter_config.json", revision=commit))
+    return None
+
+
+def _has_config(name: str, commit: str) -> bool:
+    """Whether a Hub model is a whole one, as far as `commit_of` has seen."""
+    return isinstance(try_to_load_from_cache(name, "config.json", revision=commit), str)
+
+
+def revision_of(model: Any, revision: str | None) -> str | None:
+    """The revision to load: of a Hub model the commit that its identity names, of a Hub adapter
+    what was given, since transformers takes it for the base's revision too.
+    """
+    is_hub_name = isinstance(model, str) and not Path(model).exists()
+    commit = commit_of(model, revision) if is_hub_name else None
+    return commit if commit and _has_config(model, commit) else revision
 
 
 @cache

@@ -12,6 +12,7 @@ from rir_hf.boosting.tuning import tunable, with_model
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.retriever import Retriever
 from rir_hf.models.server import OpenAIChat
+from tests.hub_server import HubServer, Repository
 
 
 @pytest.fixture
@@ -88,6 +89,20 @@ def test_a_generator_of_this_process_is_tuned_from_its_own_files(
         "revision": "e7da7f2",
         "gguf_file": None,
     }
+
+
+def test_a_model_on_the_hub_is_trained_from_the_commit_that_it_was_loaded_at(
+    hub: HubServer, tiny_lm: str
+) -> None:
+    files = {path.name: path.read_bytes() for path in Path(tiny_lm).iterdir()}
+    hub.repositories["me/writer"] = Repository(kind="model")
+    commit = hub.repositories["me/writer"].commit("main", files)
+    writer = ChatLLM("me/writer")
+    writer.generate(["What is a truss?"], max_tokens=1)
+    hub.repositories["me/writer"].commit("main", {"config.json": b"{}"})
+    weights = tunable(writer, None)
+    assert weights is not None
+    assert weights["revision"] == commit
 
 
 def test_a_server_has_no_weights_unless_a_folder_of_them_is_named(

@@ -264,11 +264,12 @@ def test_an_adapter_on_the_hub_is_loaded_with_its_base(
     for name, folder in (("me/base", tiny_lm), ("me/lora", tmp_path)):
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
         hub.repositories[name] = Repository(kind="model")
-        commit = hub.repositories[name].commit("main", files)
+        hub.repositories[name].commit("main", files)
+    base_at, lora_at = (hub.repositories[name].branches["main"] for name in ("me/base", "me/lora"))
     llm = ChatLLM("me/lora")
     expected = ChatLLM(tiny_lm).generate(["What is a truss?"], max_tokens=5)
     assert llm.generate(["What is a truss?"], max_tokens=5) == expected
-    assert llm.record()["model"] == f"me/lora@{commit}"
+    assert llm.record()["model"] == f"me/lora@{lora_at} on me/base@{base_at}"
 
 
 def test_an_adapter_is_itself_and_its_base(tiny_lm: str, tmp_path: Path) -> None:
