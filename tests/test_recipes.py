@@ -189,6 +189,7 @@ def test_train_generator_leaves_an_adapter_that_answers(
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_train_retriever_leaves_another_model_and_compares_the_two(
     recipe: Recipe, mined: Path, collection: Path, minilm: str, tmp_path: Path
 ) -> None:

@@ -206,6 +206,7 @@ def test_offline_a_name_that_is_no_folder_fails_at_once(unread: str, tmp_path: P
     assert time.monotonic() - started < 60  # and not minutes of tries
 
 
+@pytest.mark.slow
 def test_libraries_are_quiet_and_warnings_come_once_at_the_end(
     collection: Path, minilm: str, tmp_path: Path
 ) -> None:

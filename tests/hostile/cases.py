@@ -79,7 +79,7 @@ TEXTS = [
     Text("long word", "x" * 300_000),
 ]
 LARGE = Text("10 MB", "word " * 2_000_000)
-"""For the slow tests."""
+"""For each place once."""
 
 
 PLACES = [

@@ -13,16 +13,29 @@ from rir_hf import train_generator, train_retriever
 from tests.hostile.cases import LARGE, PLACES, TEXTS, Place, Text
 from tests.hostile.training_places import all_rows
 
-_SHARE = 16
-"""One case of so many is among the default tests, each text and each place in some of them."""
+_DEFAULT_SHARE, _SLOW_SHARE = 16, 4
+"""One case of so many is among the default tests, and among the slow ones; each text and each place
+is in some of them. The soak tests have the rest.
+"""
 
 
 def cases() -> list[Any]:
-    """Each text at each place, most for the slow tests."""
+    """Each text at each place."""
     found = []
     for number, (place, text) in enumerate(product(PLACES, TEXTS)):
-        marks = [pytest.mark.slow] if number % _SHARE else []
+        marks = [pytest.mark.soak] if number % _SLOW_SHARE else [pytest.mark.slow]
+        marks = marks if number % _DEFAULT_SHARE else []
         found.append(pytest.param(place, text, id=f"{place.name}: {text.name}", marks=marks))
+    return found
+
+
+def places_for_much() -> list[Any]:
+    """All places; those of names and cards on the Hub, which take minutes, for the soak tests."""
+    found = []
+    for place in PLACES:
+        is_cell = place.name == "push, text" or not place.name.startswith(("push, ", "pull, "))
+        marks = pytest.mark.slow if is_cell else pytest.mark.soak
+        found.append(pytest.param(place, id=place.name, marks=marks))
     return found
 
 
@@ -49,8 +62,7 @@ def test_a_hostile_text_survives_is_marked_or_meets_a_clear_error(place: Place, 
     check(place, text)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("place", PLACES, ids=[place.name for place in PLACES])
+@pytest.mark.parametrize("place", places_for_much())
 def test_ten_megabytes_in_one_cell_are_a_row_as_any_other(place: Place) -> None:
     check(place, LARGE)
 

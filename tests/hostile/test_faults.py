@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 HERE = Path(__file__).parent
-FEW = 3
+FEW = 2
 
 
 def said_by_model(body: dict[str, Any], _: object) -> Any:

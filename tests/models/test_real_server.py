@@ -72,8 +72,8 @@ def there(
 
 @pytest.fixture(scope="module")
 def pairs(faq_file: Path) -> list[dict[str, Any]]:
-    """Six questions, each with its answer and that of the next one."""
-    rows = [json.loads(line) for line in faq_file.read_text(encoding="utf-8").splitlines()[:7]]
+    """Three questions, each with its answer and that of the next one."""
+    rows = [json.loads(line) for line in faq_file.read_text(encoding="utf-8").splitlines()[:4]]
     return [
         {"query": row["q"], "passages": [row["a"], after["a"]]} for row, after in pairwise(rows)
     ]
