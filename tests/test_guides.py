@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +31,13 @@ def guides() -> list[Any]:
 
 
 @pytest.mark.parametrize("guide", guides())
-def test_the_blocks_of_a_guide_run_in_order(guide: Path, tmp_path: Path) -> None:
-    blocks = blocks_of(guide)
-    if not blocks:
-        return
+def test_the_blocks_of_a_guide_run_in_order(
+    guide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "guide.py"
-    script.write_text("\n\n".join(blocks), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    script.write_text("\n\n".join(blocks_of(guide)), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script))
 
 
 def with_tables(text: str) -> str:
