@@ -15,14 +15,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import bm25s  # noqa: F401
 import datasets
 import faiss  # noqa: F401
 import huggingface_hub
+import matplotlib.backends.backend_agg
+import matplotlib.figure  # noqa: F401
+import openai  # noqa: F401
+import scipy.stats  # noqa: F401
+import Stemmer  # noqa: F401
 import torch  # noqa: F401
 from sentence_transformers import SentenceTransformerTrainer  # noqa: F401
 from trl import DPOTrainer  # noqa: F401
 
+import rir_hf
 from rir_hf.cli import main as commands
+from rir_hf.cli import parser  # noqa: F401
 
 COUNT, KILL, FULL = range(3)
 
@@ -71,6 +79,8 @@ def _in_folder(folder: Path) -> None:
 
 def main() -> None:
     """Answer until the input ends."""
+    for name in rir_hf.__all__:
+        getattr(rir_hf, name)
     for name in commands.COMMANDS:
         importlib.import_module(f"rir_hf.cli.{name.replace('-', '_')}")
     answers = os.fdopen(os.dup(1), "w")
