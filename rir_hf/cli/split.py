@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rir_hf.cli.inputs import PairsOptions
+from rir_hf.cli.inputs import CorpusOptions, PairsOptions, read_each
 from rir_hf.cli.options import DryRun
 from rir_hf.cli.output import OutputOptions
 
@@ -11,7 +11,9 @@ def command(
     output: OutputOptions,
     dry: DryRun,
     pairing: PairsOptions,
+    reading: CorpusOptions,
     rows: str,
+    corpus: str | None = None,
     shares: dict[str, float] = {"train": 0.8, "dev": 0.1, "test": 0.1},  # noqa: B006 - never changed
     split: str | None = None,
     limit: int | None = None,
@@ -28,6 +30,8 @@ def command(
 
     Args:
         rows: pairs, mined or scored rows, or queries alone: a file, a folder, a Hub name.
+        corpus: a file, a folder or a Hub name with the texts of positives that the rows know by
+            id alone, so that nearly the same passages stay together, too.
         shares: the share of the rows that each part has, which add up to 1.
         split: which split, where there are several; none: train.
         limit: the first so many rows; none: all.
@@ -40,6 +44,11 @@ def command(
     from rir_hf.cli.audit import load_split
 
     output.check()
-    found = load_split(pairing, rows, split, limit)
-    parts = split_by_group(found, shares, query=query, threshold=threshold, seed=seed)
+    found, passages = read_each(
+        lambda: load_split(pairing, rows, split, limit),
+        lambda: None if corpus is None else reading.load(corpus),
+    )
+    parts = split_by_group(
+        found, shares, corpus=passages, query=query, threshold=threshold, seed=seed
+    )
     output.finish(parts, dry, None, "parts", lines="")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset
@@ -81,15 +83,35 @@ def _as_dict(
     source: object,
 ) -> Judged:
     if isinstance(judged, Mapping):
-        return {
-            str(query): {str(passage): grade for passage, grade in grades.items()}
-            for query, grades in judged.items()
-        }
+        return _checked(judged, source)
     if isinstance(judged, Path):
         if columns is None and _is_of_trec(judged):
             return read_qrels(judged)
         judged = read_files([judged], set((columns or {}).values()))
     return _in_rows(judged, columns, source)
+
+
+def _checked(judged: Mapping[str, Mapping[str, float]], source: object) -> Judged:
+    """Judgements with ids as texts.
+
+    Raises:
+        ValueError: a grade that is no finite number, or no grades by passage.
+    """
+    found: Judged = {}
+    for query, grades in judged.items():
+        if not isinstance(grades, Mapping):
+            raise ValueError(
+                f"{source}: query {query!r} needs its grades by passage, like {{'p1': 1}}, got "
+                f"{grades!r:.80}."
+            )
+        for passage, grade in grades.items():
+            if not isinstance(grade, Real) or not math.isfinite(grade):
+                raise ValueError(
+                    f"{source}: the grade of {passage!r} for query {query!r} must be a finite "
+                    f"number, got {grade!r}."
+                )
+        found[str(query)] = {str(passage): grade for passage, grade in grades.items()}
+    return found
 
 
 def _is_of_trec(path: Path) -> bool:
@@ -110,11 +132,12 @@ def _in_rows(
     """Judgements, one a row; or pairs with their positives' ids, each of which has the grade 1."""
     found = rows.column_names or list(next(iter(rows), {}))
     if POS_IDS.name in found and QUERY_ID.name in found and columns is None:
-        return _whole(qrels_in_rows(rows))
+        return _whole(qrels_in_rows(rows, source))
     plain = {plain_name(name) for name in found}
     if columns is None and plain.isdisjoint(QRELS["score"][0]):
         if plain & set(PAIRS["pos_ids"][0]):
-            return _whole(qrels_in_rows(_with_ids(as_pairs(rows, None, source), source)))
+            pairs = _with_ids(as_pairs(rows, None, source), source)
+            return _whole(qrels_in_rows(pairs, source))
         if plain & set(PAIRS["positive"][0]):
             raise MissingColumnError(
                 f"{source}: judgements need the ids of the relevant passages (pos_ids), and these "
@@ -125,7 +148,7 @@ def _in_rows(
     as_in_beir = dict(zip(in_order, ("query-id", "corpus-id", "score"), strict=True))
     rows = rows.select_columns(in_order)
     renamed = {old: new for old, new in as_in_beir.items() if old != new}
-    return _whole(qrels_in_rows(rows.rename_columns(renamed)))
+    return _whole(qrels_in_rows(rows.rename_columns(renamed), source))
 
 
 def _with_ids(pairs: Dataset | IterableDataset, source: object) -> Dataset | IterableDataset:

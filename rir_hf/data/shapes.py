@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from datasets import Dataset, Features, LargeList, List, Value
+from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
 from rir_hf.data.names import MissingColumnError, recognise
 from rir_hf.data.sources import first_rows
@@ -23,6 +23,7 @@ Chosen = Mapping[str, str] | None
 def as_corpus(rows: Dataset, columns: Chosen, source: object, limit: int | None = None) -> Dataset:
     """Passages with `id`, `text` and, where there is one, `title`; see `load_corpus`."""
     names = recognise(rows.column_names, "corpus", columns, source, required=["text"])
+    _require_texts(rows, names.values(), source)
     text, title = names["text"], names.get("title")
     if "id" not in names:
         _warn_of_numbers(source, rows)
@@ -44,13 +45,16 @@ def as_corpus(rows: Dataset, columns: Chosen, source: object, limit: int | None 
 def as_queries(rows: Dataset, columns: Chosen, source: object) -> Dataset:
     """Queries with `query_id` and `query`; see `load_queries`."""
     names = recognise(rows.column_names, "queries", columns, source, required=["query"])
+    _require_texts(rows, names.values(), source)
     if "query_id" not in names:
         _warn_of_numbers(source, rows)
         rows = rows.add_column(QUERY_ID.name, [str(number) for number in range(len(rows))])
     rows = _renamed(rows, rows.column_names, {name: role for role, name in names.items()}, source)
     rows = rows.cast_column(QUERY_ID.name, Value("string"))
     texts: dict[str, str] = {}
-    for id, query in _values(rows, QUERY_ID.name, QUERY.name):
+    for row, (id, query) in enumerate(_values(rows, QUERY_ID.name, QUERY.name)):
+        if not id:
+            raise ValueError(f"{source}: row {row} has no id: give each query one of its own.")
         if texts.setdefault(id, query) != query:
             raise ValueError(
                 f"{source}: the query_id {id!r} stands for {texts[id]!r:.80} and {query!r:.80}: "
@@ -96,6 +100,16 @@ def with_positives(
     judged = [qrels.get(query, {}) for query in batch[QUERY_ID.name]]
     relevant = [[passage for passage, grade in each.items() if grade > 0] for each in judged]
     return {POS_IDS.name: relevant}
+
+
+def _require_texts(rows: Dataset, names: Iterable[str], source: object) -> None:
+    """Raise `ValueError` where a column of texts or ids holds lists or objects."""
+    for name in names:
+        if not isinstance(rows.features[name], (Value, ClassLabel)):
+            raise ValueError(
+                f"{source}: column {name!r} holds {rows.features[name]} in place of texts. A JSON "
+                "file has an object for each row (pandas: orient='records')."
+            )
 
 
 def _warn_of_numbers(source: object, rows: Dataset) -> None:

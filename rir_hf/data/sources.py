@@ -19,7 +19,13 @@ from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 
 from rir_hf.core.columns import check_at_least, with_valid_texts
 from rir_hf.core.digests import by_content, digest_of
-from rir_hf.core.packed import check_packing, open_bytes, open_text, without_packing
+from rir_hf.core.packed import (
+    check_packing,
+    open_bytes,
+    open_text,
+    packing_explained,
+    without_packing,
+)
 from rir_hf.core.unfinished import replacing
 from rir_hf.data.json_files import has_halves, without_halves
 from rir_hf.data.names import TEXTS, plain_name
@@ -187,19 +193,29 @@ def read_files(paths: Sequence[Path], texts: Collection[str] = ()) -> Dataset:
         check_packing(path)
         if not path.stat().st_size:
             raise ValueError(f"{path} is empty.")
+    with packing_explained(first):
+        return with_valid_texts(_loaded(kind, paths, texts), str(first))
+
+
+def _loaded(kind: str, paths: Sequence[Path], texts: Collection[str]) -> Dataset:
+    """What `datasets` reads in files of a kind."""
+    first = paths[0]
+    options: dict[str, Any] = {}
     if kind == "parquet":
         paths = [_unpacked(path) for path in paths]
     if kind == "json":
         paths = [_without_halves(path) if has_halves(path) else path for path in paths]
+    if kind == "csv":
+        options = _csv_options(first, texts)
     try:
-        options = {**by_content(*paths), **(_csv_options(first, texts) if kind == "csv" else {})}
         files = [str(_without_detours(path)) for path in paths]
-        rows = datasets.load_dataset(kind, data_files=files, split="train", **options)
+        return datasets.load_dataset(
+            kind, data_files=files, split="train", **options, **by_content(*paths)
+        )
     except (ValueError, DatasetGenerationError) as error:  # which do not say in which file
         if "corresponds to no data" in str(error):
             raise ValueError(f"{first} has no rows.") from None
         raise ValueError(f"{first} cannot be read: {error.__cause__ or error}") from error
-    return with_valid_texts(rows, str(first))
 
 
 def pulled(source: Source, **options: Any) -> Any:
@@ -258,8 +274,9 @@ def _read_folder(path: Path, texts: Collection[str]) -> Any:
         raise FileNotFoundError(f"{path} holds no files ending in {sorted(READERS)}.")
     for file in files:
         check_packing(file)
-        if kind_of(file) == "json" and has_halves(file):
-            raise ValueError(f"{file} has halves of characters in it: load it by its own name.")
+        with packing_explained(file):
+            if kind_of(file) == "json" and has_halves(file):
+                raise ValueError(f"{file} has halves of characters in it: load it by its own name.")
     if {kind_of(file) for file in files} == {"csv"}:
         options = {**_csv_options(files[0], texts), **by_content(path)}
         return datasets.load_dataset("csv", data_dir=str(path.resolve()), **options)
@@ -274,7 +291,12 @@ def _read_folder(path: Path, texts: Collection[str]) -> Any:
 
 
 def _csv_options(path: Path, texts: Collection[str]) -> dict[str, Any]:
-    """How a CSV file is read: ids keep their leading zeros, and a text "NA" is a text."""
+    """How a CSV file is read: ids keep their leading zeros, and a text "NA" is a text.
+
+    Raises:
+        ValueError: the first line after the header has more fields than it. pandas takes the
+            first of them for an index; of later lines it says so itself.
+    """
     options = {
         "sep": _separator(path),
         "keep_default_na": False,
@@ -284,8 +306,13 @@ def _csv_options(path: Path, texts: Collection[str]) -> dict[str, Any]:
         no_quotes = {"quoting": 3, "header": None}  # 3: a quotation mark is a character
         names = ["id", "text"]
         return {**options, **no_quotes, "names": names, "converters": dict.fromkeys(names, str)}
-    header = pd.read_csv(path, sep=options["sep"], nrows=0).columns
-    known = [name for name in header if plain_name(name) in TEXTS or name in texts]
+    begin = pd.read_csv(path, sep=options["sep"], nrows=1)
+    if len(begin) and not isinstance(begin.index, pd.RangeIndex):
+        raise ValueError(
+            f"{path}: the line after the header has more fields than its {len(begin.columns)}: "
+            f"put fields that hold {options['sep']!r} in quotation marks."
+        )
+    known = [name for name in begin.columns if plain_name(name) in TEXTS or name in texts]
     return {**options, "converters": dict.fromkeys(known, str)}
 
 

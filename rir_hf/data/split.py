@@ -17,7 +17,7 @@ from rir_hf.core.columns import Batch, require_columns, require_dataset
 from rir_hf.core.draws import generator_of
 from rir_hf.data.near import check_threshold, first_of_each_group
 from rir_hf.mining.positives import as_id, read_positives
-from rir_hf.schema import PASSAGE, POS, POS_IDS, QUERY_ID
+from rir_hf.schema import ID, PASSAGE, POS, POS_IDS, QUERY_ID, TEXT
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ def split_by_group(
     rows: Dataset,
     shares: Mapping[str, float],
     *,
+    corpus: Dataset | None = None,
     query: str = "query",
     threshold: float | None = NEAR,
     seed: int = 0,
@@ -46,6 +47,8 @@ def split_by_group(
         rows: pairs, mined or scored rows, or queries alone.
         shares: the share of the rows that each part has, which add up to 1. The largest part takes
             the groups that fit into no other, so that the others have at most their share.
+        corpus: passages with `id` and `text`: with them, positives that are known by `pos_ids`
+            alone are one where their texts are nearly the same, too.
         query: column of the queries.
         threshold: from which similarity texts are nearly the same, as for `near_duplicates`; None:
             the same texts alone.
@@ -72,7 +75,9 @@ def split_by_group(
     check_threshold(threshold)
     if not shares or min(shares.values()) <= 0 or not math.isclose(sum(shares.values()), 1):
         raise ValueError(f"shares must be above 0 and add up to 1, got {dict(shares)}.")
-    groups = _in_order_of_content(*_groups_and_digests(rows, query, threshold))
+    if corpus is not None:
+        require_columns(corpus, [ID.name, TEXT.name], "split_by_group")
+    groups = _in_order_of_content(*_groups_and_digests(rows, query, threshold, corpus))
     largest = max(shares, key=lambda name: shares[name])
     others = [name for name in shares if name != largest]
     drawn = draw_groups(groups, [round(shares[name] * len(rows)) for name in others], seed)
@@ -158,7 +163,7 @@ def joined(groups: np.ndarray, names: Iterable[Sequence[Hashable] | None]) -> np
 
 
 def _groups_and_digests(
-    rows: Dataset, query: str, threshold: float | None
+    rows: Dataset, query: str, threshold: float | None, corpus: Dataset | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The group of each row, and a number of its content."""
     found = rows.select_columns(
@@ -172,6 +177,10 @@ def _groups_and_digests(
         for queried, of_row in zip(batch.texts(query), _names_of(batch), strict=True):
             names.append(of_row)
             digests.append(xxhash.xxh64_intdigest(repr((queried, of_row)).encode()))
+    if corpus is not None:
+        _add_texts(names, corpus)
+    elif threshold is not None and {POS.name, PASSAGE.name}.isdisjoint(found.column_names):
+        _warn_of_ids(names)
     texts = sorted({text for of_row in names for kind, text in of_row if kind == "text"})
     near = first_of_each_group(Dataset.from_dict({"text": texts}), "text", threshold)
     first = dict(zip(texts, near.tolist(), strict=True))
@@ -181,6 +190,26 @@ def _groups_and_digests(
     )
     groups = joined(first_of_each_group(found, query, threshold), near_names)
     return groups, np.array(digests, np.uint64)
+
+
+def _warn_of_ids(names: Iterable[Iterable[tuple[str, Any]]]) -> None:
+    if any(kind == "id" for of_row in names for kind, _ in of_row):
+        logger.warning(
+            "split_by_group: the positives are known by id alone, so nearly the same passages may "
+            "be on two sides: give the corpus (--corpus)."
+        )
+
+
+def _add_texts(names: list[list[tuple[str, Any]]], corpus: Dataset) -> None:
+    """Add to the ids among the names of each row the texts that a corpus has for them."""
+    wanted = {name for of_row in names for kind, name in of_row if kind == "id"}
+    known: dict[str | None, str | None] = {}
+    for batch in corpus.select_columns([ID.name, TEXT.name]).with_format(None).iter(_ROWS_AT_ONCE):
+        pairs = zip(batch[ID.name], batch[TEXT.name], strict=True)
+        known.update((as_id(id), text) for id, text in pairs if as_id(id) in wanted)
+    for of_row in names:
+        ids = [name for kind, name in of_row if kind == "id"]
+        of_row += [("text", known[id]) for id in ids if known.get(id)]
 
 
 def _names_of(batch: Batch) -> list[list[tuple[str, Any]]]:

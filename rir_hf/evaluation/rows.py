@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -46,13 +47,16 @@ def run_in_rows(rows: Dataset | IterableDataset) -> dict[str, dict[str, float]]:
     return run
 
 
-def qrels_in_rows(rows: Dataset | IterableDataset) -> dict[str, dict[str, float]]:
+def qrels_in_rows(
+    rows: Dataset | IterableDataset, source: object = "the judgements"
+) -> dict[str, dict[str, float]]:
     """Judgements from rows with `query-id`, `corpus-id` and `score`, or `query_id` and `pos_ids`.
 
     The first is BEIR's layout, one judgement a row; in the second every positive has grade 1.
 
     Raises:
-        ValueError: neither set of columns is there.
+        ValueError: neither set of columns is there, a grade that is no finite number, or another
+            for the same query and passage.
 
     Example:
         >>> qrels_in_rows(Dataset.from_dict({"query_id": ["q"], "pos_ids": [["a", "b"]]}))
@@ -61,8 +65,14 @@ def qrels_in_rows(rows: Dataset | IterableDataset) -> dict[str, dict[str, float]
     names: list[str] = rows.column_names or list(next(iter(rows), {}))
     qrels: dict[str, dict[str, float]] = {}
     if set(_OF_BEIR) <= set(names):
-        for query, passage, grade in _values(rows, _OF_BEIR):
-            qrels.setdefault(str(query), {})[str(passage)] = float(grade)
+        for row, (query, passage, grade) in enumerate(_values(rows, _OF_BEIR)):
+            with suppress(TypeError, ValueError):
+                grade = float(grade)
+            if not isinstance(grade, float) or not math.isfinite(grade):
+                raise ValueError(
+                    f"{source}, row {row}: the grade must be a finite number, got {grade!r}."
+                )
+            add_grade(qrels, str(query), str(passage), grade, f"{source}, row {row}")
     elif set(_OF_PAIRS) <= set(names):
         for query, passages in _values(rows, _OF_PAIRS):
             known = (str(passage) for passage in _listed(passages) if passage is not None)
@@ -73,6 +83,25 @@ def qrels_in_rows(rows: Dataset | IterableDataset) -> dict[str, dict[str, float]
             f"but the dataset has only {sorted(names)}."
         )
     return qrels
+
+
+def add_grade(
+    qrels: dict[str, dict[str, float]], query: str, passage: str, grade: float, where: str
+) -> None:
+    """Add a judgement; raise `ValueError` where there is another for the query and passage.
+
+    Example:
+        >>> qrels = {"q": {"a": 1.0}}
+        >>> add_grade(qrels, "q", "b", 2.0, "qrels.tsv, line 3")
+        >>> qrels
+        {'q': {'a': 1.0, 'b': 2.0}}
+    """
+    known = qrels.setdefault(query, {}).setdefault(passage, grade)
+    if known != grade:
+        raise ValueError(
+            f"{where}: {passage!r} has the grade {known:g} for query {query!r} already, and now "
+            f"{grade:g}: keep one of them."
+        )
 
 
 def best_of_repeats(ids: Iterable[Any], scores: Iterable[float]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from datasets import Dataset, IterableDataset
 from rir_hf.core.packed import open_text
 from rir_hf.core.texts import is_whole
 from rir_hf.core.unfinished import write_text
-from rir_hf.evaluation.rows import in_order, run_in_rows
+from rir_hf.evaluation.rows import add_grade, in_order, run_in_rows
 
 _PATH = str | os.PathLike[str]
 
@@ -105,7 +105,7 @@ def read_qrels(path: _PATH) -> dict[str, dict[str, float]]:
             raise ValueError(
                 f"{path}, line {number}: expected a finite number, found {fields[-1]!r}."
             )
-        qrels.setdefault(fields[0], {})[fields[-2]] = _whole(grade)
+        add_grade(qrels, fields[0], fields[-2], _whole(grade), f"{path}, line {number}")
     return qrels
 
 

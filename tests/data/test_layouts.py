@@ -160,6 +160,27 @@ def test_topics_of_trec_are_queries(tmp_path: Path) -> None:
         load_queries(tmp_path / "wrong.topics")
 
 
+@pytest.mark.parametrize("grade", [None, "good", float("nan")])
+def test_a_grade_that_is_no_number_is_named_with_its_place(grade: Any, tmp_path: Path) -> None:
+    row = {"query_id": "q1", "passage_id": "p1", "score": grade}
+    write(tmp_path / "qrels.jsonl", lines([{**row, "score": grade and str(grade)}]))
+    with pytest.raises(ValueError, match=r"qrels.jsonl, row 0: the grade must be a finite number"):
+        load_qrels(tmp_path / "qrels.jsonl")
+    with pytest.raises(ValueError, match=r"grade of 'p1' for query 'q1' must be a finite number"):
+        load_qrels({"q1": {"p1": grade}})
+
+
+def test_a_pair_is_judged_once(tmp_path: Path) -> None:
+    row = {"query_id": "q1", "passage_id": "p1"}
+    write(tmp_path / "qrels.jsonl", lines([{**row, "score": 1}, {**row, "score": 2}]))
+    write(tmp_path / "qrels.txt", b"q1 0 p1 1\nq1 0 p1 1\nq1 0 p1 2\n")
+    for name, place in (("qrels.jsonl", "row 1"), ("qrels.txt", "line 3")):
+        with pytest.raises(ValueError, match=rf"{name}, {place}: 'p1' has the grade 1 for query"):
+            load_qrels(tmp_path / name)
+    with pytest.raises(ValueError, match="needs its grades by passage"):
+        load_qrels({"q1": ["p1"]})  # type: ignore[dict-item]
+
+
 def test_qrels_are_a_dict_a_file_or_a_dataset(tmp_path: Path) -> None:
     expected = {"q1": {"01": 0.5, "02": 0}}
     plain = b"q1 0 01 0.5\nq1 0 02 0\n"

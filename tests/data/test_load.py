@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -20,7 +21,9 @@ PASSAGES = [
     {"_id": "p2", "title": "", "text": "Dogs bark."},
 ]
 KINDS = ["jsonl", "json", "parquet", "csv", "tsv", "saved", "saved splits", "folder"]
-KINDS += ["jsonl.gz", "csv.gz", "parquet.gz", "json.zst", "tsv.zst", "parquet.zst"]
+PLAIN = ["jsonl", "json", "parquet", "csv", "tsv"]
+PACKED = [f"{kind}.{packing}" for kind in PLAIN for packing in ("gz", "zst")]
+KINDS += PACKED
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:
@@ -102,6 +105,40 @@ def test_every_kind_of_source_gives_the_same_rows(kind: str, tmp_path: Path) -> 
     for load in (load_pairs, stream_pairs):
         with pytest.raises(ValueError, match=r"no split 'dev', only \["):
             load(source, "dev")
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_a_packed_file_that_is_cut_off_is_named(kind: str, tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"question": [f"who? {row**9}" for row in range(200)]})
+    source = tmp_path / f"rows.{kind}"
+    write(rows, kind, source)
+    source.write_bytes(source.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=re.escape(str(source))):
+        load_queries(source)
+
+
+@pytest.mark.parametrize("line", ["1,a,", "1,Hello, world"])
+def test_a_line_with_more_fields_than_the_header_is_an_error(line: str, tmp_path: Path) -> None:
+    (tmp_path / "first.csv").write_text(f"id,text\n{line}\n2,b\n")
+    (tmp_path / "later.csv").write_text(f"id,text\n2,b\n{line}\n")
+    for name in ("first.csv", "later.csv"):
+        with pytest.raises(ValueError, match=rf"{name}.*[Ff]ields"):
+            load_corpus(tmp_path / name)
+
+
+def test_a_file_of_columns_in_place_of_rows_is_an_error(tmp_path: Path) -> None:
+    for number, columns in enumerate(({"0": "a", "1": "b"}, ["a", "b"])):
+        file = tmp_path / f"{number}.json"
+        file.write_text(json.dumps({"id": columns, "text": columns}))
+        for load in (load_corpus, load_queries):
+            with pytest.raises(ValueError, match=r"column '\w+' holds .* in place of texts"):
+                load(file)
+
+
+def test_each_query_has_an_id() -> None:
+    rows = Dataset.from_dict({"query_id": ["a", None], "query": ["x", "y"]})
+    with pytest.raises(ValueError, match=r"row 1 has no id"):
+        load_queries(rows)
 
 
 def test_a_corpus_without_ids_is_numbered_and_integers_become_strings(tmp_path: Path) -> None:

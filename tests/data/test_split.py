@@ -34,6 +34,31 @@ def test_rows_with_a_near_query_or_a_common_positive_stay_together() -> None:
         assert len(parts["dev"]) == len(parts["test"]) == 1
 
 
+def test_the_corpus_tells_which_positives_are_nearly_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    numbers = range(12)
+    texts = [f"Passage {number // 2} of {number // 2 * 7919}, long enough." for number in numbers]
+    corpus = Dataset.from_dict(
+        {"id": [f"p{number}" for number in numbers], "text": [f"{text} " for text in texts]}
+    )
+    rows = Dataset.from_dict(
+        {
+            "query": [f"{number * 104729}" for number in numbers],
+            "pos_ids": [[id] for id in corpus["id"]],
+        }
+    )
+    for seed in range(5):
+        parts = split_by_group(rows, {"train": 0.5, "test": 0.5}, corpus=corpus, seed=seed)
+        for part in parts.values():
+            found = [int(id[1:]) for [id] in part["pos_ids"]]
+            assert {number // 2 * 2 for number in found} <= set(found)
+            assert len(found) == 6
+    assert not caplog.records
+    split_by_group(rows, SHARES)
+    assert "give the corpus" in caplog.text
+
+
 def test_shares_and_seed_decide() -> None:
     rows = Dataset.from_dict({"query": [f"{number} {number * 7919}" for number in range(100)]})
     parts, again, other = (
