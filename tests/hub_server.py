@@ -81,6 +81,7 @@ class HubServer:
         self.lfs: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.asked: list[str] = []
+        self.role = "write"
 
     @property
     def url(self) -> str:
@@ -125,6 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         ),
         ("POST", rf"/api/(?:datasets|models)/{REPO}/paths-info/(?P<revision>.+)", "paths"),
         ("GET", rf"/api/(?:datasets|models)/{REPO}/refs", "refs"),
+        ("GET", r"/api/whoami-v2", "whoami"),
         ("POST", r"/api/repos/create", "create"),
         ("DELETE", r"/api/repos/delete", "delete"),
         ("POST", rf"/api/(?:datasets|models)/{REPO}/preupload/(?P<revision>.+)", "preupload"),
@@ -237,6 +239,12 @@ class _Handler(BaseHTTPRequestHandler):
                     "downloads": 0,
                 },
             )
+
+    def on_whoami(self) -> None:
+        if self.is_known():
+            self.reply(200, {"name": "me", "auth": {"accessToken": {"role": self.hub.role}}})
+        else:
+            self.reply(401, {"error": "Invalid user token."})
 
     def on_refs(self) -> None:
         named = {

@@ -156,6 +156,20 @@ def check_models(step: Any, option: str) -> None:
             name = f"{option}: {type(part).__name__}"
             revision, file = getattr(part, "revision", None), getattr(part, "gguf_file", None)
             check_model(model, name, revision, file)
+            if type(part).__name__ == "ChatLLM" and file is None:
+                check_template(model, name)
+
+
+def check_template(model: str, option: str) -> None:
+    """Raise `ValueError` where a folder of a model has a tokenizer without a chat template."""
+    path = Path(model, "tokenizer_config.json")
+    if not path.is_file() or any(path.parent.glob("*chat_template*")):
+        return
+    if not {"chat_template", "auto_map"} & json.loads(path.read_text(encoding="utf-8")).keys():
+        raise ValueError(
+            f"{option} {model} has no chat template: use CompletionLLM (--model_type llm) for a "
+            "model that was not tuned to follow instructions"
+        )
 
 
 def _ask_hub(name: str, option: str, revision: str | None) -> None:
@@ -263,10 +277,11 @@ def check_key(base_url: str | None, api_key: str | None) -> None:
 
 
 def check_token(repo: str) -> None:
-    """Raise where nothing can be pushed to a repository of this name, without asking the Hub.
+    """Raise where nothing can be pushed to a repository of this name; the Hub is asked once.
 
     Raises:
-        PermissionError: there is no token.
+        ConnectionError: the Hub cannot be asked.
+        PermissionError: there is no token, or one that the Hub does not know or that only reads.
         ValueError: no name that a repository can have.
     """
     from huggingface_hub import get_token
@@ -276,7 +291,11 @@ def check_token(repo: str) -> None:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise ValueError(f"{repo!r} cannot be a repository's name: {error}") from None
-    if not get_token():
+    token = get_token()
+    if not token:
         raise PermissionError(
             f"There is no token to push to {repo} with: hf auth login, or HF_TOKEN"
         )
+    from rir_hf.hub import calls
+
+    calls.check_token(token, repo)

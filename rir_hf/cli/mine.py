@@ -139,6 +139,7 @@ def command(
         lambda: judgements.load(qrels, split, "train"),
         lambda: passages.load(corpus),
     )
+    check_ids(found, judged, searched, streaming=streaming)
     is_known = qrels is None and not streaming and "query_id" in columns_of(found)
     known = found if is_known else judged
     loaded = retriever.load() if "embedding" in indexes.index else None
@@ -210,15 +211,50 @@ def check_mined(mined: Rows, corpus: Rows) -> None:
     if not len(mined) or lost < len(mined):
         return
     said = "no positive of any row is in the corpus, so nothing was mined and nothing written."
-    if mined[0]["pos"]:
-        said += f" The first positive is {mined[0]['pos'][0]!r:.80}, "
+    texts, ids = mined[0]["pos"] or [None], mined[0]["pos_ids"] or [None]
+    if texts[0] is not None:
+        said += f" The first positive is {texts[0]!r:.80}, "
         said += f"the first passage {corpus[0]['text']!r:.80}."
-    if "title" in corpus.column_names:
+    elif ids[0] is not None:
+        said += f" The first positive has the id {ids[0]!r:.80}, "
+        said += f"the first passage {corpus[0]['id']!r:.80}."
+    if "title" in corpus.column_names and texts[0] is not None:
         said += (
             " The corpus's titles stand before its texts: where the pairs have the texts alone, "
             "give pos_ids, or a corpus without its titles."
         )
     raise ValueError(said + " Do ids and texts of pairs and corpus belong together?")
+
+
+def check_ids(
+    pairs: Rows, judged: dict[str, dict[str, float]] | None, corpus: Rows, *, streaming: bool
+) -> None:
+    """Raise `ValueError` where the positives are known by ids alone and none is in the corpus;
+    before that is embedded.
+
+    Args:
+        pairs: rows with `query`; with a column of texts there is nothing to say yet.
+        judged: what is known besides.
+        corpus: rows with `id`.
+        streaming: the pairs are a stream, of which nothing is said.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from rir_hf.index.attach import arrow_columns
+    from rir_hf.mining.positives import as_list
+
+    if streaming or {"pos", "passage"} & {*pairs.column_names}:
+        return
+    rows = pairs["pos_ids"] if "pos_ids" in pairs.column_names else []
+    wanted = [str(each) for row in rows for each in as_list(row) if each is not None]
+    wanted += [each for passages in (judged or {}).values() for each in passages]
+    there = arrow_columns(corpus, ["id"])[:].column(0).cast(pa.large_string())
+    if wanted and not pc.any(pc.is_in(there, pa.array(wanted, pa.large_string()))).as_py():
+        raise ValueError(
+            f"no positive of any row is in the corpus: the pairs name {wanted[0]!r:.80} first, the "
+            f"first passage has the id {corpus[0]['id']!r:.80}. Do the pairs belong to the corpus?"
+        )
 
 
 def pairs_from(

@@ -198,12 +198,14 @@ class LLMOptions:
             raise ValueError("--base_url goes with --model_type gpt")
         if self.gguf_file is not None and self.model_type not in ("llm", "llm_instruct"):
             raise ValueError("--gguf_file goes with --model_type llm or llm_instruct")
-        from rir_hf.cli.checks import check_key, check_model
+        from rir_hf.cli.checks import check_key, check_model, check_template
 
         if self.model_type == "gpt":
             check_key(self.base_url, self.api_key)
         else:
             check_model(self.generate_model_path, "--generate_model_path", None, self.gguf_file)
+        if self.model_type == "llm_instruct" and self.gguf_file is None:
+            check_template(self.generate_model_path, "--generate_model_path")
 
     def load(self) -> Model:
         """The language model that the options describe."""

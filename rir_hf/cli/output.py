@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from rir_hf.cli.checks import check_room
@@ -261,7 +262,11 @@ def check_file(path: str | None, option: str) -> None:
         raise FileExistsError(
             f"{path} is there, and does not end in {' or '.join(endings)}: name another {option}"
         )
-    check_writable(Path(path).absolute().parent, option)
+    if Path(path).exists() and not Path(path).is_file():  # /dev/stdout
+        return
+    check_writable(Path(path).absolute().parent, f"{option} than {path}")
+    if option != "--json":  # a few counts
+        check_room(path)
 
 
 def is_run(path: Path) -> bool:
@@ -277,8 +282,12 @@ def check_writable(folder: Path, option: str) -> None:
     place = next(path for path in (folder, *folder.parents) if path.exists())
     if not place.is_dir():
         raise NotADirectoryError(f"{place} is a file: choose another {option}")
-    if not os.access(place, os.W_OK):
-        raise PermissionError(f"{place} cannot be written into: choose another {option}")
+    try:
+        with TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        message = f"{place} cannot be written into ({error.strerror}): choose another {option}"
+        raise PermissionError(message) from None
 
 
 def write_json(value: Any, path: str | Path | None) -> None:

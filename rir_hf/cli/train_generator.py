@@ -109,10 +109,12 @@ def command(
     if training.merged_output is not None:
         writing.check(training.merged_output, "config.json")
     hub.check()
+    from rir_hf.training.arguments import check_apart, check_report_to
+
+    check_report_to(training.report_to, "--report_to")
     check_model(model, "--model", training.revision, training.gguf_file)
     check_sources(rows, eval_rows)
     from rir_hf import load_rows, to_trl, train_generator
-    from rir_hf.training.arguments import check_apart
     from rir_hf.training.generator import as_texts
 
     pairs = load_rows(rows, split, limit=limit)

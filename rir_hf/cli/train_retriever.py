@@ -145,6 +145,9 @@ def command(
     """
     writing.check(output, MARK)
     hub.check()
+    from rir_hf.training.arguments import check_report_to
+
+    check_report_to(training.report_to, "--report_to")
     check_model(model, "--model", training.revision)
     if training.guide is not None:
         check_model(training.guide, "--guide")

@@ -8,12 +8,15 @@ import copy
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import xxhash
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 from datasets.search import BaseIndex
 
 from rir_hf.core.texts import is_whole, whole
@@ -276,7 +279,29 @@ def with_valid_texts(ds: Dataset, who: str) -> Dataset:
         return ds
     message = "%s: texts in %s are not all valid UTF-8; U+FFFD stands in place of what is not."
     logger.warning(message, who, broken)
-    return ds.with_format("arrow").map(mended, batched=True, desc="mended").with_format(None)
+    rows = mapped(ds.with_format("arrow"), mended, batched=True, desc="mended")
+    return rows.with_format(None)
+
+
+def mapped(ds: Dataset, function: Callable[..., Any], **options: Any) -> Dataset:
+    """`ds.map(function, ...)` with its file in the `datasets` cache: `map` alone writes beside the
+    file of the rows, into a user's folder where `load_from_disk` has read them.
+
+    Args:
+        ds: the rows; what is made of rows in memory stays there.
+        function: as for `map`.
+        options: of `map`.
+
+    Example:
+        >>> rows = Dataset.from_dict({"text": ["a", "b"]})
+        >>> mapped(rows, lambda row: {"text": row["text"].upper()})["text"][:]
+        ['A', 'B']
+    """
+    if ds.cache_files and datasets.is_caching_enabled():
+        key = Hasher.hash([fingerprint_of(ds), function, options])
+        file = Path(datasets.config.HF_DATASETS_CACHE, "rir_hf", "mapped", f"cache-{key}.arrow")
+        options["cache_file_name"] = str(file)
+    return ds.map(function, **options)
 
 
 def without_indexes(ds: Dataset) -> Dataset:

@@ -20,7 +20,7 @@ from datasets import (
     Value,
 )
 
-from rir_hf.core.columns import without_indexes
+from rir_hf.core.columns import mapped, without_indexes
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def unnest(ds: Rows, columns: Mapping[str, str]) -> Rows:
 
     The listed columns are unfolded together and renamed, all others repeated; types stay as they
     are. A row whose list is empty or null gives no row; the log says how many there are. The result
-    is cached as that of any `map`.
+    is kept in the `datasets` cache.
 
     Of a corpus (it has `text` and neither `passage` nor `pos`) that is unfolded into `query`, pairs
     are made: `text` becomes `passage`, `id` becomes `pos_ids`, a list of one id, and the passage's
@@ -136,8 +136,8 @@ def _unnest_rows(ds: Dataset, columns: Mapping[str, str]) -> Dataset:
     ds = without_indexes(ds)
     if len(ds) == 0:
         return _without_rows(ds, features)
-    rows = ds.with_format("arrow").map(
-        unfold, features=features, desc="unnest", **_how_to_map(columns)
+    rows = mapped(
+        ds.with_format("arrow"), unfold, features=features, desc="unnest", **_how_to_map(columns)
     )
     _log_empty_lists(ds, next(iter(columns)))
     return rows.with_format(format_before["type"], **format_before["format_kwargs"])

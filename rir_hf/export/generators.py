@@ -68,7 +68,8 @@ def to_trl(
 
     The columns are `prompt`, `chosen` and `rejected`, and the scores, which the trainer ignores,
     where all rows have them.
-    Rows without a pair, or with an empty text, are left out, and one warning says how many and why.
+    Rows without a pair, with an empty text, or with the same answer twice, are left out, and one
+    warning says how many and why.
 
     Args:
         pairs: rows of `PreferencePairs`, or any with `prompt`, `chosen` and `rejected`.
@@ -161,7 +162,8 @@ def to_llamafactory(
 ) -> Pairs:
     """Preference pairs as LLaMA-Factory takes them, in the ranking format of ShareGPT.
 
-    Rows without a pair, or with an empty text, are left out, and one warning says how many and why.
+    Rows without a pair, with an empty text, or with the same answer twice, are left out, and one
+    warning says how many and why.
     Train with `dataset_dir: PATH`, `dataset: NAME`, `stage: dpo`.
 
     Args:
@@ -189,7 +191,7 @@ def to_llamafactory(
     if not name or Path(name).name != name:
         raise ValueError(f"name must be the name of a file without its folder, got {name!r}.")
     splits = _splits_of(pairs)
-    entries = {} if path is None else _read_info(Path(path))
+    entries = {} if path is None else read_info(Path(path))
     made = {split: _as_sharegpt_rows(rows) for split, rows in splits.items()}
     if path is not None:
         for split, rows in made.items():
@@ -233,11 +235,16 @@ def _usable(pairs: Dataset, who: str) -> Dataset:
 
 
 def _why_not(row: Mapping[str, Any]) -> str | None:
-    """The code of why a row has no pair; None where it has one."""
+    """The code of why a row has no pair to train on; None where it has one."""
     texts = [row[name] for name in _TEXTS]
     if None in texts:
         return code_of(row.get(PAIR_NOTE.name)) or "no_pair"
-    return "empty" if any(map(_is_empty, texts)) else None
+    if any(map(_is_empty, texts)):
+        return "empty"
+    chosen, rejected = (
+        answer.strip() if isinstance(answer, str) else answer for answer in texts[1:]
+    )
+    return "same_answer" if chosen == rejected else None
 
 
 def _is_empty(text: str | list[dict[str, str]]) -> bool:
@@ -315,7 +322,7 @@ def _as_answer(answer: str | list[dict[str, str]]) -> list[dict[str, str]]:
     return answer
 
 
-def _read_info(folder: Path) -> dict[str, Any]:
+def read_info(folder: Path) -> dict[str, Any]:
     """The entries of `dataset_info.json` in a folder; none where there is no such file."""
     info = folder / "dataset_info.json"
     if not info.exists():
@@ -324,10 +331,12 @@ def _read_info(folder: Path) -> dict[str, Any]:
         entries = json.loads(info.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{info} is not JSON ({error}): repair or move it.") from error
-    if not isinstance(entries, dict):
+    values = [entries, *(entries.values() if isinstance(entries, dict) else ())]
+    wrong = next((type(value).__name__ for value in values if not isinstance(value, dict)), None)
+    if wrong is not None:
         raise ValueError(
-            f"{info} must hold an object with an entry for each dataset, found "
-            f"{type(entries).__name__}: repair or move it."
+            f"{info} must hold an object with an entry for each dataset, found {wrong}: repair or "
+            "move it."
         )
     return entries
 

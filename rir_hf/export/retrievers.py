@@ -21,6 +21,7 @@ from datasets import Dataset, List, Value, load_dataset
 from rir_hf.core.columns import (
     check_at_least,
     check_choice,
+    mapped,
     require_dataset,
     without_indexes,
 )
@@ -164,7 +165,8 @@ def to_sentence_transformers(
         "rescale": rescale if scored else None,
         "temperature": temperature,
     }
-    made = rows.map(
+    made = mapped(
+        rows,
         _reshaped,
         fn_kwargs=settings,
         batched=True,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import build_hf_headers, get_session
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,48 @@ def head_of(api: HfApi, repo_id: str, revision: str | None) -> str | None:
         return info.sha
     except OfflineModeIsEnabled:
         return revision
+
+
+def check_token(token: str, repo_id: str) -> None:
+    """Ask the Hub once whether it knows a token, and whether that can write.
+
+    Another answer than a refusal, a fault of the Hub for example, says nothing of the token.
+
+    Args:
+        token: to push with.
+        repo_id: where to, for the errors.
+
+    Raises:
+        ConnectionError: the Hub cannot be asked.
+        PermissionError: it does not know the token, or lets it read alone.
+    """
+    url, headers = f"{constants.ENDPOINT}/api/whoami-v2", build_hf_headers(token=token)
+    try:  # `whoami` of `HfApi` would wait without an end
+        answer = get_session().get(url, headers=headers, timeout=FIRST_ANSWER)
+    except (HTTPError, OSError) as error:
+        raise ConnectionError(f"The Hub ({constants.ENDPOINT}) cannot be asked: {error}") from error
+    needed = f"A token with write access to {repo_id} is needed"
+    if answer.status_code in (401, 403):
+        raise PermissionError(f"{needed}, the Hub does not know this one: {_REMEDY}")
+    owner = None
+    if answer.status_code == 200:
+        with suppress(ValueError):  # no JSON
+            owner = answer.json()
+    if role_of(owner) == "read":
+        raise PermissionError(f"{needed}, this one can only read: {_REMEDY}")
+
+
+def role_of(owner: Any) -> str | None:
+    """What a token may do as the Hub says it: `read`, `write`, `fineGrained`; None: not said.
+
+    Example:
+        >>> role_of({"name": "me", "auth": {"accessToken": {"role": "read"}}})
+        'read'
+        >>> role_of({"name": "me"})
+    """
+    for name in ("auth", "accessToken", "role"):
+        owner = owner.get(name) if isinstance(owner, dict) else None
+    return owner
 
 
 def status_of(error: BaseException) -> int | None:

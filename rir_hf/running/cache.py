@@ -23,8 +23,9 @@ _INDEX = re.compile(
 class Cached(NamedTuple):
     """A folder or a file that can be deleted: it is made anew where it is needed again.
 
-    kind: `shards` of a step (with an index that lies among them), `index` of a corpus, `stage` of
-        a boost run, or `leftover` of a process that was killed.
+    kind: `shards` of a step (with an index that lies among them; `mapped` are rows that exports and
+        `unnest` made), `index` of a corpus, `stage` of a boost run, or `leftover` of a process that
+        was killed.
     name: what it is called; of a stage the round and the stage, `round-1:queries`; of an index that
         lies beside its corpus the corpus's folder too, `json/default-1f2e3d/index-a0b1c2.faiss`,
         since the same texts in another file have an index of the same name.

@@ -16,6 +16,8 @@ from rir_hf.core.texts import plain
 
 logger = logging.getLogger(__name__)
 
+_NEVER_LISTED = ("azure_ml", "flyte")  # by transformers, even where they are installed
+
 
 def check_arguments(
     kind: type, arguments: Mapping[str, Any] | None, options: Mapping[str, Any]
@@ -33,6 +35,35 @@ def check_arguments(
             raise ValueError(f"arguments: {name!r} is decided by an option of its own.")
         if name not in known:
             raise ValueError(f"arguments: {kind.__name__} has no setting {name!r}.")
+
+
+def check_report_to(report_to: Any, option: str = "report_to") -> None:
+    """`ValueError` for a place to log to that transformers does not know, or that is not installed.
+
+    Args:
+        report_to: as transformers takes it: `none`, `all`, a name, or a list of names.
+        option: what gave it, for the error.
+
+    Example:
+        >>> check_report_to("foo")                                       # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: report_to: transformers logs to no 'foo', only to none, all, ...
+    """
+    asked = report_to if isinstance(report_to, (list, tuple)) else [report_to]
+    names = [name for name in asked if name not in (None, "none", "all")]
+    if not names:
+        return
+    from transformers.integrations import get_available_reporting_integrations
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    installed = get_available_reporting_integrations()
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(["none", "all", *sorted(INTEGRATION_TO_CALLBACK)])
+            raise ValueError(f"{option}: transformers logs to no {name!r}, only to {known}.")
+        if name not in (*installed, *_NEVER_LISTED):
+            there = ", ".join(["none", *installed])
+            raise ValueError(f"{option}: {name!r} is not installed. What there is: {there}.")
 
 
 def settings_of(kind: type, arguments: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from rir_hf.schema import CHOSEN, PROMPT, REJECTED
 from rir_hf.training.arguments import (
     check_apart,
     check_arguments,
+    check_report_to,
     evaluation_settings,
     has_native_bf16,
     held_out,
@@ -137,12 +138,17 @@ def train_generator(
     require_extra("accelerate", "peft", "trl")
     require_dataset(pairs, "train_generator")
     check_dataset_id(dataset_id)
+    check_report_to(report_to)
     check_at_least("batch_size", batch_size, 1)
     check_at_least("accumulate", accumulate, 1)
     if full and merged_output is not None:
         raise ValueError(
             "merged_output goes with LoRA; full=True writes the whole model to output."
         )
+    dev = held_out(dev)
+    for rows in (pairs, dev):
+        if rows is not None:
+            require_columns(rows, [PROMPT.name, CHOSEN.name, REJECTED.name], "train_generator")
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
@@ -168,10 +174,6 @@ def train_generator(
     check_arguments(DPOConfig, arguments, options)
     folder = output_folder(output)
     merged = None if merged_output is None else output_folder(merged_output)
-    dev = held_out(dev)
-    for rows in (pairs, dev):
-        if rows is not None:
-            require_columns(rows, [PROMPT.name, CHOSEN.name, REJECTED.name], "train_generator")
     tokenizer, source = _tokenizer(model, revision, gguf_file)
     data = _conversations(pairs, tokenizer, max_length)
     judged = None if dev is None else _conversations(dev, tokenizer, max_length)

@@ -26,6 +26,7 @@ from rir_hf.schema import QUERY
 from rir_hf.training.arguments import (
     check_apart,
     check_arguments,
+    check_report_to,
     evaluation_settings,
     held_out,
     recomputing,
@@ -214,6 +215,7 @@ def train_retriever(
     asked = {name: value for name, value in locals().items() if name not in _NOT_ASKED}
     require_extra("accelerate", *(["peft"] if lora_r else []))
     check_dataset_id(dataset_id)
+    check_report_to(report_to)
     check_at_least("batch_size", batch_size, 1)
     check_at_least("max_length", max_length, 1)
     if not 0 <= keep < 1:
@@ -237,7 +239,6 @@ def train_retriever(
     names = _losses_of(parts, loss)
     _check_guide(guide, names)
     known = _check_frozen(freeze_passages, names, embedded)
-    kind = _check_arguments(arguments, options, gradient_checkpointing)
     folder = output_folder(output)
     data = {
         part: to_sentence_transformers(
@@ -254,6 +255,7 @@ def train_retriever(
         title = f"{part}: {name}" if part else name
         logger.info("%s on %d rows: %s", title, len(data[part]), columns)
     judged = _judged(dev, data)
+    kind = _check_arguments(arguments, options, gradient_checkpointing)
     loaded, length = _load(model, revision, max_length, train_length, freeze_passages)
     prompts = _prompts(data, loaded, query_prompt, passage_prompt)
     sides = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from rir_hf.cli.main import main
+from rir_hf.training.arguments import check_report_to
 from tests.cli.conftest import write_lines
 from tests.cli.test_main import rir_hf
-from tests.hub_server import HubServer
+from tests.hub_server import TOKEN, HubServer
 from tests.openai_server import OpenAIServer, completion
 
 
@@ -109,6 +111,112 @@ def test_a_push_without_a_token_is_refused_before_the_work(
         assert "no token to push to me/rows with: hf auth login, or HF_TOKEN" in (
             capsys.readouterr().err
         )
+
+
+@pytest.mark.parametrize(
+    ("role", "token", "message"),
+    [("write", "hf_wrong", "does not know this one: hf auth"), ("read", TOKEN, "can only read")],
+)
+def test_a_token_that_cannot_push_is_refused_before_the_work(
+    role: str, token: str, message: str, hub: HubServer, unread: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    hub.role = role
+    monkeypatch.setenv("HF_TOKEN", token)
+    train = ["--rows", unread, "--model", unread, "--output", str(tmp_path / "out")]
+    for command in (["push", unread, "me/rows", "--dry_run"],
+                    ["relabel", "--rows", unread, "--output", str(tmp_path / "out"),
+                     "--push_to_hub", "me/rows"],
+                    ["train-retriever", *train, "--push_to_hub", "me/rows"]):  # fmt: skip
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "A token with write access to me/rows is needed" in said
+        assert message in said
+        assert token not in said
+    assert hub.asked == ["whoami"] * 3
+
+
+def test_a_hub_that_cannot_be_reached_is_said_before_there_is_something_to_push(
+    hub: HubServer, unread: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    command = ["relabel", "--rows", unread, "--output", str(tmp_path / "out")]
+    assert main([*command, "--push_to_hub", "me/rows"]) == 2
+    assert "The Hub (http://127.0.0.1:9) cannot be asked" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_hub_says_nothing_of_the_token(
+    hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lines(tmp_path / "rows.jsonl", [{"query": "q"}])
+    for status in (429, 500):
+        hub.fail("whoami", status)
+        assert main(["push", str(tmp_path / "rows.jsonl"), "me/rows", "--dry_run"]) == 0
+
+
+@pytest.mark.parametrize("command", ["train-retriever", "train-generator"])
+def test_a_place_to_log_to_that_is_not_there_is_said_before_a_model_is_looked_for(
+    command: str, unread: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(
+        "transformers.integrations.get_available_reporting_integrations", lambda: ["trackio"]
+    )
+    train = [command, "--rows", unread, "--model", unread, "--output", str(tmp_path / "out")]
+    wrong = {
+        "foo": "--report_to: transformers logs to no 'foo', only to none, all, ",
+        "tensorboard": "--report_to: 'tensorboard' is not installed. What there is: none, trackio",
+    }
+    for value, message in wrong.items():
+        for dry in ([], ["--dry_run"]):
+            assert main([*train, "--report_to", value, *dry]) == 2
+            assert message in capsys.readouterr().err
+    for value in ("none", "all", "trackio"):
+        assert main([*train, "--report_to", value]) == 2
+        assert f"--model {unread}" in capsys.readouterr().err
+    check_report_to(["none"])
+    check_report_to(["trackio"])
+    with pytest.raises(ValueError, match="report_to: 'wandb' is not installed"):
+        check_report_to(["trackio", "wandb"])
+
+
+def test_columns_that_a_trainer_needs_are_asked_for_before_it_is_imported(
+    minilm: str, tmp_path: Path
+) -> None:
+    write_lines(tmp_path / "rows.jsonl", [{"query": "q", "neg": ["b"]}] * 3)
+    options = ["--rows", str(tmp_path / "rows.jsonl"), "--model", minilm, "--output"]
+    code = (
+        "import sys\nfrom rir_hf.cli.main import main\n"
+        f"for name in ('retriever', 'generator'):\n"
+        f" assert main(['train-' + name, *{options}, {str(tmp_path)!r} + '/' + name]) == 2\n"
+        "assert not {'sentence_transformers', 'trl', 'peft'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    of_retriever, of_generator = done.stderr.splitlines()
+    assert "needs the column 'pos'" in of_retriever
+    assert "needs the column 'prompt'" in of_generator
+
+
+def test_a_model_without_a_chat_template_is_no_chat_model_before_the_rows_are_read(
+    tiny_lm: str, unread: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_lm, bare)
+    (bare / "chat_template.jinja").unlink()
+    score = ["score", "--rows", unread, "--output", str(tmp_path / "out"), "--teacher"]
+    answers = ["generate-answers", "--rows", unread, "--output", str(tmp_path / "out")]
+    answers += ["--generate_model_path", str(bare)]
+    without = f"{bare} has no chat template: use CompletionLLM"
+    for command in ([*score, f"{{YesNo: {{llm: {bare}}}}}"], answers):
+        assert main(command) == 2
+        assert without in capsys.readouterr().err
+    completion = f"{{QueryLikelihood: {{llm: {{CompletionLLM: {{model: {bare}}}}}}}}}"
+    for command in ([*score, f"{{YesNo: {{llm: {tiny_lm}}}}}"], [*score, completion],
+                    [*answers, "--model_type", "llm"]):  # fmt: skip
+        assert main(command) == 2
+        assert "has no chat template" not in capsys.readouterr().err
 
 
 def test_a_config_that_cannot_be_pushed_is_refused_before_the_work(

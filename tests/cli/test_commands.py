@@ -97,6 +97,25 @@ def test_mine_fails_where_no_positive_is_in_the_corpus(
     assert not (tmp_path / "out").exists()
 
 
+def test_ids_that_are_not_in_the_corpus_are_named_before_it_is_embedded(
+    collection: Path, minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pairs = [{"query_id": f"x{n}", "query": "Q?", "pos_ids": ["zz0", "zz1"]} for n in range(2)]
+    write_lines(tmp_path / "pairs.jsonl", pairs)
+    first = read_lines(collection / "corpus.jsonl")[0]["_id"]
+    command = ["mine", "--corpus", collection, "--pairs", tmp_path / "pairs.jsonl"]
+    command += ["--model", minilm, "--output", tmp_path / "out"]
+    with monkeypatch.context() as patched:
+        patched.setattr("rir_hf.cli.search.indexed", lambda *_, **__: pytest.fail("embedded"))
+        assert main(list(map(str, command))) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"the pairs name 'zz0' first, the first passage has the id {first!r}" in said
+    (tmp_path / "known.qrels").write_text(f"x0 0 {first} 1\n")
+    assert main([*map(str, command), "--qrels", str(tmp_path / "known.qrels")]) == 2
+    assert "The first positive has the id 'zz0'" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_stream_of_pairs_is_mined_as_the_pairs_are(
     collection: Path, minilm: str, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from datasets import load_from_disk
 
-from rir_hf.cli.main import main
+from rir_hf.cli.main import COMMANDS, main
 from rir_hf.cli.planning import Counted, Counts
 from rir_hf.models.server import OpenAIChat
 from tests.cli.conftest import write_lines
@@ -130,6 +130,17 @@ def test_push_says_what_would_be_sent(
     assert capsys.readouterr().out == (
         "send 3 rows to me/rows as its config default\nnothing was written\n"
     )
+
+
+def test_all_commands_but_those_that_only_count_and_compare_have_a_dry_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    without = set()
+    for name in COMMANDS:
+        assert main([name, "--help"]) == 0
+        if "--dry_run" not in capsys.readouterr().out:
+            without.add(name)
+    assert without == {"report", "compare", "fit-blend", "thresholds"}  # as rir_hf/cli/README.md
 
 
 def files_in(folder: Path) -> set[Path]:

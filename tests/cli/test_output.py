@@ -111,6 +111,28 @@ def test_a_disk_without_room_is_said_before_the_work(
     assert size_of_vectors(str(tmp_path), 1000) == 400_000
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc")
+def test_a_place_in_which_no_file_can_be_made_is_said_with_the_option() -> None:
+    for option, path in (("--html", "/proc/x.html"), ("--json", "/proc/x.json")):
+        with pytest.raises(OSError, match=rf"^/proc cannot be written .* {option} than {path}$"):
+            check_file(path, option)
+    with pytest.raises(OSError, match="^/proc cannot be written into .* another --output$"):
+        OutputOptions("/proc/out").check()
+
+
+def test_a_disk_without_room_for_a_file_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    for option, name in (("--html", "a.html"), ("--plot", "a.png"), ("--run_file", "a.run")):
+        with pytest.raises(OSError, match=rf"{name}: about 10 MB are needed and 3 MB are free"):
+            check_file(str(tmp_path / name), option)
+    check_file(str(tmp_path / "a.json"), "--json")
+    check_file("/dev/null", "--run_file")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_is_no_run_is_not_replaced_by_one(tmp_path: Path) -> None:
     (tmp_path / "a.run").write_text("q1 Q0 d1 1 0.5 me\n")
     check_file(str(tmp_path / "a.run"), "--run_file")

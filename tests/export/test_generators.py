@@ -1,4 +1,6 @@
-"""Preference pairs in the formats of trainers, read by the trainers themselves."""
+"""Preference pairs in the formats of trainers: TRL's trainers train on them, and `datasets` reads
+those of LLaMA-Factory as its documentation describes them.
+"""
 
 from __future__ import annotations
 
@@ -80,24 +82,25 @@ def test_plain_rows_join_with_one_space(pairs: Dataset) -> None:
 
 
 @pytest.mark.parametrize("export", [to_trl, to_llamafactory])
-def test_no_null_and_no_empty_text_is_handed_over(
+def test_no_null_no_empty_text_and_no_answer_twice_is_handed_over(
     export: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = Dataset.from_dict(
         {
-            "prompt": ["q", " ", "q", "q", "q", None],
-            "chosen": ["a", "a", "", "a", None, "a"],
-            "rejected": ["b", "b", "b", "\n", None, "b"],
+            "prompt": ["q", " ", "q", "q", "q", None, "q"],
+            "chosen": ["a", "a", "", "a", None, "a", "a"],
+            "rejected": ["b", "b", "b", "\n", None, "b", "a "],
         }
     )
     kept = export(rows)
     assert len(kept) == 1
-    assert f"{export.__name__} leaves out 5 of 6 rows: empty (3), no_pair (2)." in caplog.text
+    reasons = "empty (3), no_pair (2), same_answer (1)"
+    assert f"{export.__name__} leaves out 6 of 7 rows: {reasons}." in caplog.text
     messages = Dataset.from_dict(
         {
-            "prompt": [[{"role": "user", "content": "q"}]] * 2,
-            "chosen": [[{"role": "assistant", "content": text}] for text in ("a", " ")],
-            "rejected": [[{"role": "assistant", "content": "b"}]] * 2,
+            "prompt": [[{"role": "user", "content": "q"}]] * 3,
+            "chosen": [[{"role": "assistant", "content": text}] for text in ("a", " ", "b")],
+            "rejected": [[{"role": "assistant", "content": "b"}]] * 3,
         }
     )
     assert len(export(messages)) == 1
@@ -127,6 +130,7 @@ def test_of_any_pairs_no_null_empty_text_or_nan_is_handed_over(
         assert '""' not in written
         assert '" "' not in written
     usable = [row for row in rows if all((row[name] or " ").strip() for name in TEXTS)]
+    usable = [row for row in usable if row["chosen"] != row["rejected"]]
     assert len(plain[0]) == len(plain[1]) == 1 + len(usable)
 
 
@@ -305,9 +309,11 @@ def test_llamafactory_finds_its_ranking_file(pairs: Dataset, tmp_path: Path) -> 
 
 def test_a_broken_dataset_info_is_left_alone(pairs: Dataset, tmp_path: Path) -> None:
     info = tmp_path / "dataset_info.json"
-    for text, message in (("{", "is not JSON"), ("[]", "must hold an object")):
+    of_datasets = '{"features": {}, "citation": ""}'
+    wrong = (("[]", "found list"), (of_datasets, "found str"))
+    for text, message in (("{", "is not JSON"), *wrong):
         info.write_text(text)
-        with pytest.raises(ValueError, match=rf"dataset_info\.json {message}"):
+        with pytest.raises(ValueError, match=rf"dataset_info\.json .*{message}"):
             to_llamafactory(pairs, tmp_path)
         assert list(tmp_path.iterdir()) == [info]
         assert info.read_text() == text

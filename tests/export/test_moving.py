@@ -1,14 +1,28 @@
-"""What the guide for people from other tools says of them, held against the tools themselves."""
+"""What the guide for people from other tools says of them, held against the tools themselves; the
+script hn_mine.py, which no package has, against its rule.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
-from rir_hf import MineNegatives, Retriever, to_sentence_transformers, to_trl
+from rir_hf import (
+    CrossEncoderTeacher,
+    MineNegatives,
+    Retriever,
+    ScorePassages,
+    to_flagembedding,
+    to_sentence_transformers,
+    to_trl,
+)
+from tests.export.wheels import from_wheel
 
 
 @pytest.mark.slow
@@ -55,6 +69,40 @@ def test_random_negatives_come_from_the_ranks_that_hn_mine_draws_from(
         others = [text for text in ranked if text != row["passage"]]
         assert len(row["neg"]) == 3
         assert set(row["neg"]) <= set(others[2:8])
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_the_reranker_that_add_reranker_score_asks(
+    faq_file: Path, minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script calls `compute_score` on each query with its passages, the positives first."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    spec = importlib.util.find_spec("FlagEmbedding")
+    if spec is None:
+        pytest.skip("pip install --no-deps FlagEmbedding")
+    # Not executed: it imports what is no longer in transformers (5.24, November 2026).
+    monkeypatch.setitem(sys.modules, "FlagEmbedding", importlib.util.module_from_spec(spec))
+    flag = from_wheel("FlagEmbedding", "inference/reranker/encoder_only", "base")
+    torch.manual_seed(0)
+    CrossEncoder(minilm, num_labels=1, device="cpu").save_pretrained(str(tmp_path))
+    faq = Dataset.from_json(str(faq_file)).select(range(6))
+    answers = faq["a"][:]
+    rows = Dataset.from_dict(
+        {
+            "query": faq["q"][:2],
+            "pos": [answers[:1], answers[1:3]],
+            "neg": [answers[3:], answers[:1]],
+        }
+    )
+    pairs = [(row["query"], text) for row in rows for text in (*row["pos"], *row["neg"])]
+    theirs = flag.BaseReranker(str(tmp_path), use_fp16=False, devices="cpu").compute_score(pairs)
+    teacher = CrossEncoderTeacher(str(tmp_path))
+    lines = to_flagembedding(rows.map(ScorePassages(teacher), batched=True))
+    ours = [score for row in lines for score in (*row["pos_scores"], *row["neg_scores"])]
+    assert len({round(score, 4) for score in theirs}) > 3
+    assert ours == pytest.approx(theirs, abs=1e-4)
 
 
 @pytest.mark.slow

@@ -1,13 +1,11 @@
-"""Rows in the formats of retrievers' trainers, each taken by the real trainer."""
+"""Rows in the formats of retrievers' trainers, each read by the trainer's own code: the trainers of
+sentence-transformers take two steps, of the others the parts that read rows are run.
+"""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import math
-import sys
-import types
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -28,6 +26,7 @@ from rir_hf.export.retrievers import (
 )
 from rir_hf.export.scores import rescaled
 from rir_hf.export.shapes import SHAPE_OF_LOSS
+from tests.export.wheels import from_wheel
 
 CROSS_ENCODER = (
     "ADRMSELoss",
@@ -593,17 +592,6 @@ def test_the_sparse_encoder_trainer_takes_two_steps_of_splade_loss(
         loss=loss,
     )
     check_two_steps(trainer)
-
-
-def from_wheel(package: str, folder: str, module: str) -> Any:
-    """A module of a package whose other modules do not import here: the folder as a package."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip(f"pip install --no-deps {package}")
-    alone = types.ModuleType(f"{package}_alone")
-    alone.__path__ = [str(Path(spec.submodule_search_locations[0], folder))]
-    sys.modules[alone.__name__] = alone
-    return importlib.import_module(f"{alone.__name__}.{module}")
 
 
 @pytest.mark.slow

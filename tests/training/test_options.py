@@ -235,11 +235,12 @@ def test_the_generator_s_weights_of_the_lowest_loss_are_kept_and_its_card_names_
 def test_a_setting_that_does_not_fit_is_named_before_a_model_is_loaded(
     function: Any, parts: dict[str, Dataset], tmp_path: Path
 ) -> None:
+    rows = parts["train"] if function is train_retriever else preferences(8)
     for arguments, message in (
         ({"weight_decay": 0.1, "max_steps": 1}, "'max_steps' is decided by an option of its own"),
         ({"decay": 0.1}, "(SentenceTransformerTrainingArguments|DPOConfig) has no setting 'decay'"),
     ):
         with pytest.raises(ValueError, match=message):
-            function(parts["train"], "no-such-model", tmp_path, arguments=arguments)
+            function(rows, "no-such-model", tmp_path, arguments=arguments)
     with pytest.raises(ValueError, match="eval_steps must be above 0, got 0"):
-        function(parts["train"], "no-such-model", tmp_path, dev=parts["dev"], eval_steps=0)
+        function(rows, "no-such-model", tmp_path, dev=rows, eval_steps=0)
