@@ -22,8 +22,10 @@ from rir_hf.boosting.record import rows_of
 from rir_hf.boosting.state import LABELLED
 from rir_hf.boosting.tuning import launcher
 from rir_hf.core.columns import (
+    cached,
     check_at_least,
     check_choice,
+    mapped,
     require_columns,
     require_dataset,
     without_indexes,
@@ -69,7 +71,7 @@ def corpus_of(corpus: Dataset | Source) -> Dataset:
     require_columns(rows, ["id", "text"], "boost")
     names = [name for name in ("id", "text", "title") if name in rows.column_names]
     rows = without_indexes(rows).with_format(None).select_columns(names)
-    rows = rows.cast(Features(dict.fromkeys(names, Value("string"))))
+    rows = cached(rows, "cast", Features(dict.fromkeys(names, Value("string"))))
     if None in set(rows["id"]):
         raise ValueError("boost: some passages of the corpus have no id: give each one of its own.")
     repeated = [name for name, count in Counter(rows["id"]).items() if count > 1]
@@ -79,8 +81,8 @@ def corpus_of(corpus: Dataset | Source) -> Dataset:
             f"{repeated[0]!r} for example: give each an id of its own."
         )
     if None in set(rows["text"]):
-        rows = rows.map(lambda row: {"text": row["text"] or ""})
-    return rows.flatten_indices()
+        rows = mapped(rows, lambda row: {"text": row["text"] or ""})
+    return cached(rows, "flatten_indices")
 
 
 def given_queries(source: Dataset | Source | None, kind: str, corpus: Dataset) -> Dataset:

@@ -114,10 +114,12 @@ def command(
 
 def only_judged(queries: Rows, qrels: Any) -> Rows:
     """The queries that have judgements."""
+    from rir_hf.core.columns import cached
+
     judged = [place for place, name in enumerate(queries["query_id"]) if name in qrels]
     if not judged:
         raise ValueError("no query has judgements: do queries and qrels belong together?")
-    return queries.select(judged).flatten_indices()
+    return cached(queries.select(judged), "flatten_indices")
 
 
 def load_run(path: str) -> Any:

@@ -99,4 +99,9 @@ def drawn(rows: Rows, sample: int | None, seed: int) -> Rows:
         return rows
     if sample < 1:
         raise ValueError(f"--sample must be at least 1, got {sample}")
-    return rows.shuffle(seed=seed).select(range(sample)).flatten_indices()
+    import numpy as np
+
+    from rir_hf.core.columns import cached
+
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return cached(rows.select(order[:sample]), "flatten_indices")

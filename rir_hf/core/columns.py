@@ -284,24 +284,35 @@ def with_valid_texts(ds: Dataset, who: str) -> Dataset:
 
 
 def mapped(ds: Dataset, function: Callable[..., Any], **options: Any) -> Dataset:
-    """`ds.map(function, ...)` with its file in the `datasets` cache: `map` alone writes beside the
-    file of the rows, into a user's folder where `load_from_disk` has read them.
-
-    Args:
-        ds: the rows; what is made of rows in memory stays there.
-        function: as for `map`.
-        options: of `map`.
+    """`ds.map(function, ...)` with its file in the `datasets` cache; see `cached`.
 
     Example:
         >>> rows = Dataset.from_dict({"text": ["a", "b"]})
         >>> mapped(rows, lambda row: {"text": row["text"].upper()})["text"][:]
         ['A', 'B']
     """
+    return cached(ds, "map", function, **options)
+
+
+def cached(ds: Dataset, method: str, *given: Any, **options: Any) -> Dataset:
+    """`ds.METHOD(...)` with its file in the `datasets` cache: alone it writes beside the file of
+    the rows, into a user's folder where `load_from_disk` has read them.
+
+    Args:
+        ds: the rows; what is made of rows in memory stays there.
+        method: `map`, `filter`, `cast` or `flatten_indices`.
+        given: its arguments.
+        options: its options.
+
+    Example:
+        >>> cached(Dataset.from_dict({"number": [1, 0]}), "filter", bool, input_columns="number")[:]
+        {'number': [1]}
+    """
     if ds.cache_files and datasets.is_caching_enabled():
-        key = Hasher.hash([fingerprint_of(ds), function, options])
+        key = Hasher.hash([fingerprint_of(ds), method, given, options])
         file = Path(datasets.config.HF_DATASETS_CACHE, "rir_hf", "mapped", f"cache-{key}.arrow")
         options["cache_file_name"] = str(file)
-    return ds.map(function, **options)
+    return getattr(ds, method)(*given, **options)
 
 
 def without_indexes(ds: Dataset) -> Dataset:

@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
+from rir_hf.core.columns import cached, mapped
 from rir_hf.data.names import MissingColumnError, recognise
 from rir_hf.data.sources import first_rows
 from rir_hf.schema import ID, PASSAGE, POS, POS_IDS, QUERY, QUERY_ID, TEXT, TITLE
@@ -30,7 +31,8 @@ def as_corpus(rows: Dataset, columns: Chosen, source: object, limit: int | None 
     is_joined = title is None or _begin_with(rows, text, title)
     rows = first_rows(rows, limit)
     kept = (ID, TEXT) if title is None else (ID, TITLE, TEXT)
-    rows = rows.map(
+    rows = mapped(
+        rows,
         _passages,
         fn_kwargs={"id": names.get("id"), "text": text, "title": title, "is_joined": is_joined},
         batched=True,
@@ -50,7 +52,8 @@ def as_queries(rows: Dataset, columns: Chosen, source: object) -> Dataset:
         _warn_of_numbers(source, rows)
         rows = rows.add_column(QUERY_ID.name, [str(number) for number in range(len(rows))])
     rows = _renamed(rows, rows.column_names, {name: role for role, name in names.items()}, source)
-    rows = rows.cast_column(QUERY_ID.name, Value("string"))
+    features = {**rows.features, QUERY_ID.name: Value("string")}
+    rows = cached(rows, "cast", Features(features))
     texts: dict[str, str] = {}
     for row, (id, query) in enumerate(_values(rows, QUERY_ID.name, QUERY.name)):
         if not id:
@@ -180,7 +183,7 @@ def _without_repeats(corpus: Dataset, source: object) -> Dataset:
     if not repeats:
         return corpus
     logger.warning("%s: %d rows repeat another, which is kept once.", source, repeats)
-    return corpus.select([*first.values()]).flatten_indices()
+    return cached(corpus.select([*first.values()]), "flatten_indices")
 
 
 def _renamed(
@@ -207,10 +210,10 @@ def _is_list(kind: Any) -> bool:
 def _with_lists(rows: Any, names: list[str]) -> Any:
     """The rows with single values as lists of one, an empty or missing one as null."""
     options: dict[str, Any] = {"fn_kwargs": {"names": names}, "batched": True}
-    if isinstance(rows, Dataset):
-        lists = dict.fromkeys(names, List(Value("string")))
-        options |= {"features": Features({**rows.features, **lists}), "desc": "load_pairs"}
-    return rows.map(_in_lists, **options)
+    if not isinstance(rows, Dataset):
+        return rows.map(_in_lists, **options)
+    features = Features({**rows.features, **dict.fromkeys(names, List(Value("string")))})
+    return mapped(rows, _in_lists, features=features, desc="load_pairs", **options)
 
 
 def _in_lists(

@@ -135,6 +135,18 @@ def test_a_file_of_columns_in_place_of_rows_is_an_error(tmp_path: Path) -> None:
                 load(file)
 
 
+def test_nothing_is_written_beside_rows_that_were_saved(tmp_path: Path) -> None:
+    corpus = Dataset.from_dict({"id": [7, 8, 8], "text": ["a", "b", "b"]})
+    corpus.save_to_disk(tmp_path / "corpus")
+    pairs = Dataset.from_dict({"query_id": [1, 2], "query": ["x", "y"], "pos_ids": ["7", "8"]})
+    pairs.save_to_disk(tmp_path / "pairs")
+    before = sorted(tmp_path.rglob("*"))
+    assert load_corpus(tmp_path / "corpus")["id"][:] == ["7", "8"]
+    assert load_queries(tmp_path / "pairs")["query_id"][:] == ["1", "2"]
+    assert load_pairs(tmp_path / "pairs")["pos_ids"][:] == [["7"], ["8"]]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_each_query_has_an_id() -> None:
     rows = Dataset.from_dict({"query_id": ["a", None], "query": ["x", "y"]})
     with pytest.raises(ValueError, match=r"row 1 has no id"):
