@@ -15,6 +15,9 @@ from rir_hf.core.columns import check_at_least, digest_of_rows
 RECORD = "checkpoints.json"
 """The file beside the checkpoints that says which training they are of."""
 
+_OF_SAFETENSORS = ".tmp" + 6 * "[A-Za-z0-9]"
+"""The name of a file that safetensors (0.8) has not finished."""
+
 BEST = "best.pt"
 """The file of the weights that did best until now."""
 
@@ -75,7 +78,14 @@ def remove_checkpoints(folder: Path) -> None:
     if (folder / RECORD).exists():
         _remove(_checkpoints(folder))
         (folder / BEST).unlink(missing_ok=True)
+        remove_unfinished(folder)
         (folder / RECORD).unlink()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files that safetensors had not finished when its process was killed."""
+    for path in folder.rglob(_OF_SAFETENSORS):
+        path.unlink()
 
 
 def _checkpoints(folder: Path) -> list[Path]:

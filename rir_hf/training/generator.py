@@ -28,7 +28,12 @@ from rir_hf.training.arguments import (
     settings_of,
 )
 from rir_hf.training.card import check_dataset_id, describe_data
-from rir_hf.training.checkpoints import checkpoint_settings, remove_checkpoints, train
+from rir_hf.training.checkpoints import (
+    checkpoint_settings,
+    remove_checkpoints,
+    remove_unfinished,
+    train,
+)
 from rir_hf.training.retriever import output_folder, require_extra
 
 if TYPE_CHECKING:
@@ -267,5 +272,6 @@ def _save_beside(
         return
     whole = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
     whole.save_pretrained(merged)
+    remove_unfinished(merged)
     tokenizer.save_pretrained(merged)
     shutil.copy(folder / "README.md", merged)

@@ -128,7 +128,7 @@ PLACES = [
     Place("load_corpus, JSON lines, text", at.corpus_file, half="mended"),
     Place("load_corpus, JSON lines, id", at.id_file, "any", "mended"),
     Place("load_corpus, Parquet", at.parquet_file, half="mended"),
-    Place("load_corpus, CSV", at.csv_file, half="error: .*cannot be read: .*utf-8"),
+    Place("load_corpus, CSV", at.csv_file, half="error: .*is not UTF-8"),
     Place("load_pairs, JSON lines", at.pairs_file, half="mended"),
     Place("load_queries, topics", at.topics_file, half="error: .*UTF-8"),
     Place("read_qrels, line", at.qrels_file, half="error: .*UTF-8", text="error: .*line 2: "),

@@ -37,12 +37,14 @@ def assert_ends_as_uninterrupted(
     kill_after(at, killed)
     assert not (killed.parent / "out" / file).exists()
     (killed.parent / "out" / "checkpoint-999").mkdir()  # one that a kill left incomplete
+    (killed.parent / "out" / ".tmpT1Q6TN").touch()  # weights that a kill left incomplete
     main(str(killed))
     expected, found = weights_of(whole, file), weights_of(killed, file)
     assert expected.keys() == found.keys()
     for name, weights in expected.items():
         np.testing.assert_allclose(found[name], weights, atol=1e-6, err_msg=name)
     assert not list((killed.parent / "out").glob("checkpoint*"))
+    assert not list((killed.parent / "out").glob(".tmp*"))
 
 
 @pytest.mark.slow
