@@ -25,7 +25,6 @@ from rir_hf.core.columns import (
     cached,
     check_at_least,
     check_choice,
-    mapped,
     require_columns,
     require_dataset,
     without_indexes,
@@ -81,7 +80,7 @@ def corpus_of(corpus: Dataset | Source) -> Dataset:
             f"{repeated[0]!r} for example: give each an id of its own."
         )
     if None in set(rows["text"]):
-        rows = mapped(rows, lambda row: {"text": row["text"] or ""})
+        rows = cached(rows, "map", lambda row: {"text": row["text"] or ""})
     return cached(rows, "flatten_indices")
 
 

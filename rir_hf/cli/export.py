@@ -99,7 +99,7 @@ def command(
         made = written(found, **given)
         dry.says(as_written(made, path, len(made)))
         return
-    if format in _FOLDERS or (format not in _LINES and format != _SHARED and not target.suffix):
+    if format in _FOLDERS or (format != _SHARED and not target.suffix):
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target, folder=True) as part:
             written(found, part if format in _FOLDERS else part / _ALONE, **given)

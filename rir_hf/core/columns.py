@@ -279,19 +279,8 @@ def with_valid_texts(ds: Dataset, who: str) -> Dataset:
         return ds
     message = "%s: texts in %s are not all valid UTF-8; U+FFFD stands in place of what is not."
     logger.warning(message, who, broken)
-    rows = mapped(ds.with_format("arrow"), mended, batched=True, desc="mended")
+    rows = cached(ds.with_format("arrow"), "map", mended, batched=True, desc="mended")
     return rows.with_format(None)
-
-
-def mapped(ds: Dataset, function: Callable[..., Any], **options: Any) -> Dataset:
-    """`ds.map(function, ...)` with its file in the `datasets` cache; see `cached`.
-
-    Example:
-        >>> rows = Dataset.from_dict({"text": ["a", "b"]})
-        >>> mapped(rows, lambda row: {"text": row["text"].upper()})["text"][:]
-        ['A', 'B']
-    """
-    return cached(ds, "map", function, **options)
 
 
 def cached(ds: Dataset, method: str, *given: Any, **options: Any) -> Dataset:

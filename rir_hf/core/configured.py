@@ -217,6 +217,7 @@ def _on_base(adapter: Path | None) -> str:
     return f" on {identity_of_model(base)}" if base else ""
 
 
+@cache
 def _adapter_on_hub(name: str, commit: str) -> Path | None:
     """The configuration of an adapter on the Hub; None for a whole model."""
     if _has_config(name, commit):

@@ -11,7 +11,7 @@ from pathlib import Path
 import datasets
 from datasets import Dataset, IterableDataset
 
-from rir_hf.core.columns import cached, mapped
+from rir_hf.core.columns import cached
 from rir_hf.core.packed import check_packing
 from rir_hf.data.layouts import Collection, collection_of, read_topics
 from rir_hf.data.paths import Source, kind_of
@@ -150,7 +150,7 @@ def load_pairs(
         qrels = qrels_of(found, split or "train", source)
         if qrels is None:
             raise ValueError(f"{source} has no qrels, which say the positives of its queries.")
-        rows = mapped(rows, with_positives, fn_kwargs={"qrels": qrels}, batched=True)
+        rows = cached(rows, "map", with_positives, fn_kwargs={"qrels": qrels}, batched=True)
         rows = cached(rows, "filter", bool, input_columns=POS_IDS.name)
     else:
         rows = as_pairs(_read(source, split, columns), columns, source)

@@ -20,7 +20,7 @@ from datasets import (
     Value,
 )
 
-from rir_hf.core.columns import mapped, without_indexes
+from rir_hf.core.columns import cached, without_indexes
 
 logger = logging.getLogger(__name__)
 
@@ -136,9 +136,8 @@ def _unnest_rows(ds: Dataset, columns: Mapping[str, str]) -> Dataset:
     ds = without_indexes(ds)
     if len(ds) == 0:
         return _without_rows(ds, features)
-    rows = mapped(
-        ds.with_format("arrow"), unfold, features=features, desc="unnest", **_how_to_map(columns)
-    )
+    options = {"features": features, "desc": "unnest", **_how_to_map(columns)}
+    rows = cached(ds.with_format("arrow"), "map", unfold, **options)
     _log_empty_lists(ds, next(iter(columns)))
     return rows.with_format(format_before["type"], **format_before["format_kwargs"])
 

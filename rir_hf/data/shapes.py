@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
-from rir_hf.core.columns import cached, mapped
+from rir_hf.core.columns import cached
 from rir_hf.data.names import MissingColumnError, recognise
 from rir_hf.data.sources import first_rows
 from rir_hf.schema import ID, PASSAGE, POS, POS_IDS, QUERY, QUERY_ID, TEXT, TITLE
@@ -31,8 +31,9 @@ def as_corpus(rows: Dataset, columns: Chosen, source: object, limit: int | None 
     is_joined = title is None or _begin_with(rows, text, title)
     rows = first_rows(rows, limit)
     kept = (ID, TEXT) if title is None else (ID, TITLE, TEXT)
-    rows = mapped(
+    rows = cached(
         rows,
+        "map",
         _passages,
         fn_kwargs={"id": names.get("id"), "text": text, "title": title, "is_joined": is_joined},
         batched=True,
@@ -213,7 +214,8 @@ def _with_lists(rows: Any, names: list[str]) -> Any:
     if not isinstance(rows, Dataset):
         return rows.map(_in_lists, **options)
     features = Features({**rows.features, **dict.fromkeys(names, List(Value("string")))})
-    return mapped(rows, _in_lists, features=features, desc="load_pairs", **options)
+    options |= {"features": features, "desc": "load_pairs"}
+    return cached(rows, "map", _in_lists, **options)
 
 
 def _in_lists(

@@ -19,9 +19,9 @@ import numpy as np
 from datasets import Dataset, List, Value, load_dataset
 
 from rir_hf.core.columns import (
+    cached,
     check_at_least,
     check_choice,
-    mapped,
     require_dataset,
     without_indexes,
 )
@@ -165,8 +165,9 @@ def to_sentence_transformers(
         "rescale": rescale if scored else None,
         "temperature": temperature,
     }
-    made = mapped(
+    made = cached(
         rows,
+        "map",
         _reshaped,
         fn_kwargs=settings,
         batched=True,

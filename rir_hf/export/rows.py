@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, LargeList, List
 
 from rir_hf.core.columns import (
-    mapped,
+    cached,
     require_columns,
     require_dataset,
     with_valid_texts,
@@ -79,8 +79,9 @@ def with_each(
         only: leave out the columns that it does not give.
         settings: for the function.
     """
-    return mapped(
+    return cached(
         rows,
+        "map",
         _made_of_each,
         fn_kwargs={"make": make, "settings": settings},
         batched=True,
@@ -101,7 +102,7 @@ def prepared(rows: Dataset, query: str, *, scored: bool, who: str) -> Dataset:
     require_dataset(rows, who)
     rows = with_valid_texts(without_indexes(rows).with_format(None), who)
     if POS.name not in rows.column_names and PASSAGE.name in rows.column_names:
-        rows = mapped(rows, _listed, batched=True, desc=who)
+        rows = cached(rows, "map", _listed, batched=True, desc=who)
     if NEG.name not in rows.column_names and PASSAGES.name in rows.column_names:
         if PASSAGE_SCORES.name not in rows.column_names:
             raise ValueError(
@@ -109,7 +110,7 @@ def prepared(rows: Dataset, query: str, *, scored: bool, who: str) -> Dataset:
                 "ScorePassages first (rir-hf score)."
             )
         lists = _of_lists(rows)
-        rows = mapped(rows, _ranked, batched=True, remove_columns=lists, desc=who)
+        rows = cached(rows, "map", _ranked, batched=True, remove_columns=lists, desc=who)
     scores = SCORES if scored else ()
     check_lists(rows, [query, POS.name, NEG.name, *scores], who)
     known = {query, POS.name, NEG.name, *scores, *_IDS, *FLAG_EXTRAS}

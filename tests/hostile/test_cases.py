@@ -23,8 +23,9 @@ def cases() -> list[Any]:
     """Each text at each place."""
     found = []
     for number, (place, text) in enumerate(product(PLACES, TEXTS)):
-        marks = [pytest.mark.soak] if number % _SLOW_SHARE else [pytest.mark.slow]
-        marks = marks if number % _DEFAULT_SHARE else []
+        is_rest = number % _SLOW_SHARE
+        later = pytest.mark.soak if is_rest else pytest.mark.slow
+        marks = [later] if number % _DEFAULT_SHARE else []
         found.append(pytest.param(place, text, id=f"{place.name}: {text.name}", marks=marks))
     return found
 
