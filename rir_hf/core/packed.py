@@ -7,7 +7,7 @@ import io
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,25 +29,24 @@ def without_packing(path: _PATH) -> Path:
 
 
 def check_packing(path: _PATH) -> None:
-    """Raise `ImportError` where the package that unpacks a file is missing."""
-    if Path(path).suffix != ".zst":
-        return
-    try:
-        import zstandard  # noqa: F401 - only whether it is there
-    except ImportError as error:
-        raise ImportError(
-            f'{path} is packed with Zstandard: pip install "rir-hf[zstd]", or unpack it.'
-        ) from error
+    """Look at a file before it is read: of `.zst` once through, since its readers do not say where
+    it ends within a frame.
+
+    Raises:
+        ImportError: the package that unpacks it is missing.
+        ValueError: it is cut off, or not packed as its name says.
+    """
+    if Path(path).suffix == ".zst":
+        with packing_explained(path):
+            _require_whole(Path(path))
 
 
 @contextmanager
 def packing_explained(path: _PATH) -> Iterator[None]:
     """Raise `ValueError` with the file's name where it cannot be unpacked."""
     errors: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error)
-    with suppress(ImportError):
-        import zstandard
-
-        errors = (*errors, zstandard.ZstdError)
+    if Path(path).suffix == ".zst":
+        errors = (*errors, _zstandard(path).ZstdError)
     try:
         yield
     except errors as error:
@@ -76,27 +75,32 @@ def open_bytes(path: _PATH) -> IO[bytes]:
 
 
 def _opened(path: _PATH, mode: str, **options: Any) -> Any:
-    check_packing(path)
     if Path(path).suffix == ".gz":
         return gzip.open(path, mode, **options)
     if Path(path).suffix == ".zst":
-        import zstandard
-
-        _require_whole(Path(path))
-        return zstandard.open(path, mode, **options)
+        return _zstandard(path).open(path, mode, **options)
     return Path(path).open(mode, **options)
 
 
-def _require_whole(path: Path) -> None:
-    """Raise `EOFError` where a Zstandard file ends within a frame, which its readers do not say."""
-    import zstandard
+def _zstandard(path: _PATH) -> Any:
+    """The package that unpacks a file; `ImportError` with the extra where it is missing."""
+    try:
+        import zstandard
+    except ImportError as error:
+        raise ImportError(
+            f'{path} is packed with Zstandard: pip install "rir-hf[zstd]", or unpack it.'
+        ) from error
+    return zstandard
 
-    frame = None
+
+def _require_whole(path: Path) -> None:
+    """Raise `EOFError` where a Zstandard file ends within a frame."""
+    unpacker, frame = _zstandard(path).ZstdDecompressor(), None
     with path.open("rb") as file:
         while left := file.read(_CHUNK):
             while left:
                 if frame is None or frame.eof:
-                    frame = zstandard.ZstdDecompressor().decompressobj()
+                    frame = unpacker.decompressobj()
                 frame.decompress(left)
                 left = frame.unused_data
     if frame is not None and not frame.eof:

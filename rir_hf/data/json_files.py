@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rir_hf.core.packed import open_bytes, without_packing
+from rir_hf.core.packed import open_bytes, packing_explained, without_packing
 
 _DEEPEST = 60
 # An escape of a whole surrogate pair, of one half, or of a backslash.
@@ -22,11 +22,11 @@ def has_halves(path: Path) -> bool:
     """Whether a file has halves of surrogate pairs, which Arrow refuses.
 
     Raises:
-        ValueError: a value in it is nested so deep that Arrow refuses it, or ends the process (at a
-            few thousand levels; pyarrow 26, November 2026).
+        ValueError: the file cannot be unpacked, or a value in it is nested so deep that Arrow
+            refuses it, or ends the process (at a few thousand levels; pyarrow 26, November 2026).
     """
     has_any = False
-    with open_bytes(path) as file:
+    with packing_explained(path), open_bytes(path) as file:
         is_lines = without_packing(path).suffix == ".jsonl"
         for number, text in enumerate(file if is_lines else [file.read()], 1):
             if text.count(b"[") + text.count(b"{") > _DEEPEST and depth_of(text) > _DEEPEST:

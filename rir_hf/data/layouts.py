@@ -13,7 +13,7 @@ import datasets
 from datasets import Dataset
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from rir_hf.core.packed import open_text
+from rir_hf.core.packed import check_packing, open_text
 from rir_hf.data.names import CORPUS, QUERIES, plain_name
 from rir_hf.data.paths import IRDS, Source, is_path, kind_of
 from rir_hf.data.sources import (
@@ -194,6 +194,7 @@ def read_topics(path: Path) -> Dataset:
     Raises:
         ValueError: a topic without number or title, or a line without a tab.
     """
+    check_packing(path)
     with open_text(path) as file:
         text = file.read()
     topics = list(_tagged(text, path) if "<top>" in text else _tabbed(text, path))

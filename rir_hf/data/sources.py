@@ -274,9 +274,8 @@ def _read_folder(path: Path, texts: Collection[str]) -> Any:
         raise FileNotFoundError(f"{path} holds no files ending in {sorted(READERS)}.")
     for file in files:
         check_packing(file)
-        with packing_explained(file):
-            if kind_of(file) == "json" and has_halves(file):
-                raise ValueError(f"{file} has halves of characters in it: load it by its own name.")
+        if kind_of(file) == "json" and has_halves(file):
+            raise ValueError(f"{file} has halves of characters in it: load it by its own name.")
     if {kind_of(file) for file in files} == {"csv"}:
         options = {**_csv_options(files[0], texts), **by_content(path)}
         return datasets.load_dataset("csv", data_dir=str(path.resolve()), **options)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 
-from rir_hf.core.packed import open_text
+from rir_hf.core.packed import check_packing, open_text
 from rir_hf.core.texts import is_whole
 from rir_hf.core.unfinished import write_text
 from rir_hf.evaluation.rows import add_grade, in_order, run_in_rows
@@ -130,6 +130,7 @@ def write_qrels(qrels: Mapping[str, Mapping[str, float]], path: _PATH) -> None:
 
 def _lines(path: _PATH) -> Iterator[tuple[int, str]]:
     """The lines that are not empty with their numbers."""
+    check_packing(path)
     with open_text(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():

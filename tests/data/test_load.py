@@ -117,6 +117,15 @@ def test_a_packed_file_that_is_cut_off_is_named(kind: str, tmp_path: Path) -> No
         load_queries(source)
 
 
+def test_a_stream_too_is_read_from_whole_files_alone(tmp_path: Path) -> None:
+    pairs = Dataset.from_dict({"question": ["who?", "what?"], "positive": ["he", "it"]})
+    write(pairs, "jsonl.zst", tmp_path / "rows.jsonl.zst")
+    packed = (tmp_path / "rows.jsonl.zst").read_bytes()
+    (tmp_path / "rows.jsonl.zst").write_bytes(packed + packed[:-5])
+    with pytest.raises(ValueError, match=r"rows\.jsonl\.zst is cut off"):
+        stream_pairs(tmp_path / "rows.jsonl.zst")
+
+
 @pytest.mark.parametrize("line", ["1,a,", "1,Hello, world"])
 def test_a_line_with_more_fields_than_the_header_is_an_error(line: str, tmp_path: Path) -> None:
     (tmp_path / "first.csv").write_text(f"id,text\n{line}\n2,b\n")
