@@ -210,6 +210,7 @@ def index_identity(corpus: Dataset, name: str) -> dict[str, Any]:
 
 def built_as(corpus: Dataset, name: str) -> dict[str, Any]:
     """With which settings `attach_index` builds an attached index again; empty where with none."""
+    import faiss
     from faiss.contrib.factory_tools import reverse_index_factory
 
     file = file_of(corpus, name)
@@ -217,11 +218,13 @@ def built_as(corpus: Dataset, name: str) -> dict[str, Any]:
         return file.built
     index = on_cpu(corpus.get_index(name).faiss_index)
     try:
-        return {"factory": reverse_index_factory(index)}
-    except (NotImplementedError, AssertionError, KeyError):
-        # Which of them FAISS raises depends on what it has no name for: a kind of index, whitening
-        # (PCAW), a kind of codes (1.15, November 2026).
+        factory = reverse_index_factory(index)
+        faiss.index_factory(index.d, factory)
+    except (NotImplementedError, AssertionError, KeyError, RuntimeError):
+        # Of what FAISS has no name for (1.15, November 2026): a kind of index (NSG), whitening
+        # (PCAW), a kind of codes (QT_4bit_eden); or a name that it cannot read itself (SQ8u).
         return {}
+    return {"factory": factory}
 
 
 def digest_of_vectors(corpus: Dataset, column: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset
 
 from rir_hf import Search, attach_index
+from rir_hf.index.attach import built_as
 from tests.index.vectors import corpus_of, exact_scores, queries_of, ranking, unit_vectors
 
 
@@ -63,6 +64,30 @@ def test_the_index_is_asked_for_more_only_where_rows_need_more(
     monkeypatch.setattr(faiss.IndexIVFFlat, "search", search)
     searched(corpus, unit_vectors(40, 8, 12), 10)
     assert asked == [(40, 18)]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        faiss.index_factory(8, "NSG8,Flat", faiss.METRIC_INNER_PRODUCT),
+        faiss.index_factory(8, "PCAW4,Flat", faiss.METRIC_INNER_PRODUCT),
+        faiss.IndexScalarQuantizer(
+            8, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT
+        ),
+    ],
+    ids=["a kind of index", "whitening", "a name that FAISS does not read"],
+)
+def test_what_no_factory_string_builds_is_built_as_nothing(index: faiss.Index) -> None:
+    vectors = unit_vectors(300, 8, 3)
+    index.train(vectors)
+    corpus = corpus_of(vectors)
+    corpus.add_faiss_index("embedding", custom_index=index)
+    assert built_as(corpus, "embedding") == {}
+    corpus.drop_index("embedding")
+    corpus.add_faiss_index(
+        "embedding", string_factory="HNSW8", metric_type=faiss.METRIC_INNER_PRODUCT
+    )
+    assert built_as(corpus, "embedding") == {"factory": "HNSW8"}
 
 
 def test_an_index_that_no_factory_string_names_is_searched_all_the_same() -> None:
