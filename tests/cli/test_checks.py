@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -315,10 +316,11 @@ def test_offline_a_name_that_is_no_folder_fails_at_once(unread: str, tmp_path: P
 
 
 @pytest.mark.slow
-def test_libraries_are_quiet_and_warnings_come_once_at_the_end(
-    collection: Path, minilm: str, tmp_path: Path
+def test_each_step_has_its_bar_libraries_are_quiet_and_warnings_come_once_at_the_end(
+    minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [{"text": f"{number} text"} for number in range(3)]
+    monkeypatch.delenv("HF_DATASETS_DISABLE_PROGRESS_BARS")
+    rows = [{"text": f"{number} text"} for number in range(60)]
     write_lines(tmp_path / "corpus.jsonl", rows)
     output = ["--output", str(tmp_path / "out")]
     done: subprocess.CompletedProcess[str] = rir_hf(
@@ -327,6 +329,9 @@ def test_libraries_are_quiet_and_warnings_come_once_at_the_end(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
+    bars = [line for line in lines if "%|" in line]
+    assert {bar.partition(":")[0] for bar in bars} == {"Embed"}
+    assert re.search(r"^Embed: 100%.* 60/60 \[.* rows/s\]", bars[-1])
     assert lines[-1].startswith("warning: ")
     assert "has no column of ids" in lines[-1]
     assert done.stderr.count("has no column of ids") == 1

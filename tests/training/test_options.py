@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from rir_hf import RelabelNegatives, run, train_generator, train_retriever
 from rir_hf.models.retriever import Retriever
+from rir_hf.training.arguments import settings_of
 from tests.training.jobs import preferences
 
 SGD = {"optim": "sgd"}  # its step is as long as the gradient
@@ -70,6 +71,18 @@ def column_of(folder: Path, name: str) -> list[float]:
             return [float(cell) for cell in cells if cell != "-"]
         cells.append(line.split("|")[place].strip(" *"))
     return []
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+def test_bfloat16_is_computed_in_where_an_accelerator_has_it(
+    is_native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: is_native)
+    settings_of(lambda **given: asked.append(given), {"bf16": False}, {})
+    settings_of(lambda **given: asked.append(given), None, {})
+    assert [given["bf16"] for given in asked] == [False, is_native]
 
 
 @pytest.mark.parametrize(
