@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 TEMPERATURE = 0.5
 """Of the teacher, where there are too few held-out queries to fit it."""
 
+_DEPTH = 50
 _FEWEST_TO_FIT = 30
 _SURELY_BETTER = 0.5
 _SCORED = ("pos", "neg", "pos_scores", "neg_scores")
@@ -48,7 +49,7 @@ def negatives(state: Round, queries: Stage, answers: Stage | None) -> Stage:
             "num_negatives": number,
             "relative_margin": None,
             "sampling_strategy": "stratified",
-            "range_max": 50,
+            "range_max": max(_DEPTH, number),
         }
         rows = state.setup.run(rows, MineNegatives(state.searched, **settings))
         counts = {"pairs": len(rows), "negatives": sum(map(len, rows["neg"]))}
@@ -108,6 +109,7 @@ def lists(state: Round, queries: Stage) -> Stage:
             state.searched,
             size=options.candidates,
             top=max(1, round(0.6 * options.candidates)),
+            depth=max(_DEPTH, options.candidates),
             exclude="pos_ids",
             seed=state.seed,
         )
@@ -205,7 +207,8 @@ def _fit_temperature(state: Round) -> dict[str, float]:
     if len(dev) < _FEWEST_TO_FIT:
         return {"temperature": TEMPERATURE}
     size = 2 * state.options.candidates
-    step = CandidateLists(state.searched, size=size, top=size, exclude="pos_ids")
+    depth = max(_DEPTH, size)
+    step = CandidateLists(state.searched, size=size, top=size, depth=depth, exclude="pos_ids")
     rows = state.setup.run(state.with_vectors(dev), step)
     texts = dict(zip(state.setup.corpus["id"], state.setup.corpus["text"], strict=True))
     judged = [_as_judged(row, texts) for row in rows]

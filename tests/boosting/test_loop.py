@@ -239,6 +239,19 @@ def test_own_queries_alone_are_enough(
         boost(corpus, tiny_static, output=tmp_path / "none", **{**SMALL, "passages": 0})
 
 
+def test_a_query_may_have_more_candidates_than_are_drawn_from_else(
+    corpus: Dataset, pairs: Dataset, tiny_static: str, tmp_path: Path
+) -> None:
+    parts = (pairs.select(range(at, at + size)) for at, size in ((0, 15), (15, 15), (30, 30)))
+    given = dict(zip(("pairs", "queries", "dev"), parts, strict=True))
+    options = {**SMALL, "passages": 0, "candidates": 40, **given}
+    boost(corpus, tiny_static, output=tmp_path / "run", **options)
+    lists = load_from_disk(tmp_path / "run/round-1/lists")
+    negatives = load_from_disk(tmp_path / "run/round-1/negatives")
+    assert {len(row["passage_ids"]) for row in lists} == {40}
+    assert min(len(row["neg"]) for row in negatives) > 50
+
+
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(
     corpus: Dataset, models: dict[str, Any], tmp_path: Path
 ) -> None:
