@@ -43,6 +43,7 @@ from rir_hf.export.rows import (
 )
 from rir_hf.export.scores import Rescale, check_rescale, rescaled
 from rir_hf.export.shapes import (
+    LOSS_OF_GAINS,
     SCORED_LIST,
     SCORED_PAIR,
     SCORED_TUPLE,
@@ -114,7 +115,8 @@ def to_sentence_transformers(
         max_teacher_score: leave out negatives that score higher.
         query: the query's column.
         rescale: of the scores of each row: `"none"`; `"minmax"`, to 0 to 1; `"zscore"`;
-            `"softmax"`.
+            `"softmax"`. `LambdaLoss` counts labels below 0 as 0: for it `"zscore"` is refused, and
+            `"none"` where a score is below 0.
         temperature: what the scores are divided by, before the softmax or after what else is done;
             higher is flatter.
 
@@ -123,7 +125,7 @@ def to_sentence_transformers(
 
     Raises:
         ValueError: an unknown loss, a missing column, a parameter out of range, a path with another
-            ending, or no row that the loss can take.
+            ending, a label below 0 for `LambdaLoss`, or no row that the loss can take.
 
     Example:
         >>> rows = Dataset.from_dict({"query": ["q"], "pos": [["a"]], "neg": [["b", "c"]],
@@ -139,6 +141,11 @@ def to_sentence_transformers(
     check_choice("loss", loss, sorted(SHAPE_OF_LOSS))
     check_rescale(rescale, temperature)
     shape, who = SHAPE_OF_LOSS[loss], f"to_sentence_transformers(loss={loss!r})"
+    if loss == LOSS_OF_GAINS and rescale == "zscore":
+        raise ValueError(
+            'LambdaLoss counts labels below 0 as 0, and rescale="zscore" makes some in every row: '
+            'use rescale="minmax".'
+        )
     if num_negatives is not None:
         check_at_least("num_negatives", num_negatives, 0 if shape == TUPLE else 1)
     file = None if path is None else check_path(path)
@@ -157,6 +164,8 @@ def to_sentence_transformers(
         if num_negatives is None:
             num_negatives = _usual_length(lengths, reasons)
         reasons = _with_too_few(reasons, lengths, num_negatives)
+    if scored and loss == LOSS_OF_GAINS and rescale == "none":
+        _require_gains(rows, reasons, num_negatives, query)
     rows = keep(rows, reasons, who)
     settings = {
         "shape": shape,
@@ -334,6 +343,21 @@ def _usual_length(lengths: Sequence[int], reasons: Sequence[str | None]) -> int:
     """The most frequent length of the usable rows, the greatest of several."""
     usable = [length for length, reason in zip(lengths, reasons, strict=True) if reason is None]
     return max(Counter(usable).items(), key=lambda item: (item[1], item[0]), default=(1, 0))[0]
+
+
+def _require_gains(
+    rows: Dataset, reasons: Sequence[str | None], limit: int | None, query: str
+) -> None:
+    """Raise `ValueError` where a usable row has a score below 0, up to `limit` negatives."""
+    for number, (row, reason) in enumerate(zip(each_row(rows), reasons, strict=True)):
+        if reason is not None:
+            continue
+        scores = [*row[POS_SCORES.name], *row[NEG_SCORES.name][:limit]]
+        if min(scores) < 0:
+            raise ValueError(
+                f"LambdaLoss counts labels below 0 as 0, and row {number} (query "
+                f'{row[query]!r:.60}) has the score {min(scores):.4g}: use rescale="minmax".'
+            )
 
 
 def _with_too_few(

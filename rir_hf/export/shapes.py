@@ -49,6 +49,11 @@ SHAPE_OF_LOSS = {
     "SparseTripletLoss": TRIPLET,
 }
 
+LOSS_OF_GAINS = "LambdaLoss"
+"""It reads labels as gains and counts one below 0 as 0 (sentence-transformers 6.2), so that a row
+whose labels are all below 0 teaches nothing.
+"""
+
 
 def rows_of(
     shape: str, query: str, positives: list[str], negatives: list[str], labels: list[float]

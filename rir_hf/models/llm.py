@@ -24,6 +24,10 @@ class LLMError(Exception):
     """Why one prompt has no result. It stands in the list of results and is not raised."""
 
 
+class HopelessError(RuntimeError):
+    """A model has failed on every row so far; see `raise_if_hopeless`."""
+
+
 @runtime_checkable
 class LLM(Protocol):
     """What a language model must do to generate or to teach.
@@ -114,11 +118,11 @@ def where_fitting(prompts: list[Any]) -> list[int]:
 
 
 def raise_if_hopeless(step: object, what: str, errors: list[str | None]) -> None:
-    """Raise `RuntimeError` once a model has failed on every row so far: on all of a first batch of
+    """Raise `HopelessError` once a model has failed on every row so far: on all of a first batch of
     several rows, or on the first eight.
 
     Args:
-        step: the step, which remembers the counts from batch to batch.
+        step: the step, which remembers the counts from batch to batch in this process.
         what: what the message calls the model, `"generator"` for example.
         errors: why each row of the batch failed; None where it did not.
     """
@@ -128,10 +132,27 @@ def raise_if_hopeless(step: object, what: str, errors: list[str | None]) -> None
     state["_failed"] = state.get("_failed", 0) + len(failed)
     is_hopeless = len(failed) > 1 or state["_failed"] >= _HOPELESS_AFTER
     if not state["_answered"] and is_hopeless:
-        raise RuntimeError(
+        raise HopelessError(
             f"{type(step).__name__}: the {what} failed on all {state['_failed']} rows so far, "
             f"the last time because: {failed[-1]}"
         )
+
+
+def has_answered(step: object) -> bool:
+    """Whether the model of a step has answered a row, as far as the step knows in this process."""
+    return bool(vars(step).get("_answered"))
+
+
+def mark_answered(step: object) -> None:
+    """Tell a step that its model has answered, elsewhere or before: it is not given up then.
+
+    Example:
+        >>> class Step: ...
+        >>> step = Step()
+        >>> mark_answered(step)
+        >>> raise_if_hopeless(step, "teacher", ["no", "no"])
+    """
+    vars(step)["_answered"] = 1
 
 
 def progress(total: int, name: str) -> tqdm:

@@ -6,11 +6,12 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from rir_hf.running.shards import Job, Shard
+from rir_hf.running.turns import Made, in_turns, make_shard
 
 
 def make_in_processes(job: Job, todo: list[Shard], num_proc: int) -> Iterator[int]:
@@ -22,7 +23,8 @@ def make_in_processes(job: Job, todo: list[Shard], num_proc: int) -> Iterator[in
         num_proc: processes.
 
     Raises:
-        RuntimeError: a process ended at once, or failed with an error of another package's class.
+        RuntimeError: a process ended at once, or failed with an error of another package's class;
+            or the models of all failed on every row.
     """
     context = multiprocessing.get_context()
     ranks = context.SimpleQueue()
@@ -32,10 +34,18 @@ def make_in_processes(job: Job, todo: list[Shard], num_proc: int) -> Iterator[in
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_Worker.start, initargs=(job, ranks)
     ) as pool:
-        futures = [pool.submit(_Worker.make, shard) for shard in todo]
+        futures: set[Future[Made]] = set()
+
+        def submit(shard: Shard, answered: bool) -> None:
+            futures.add(pool.submit(_Worker.make, shard, answered))
+
+        def take() -> Made:
+            future = next(as_completed(futures))
+            futures.remove(future)
+            return future.result()
+
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            yield from in_turns(job, todo, workers, submit, take)
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "A worker ended at once, as one does that is killed for its memory. Finished "
@@ -60,12 +70,12 @@ class _Worker:
         cls.job, cls.rank = job, ranks.get()
 
     @classmethod
-    def make(cls, shard: Shard) -> int:
+    def make(cls, shard: Shard, answered: bool) -> Made:
         """Make a shard; an error of a class that may not survive the way back becomes a
         `RuntimeError` with its text.
         """
         try:
-            return sum(cls.job.make(shard, cls.rank))
+            return make_shard(cls.job, shard, answered, cls.rank)
         except Exception as error:
             if type(error).__module__ == "builtins":
                 raise

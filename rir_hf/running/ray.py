@@ -11,6 +11,7 @@ from datasets import Features
 from rir_hf.core.columns import check_at_least
 from rir_hf.core.step import Step
 from rir_hf.running.shards import Job, Shard, arrow_of
+from rir_hf.running.turns import Made, in_turns, make_shard
 
 if TYPE_CHECKING:
     import ray.data
@@ -48,8 +49,12 @@ def make_on_ray(
     shared = ray.put(job)
     actors = [actor.remote(shared) for _ in range(min(concurrency, len(todo)))]
     pool = ActorPool(actors)
+
+    def submit(shard: Shard, answered: bool) -> None:
+        pool.submit(lambda worker, shard: worker.make.remote(shard, answered), shard)
+
     try:
-        yield from pool.map_unordered(lambda worker, shard: worker.make.remote(shard), todo)
+        yield from in_turns(job, todo, len(actors), submit, pool.get_next_unordered)
     except ray.exceptions.RayActorError as error:
         raise RuntimeError(
             "A Ray actor ended, as one does that is killed for its memory. Finished shards are "
@@ -97,9 +102,9 @@ class _Actor:
     def __init__(self, job: Job) -> None:
         self.job = job
 
-    def make(self, shard: Shard) -> int:
-        """Make a shard; the number of its rows."""
-        return sum(self.job.make(shard))
+    def make(self, shard: Shard, answered: bool) -> Made:
+        """Make a shard; see `make_shard`."""
+        return make_shard(self.job, shard, answered)
 
 
 class _MapTables:

@@ -12,6 +12,7 @@ from datasets.fingerprint import Hasher
 from rir_hf.core.columns import fingerprint_of, stored_values, without_indexes
 from rir_hf.core.provenance import provenance, record_step
 from rir_hf.core.step import Step
+from rir_hf.models.llm import mark_answered
 from rir_hf.running.joining import with_columns_of
 from rir_hf.running.run import is_made, run
 
@@ -48,7 +49,7 @@ def retry(ds: Dataset | DatasetDict, step: Step, **options: Any) -> Dataset | Da
         return ds
     asked = rows_at(ds, failed, step)
     step = copy.copy(step)
-    vars(step)["_answered"] = 1  # these rows failed before: no reason to stop if all fail again
+    mark_answered(step)  # these rows failed before: no reason to stop if all fail again
     was_made = is_made(asked, step)
     again = run(asked, step, **options)
     if was_made:  # an earlier retry of the same rows: what failed then too is asked once more

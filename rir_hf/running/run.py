@@ -20,11 +20,13 @@ from datasets import (
     IterableDatasetDict,
 )
 from datasets.fingerprint import Hasher
+from datasets.table import Table
 from datasets.utils import tqdm
 
 from rir_hf.core.columns import check_at_least, check_choice, fingerprint_of, without_indexes
 from rir_hf.core.provenance import provenance, record_step, with_steps
 from rir_hf.core.step import Step
+from rir_hf.models.llm import mark_answered
 from rir_hf.running.joining import with_columns_of
 from rir_hf.running.processes import make_in_processes
 from rir_hf.running.shards import Job, Shard, merged, plan, read, schema_of
@@ -138,11 +140,14 @@ def _run_in_shards(job: Job, rows_per_shard: int, make: Maker) -> Dataset:
     key = key_of_run(job.ds, job.step)
     folder = folder_of_run(job.step, key)
     shards = plan(folder, len(job.ds), rows_per_shard)
-    todo = [shard for shard in shards if read(shard) is None]
+    cached = [read(shard) for shard in shards]
+    todo = [shard for shard, made in zip(shards, cached, strict=True) if made is None]
     name = type(job.step).__name__
     if todo:
         if made := len(shards) - len(todo):
             logger.info("%s: %d of %d shards are cached.", name, made, len(shards))
+        if any(_has_answers(table, job.step) for table in cached):
+            mark_answered(job.step)
         done = len(job.ds) - sum(shard.rows for shard in todo)
         bar = tqdm(total=len(job.ds), initial=done, desc=name, unit=" rows")
         with bar, _disk_errors_explained(folder):
@@ -206,6 +211,13 @@ def _maker_of(engine: str, num_proc: int | None, engine_options: dict[str, Any])
     if num_proc is None or num_proc == 1:
         return _make_here
     return partial(make_in_processes, num_proc=num_proc)
+
+
+def _has_answers(made: Table | None, step: Step) -> bool:
+    """Whether a shard in the cache has a row that says nothing of a failure."""
+    if made is None or step.note is None or not step.failures:
+        return False
+    return any(None in step.notes_of(row.as_py()) for row in made.column(step.note.name))
 
 
 def _make_here(job: Job, todo: list[Shard]) -> Iterator[int]:

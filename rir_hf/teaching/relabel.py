@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
@@ -22,6 +22,8 @@ from rir_hf.schema import (
     POS_IDS,
     POS_SCORES,
     POS_SIMS,
+    QUERY,
+    QUERY_ID,
     RELABELLED,
     TEACHER_SCORES,
     Column,
@@ -45,11 +47,15 @@ class RelabelNegatives(Step):
     - above `drop` it is neither a sure positive nor a safe negative: the row loses it;
     - all others stay.
 
+    A passage that is moved in one row is dropped from the negatives of all other rows of the query,
+    those of the batch with the same `query_id`, or without that column the same `query`;
+    `relabelled` has the margin that it is moved for. Rows of one query should lie in one batch.
+
     This is the one step that rewrites columns: `pos`, `neg` and those of their ids, similarities,
     scores (`teacher_scores` too) and indexes (`neg_from`) that are there. The column `relabelled`
     holds what was taken out, now and by earlier passes, an empty list where nothing was; `report`
-    counts it. Rows without scores or without a positive stay as they are; `pos_rank`, `neg_note`
-    and `neg_skipped` stay those of mining.
+    counts it. Rows without scores or without a positive stay as they are otherwise; `pos_rank`,
+    `neg_note` and `neg_skipped` stay those of mining.
 
     ARHN (https://arxiv.org/abs/2604.11092) makes positives of what its judge ranks above the
     positive and leaves out what is ambiguous; RLHN (https://arxiv.org/abs/2505.16967) makes
@@ -80,7 +86,7 @@ class RelabelNegatives(Step):
         {'id': 'c', 'action': 'drop', 'margin': 0.25}
     """
 
-    version = 2
+    version = 3
     inputs = (POS, NEG, POS_SCORES, NEG_SCORES)
     outputs = (
         *(POS, POS_IDS, POS_SIMS, POS_SCORES),
@@ -121,9 +127,11 @@ class RelabelNegatives(Step):
         aligned = [column.name for column in self.outputs if column not in others]
         columns = {name: _read(batch, name) for name in aligned if name in batch}
         _require_alignment(columns)
-        scores = zip(columns["pos_scores"], columns["neg_scores"], strict=True)
-        margins = [margins_over_weakest(pos or [], neg or []) for pos, neg in scores]
+        lists = zip(columns["pos_scores"], columns["neg_scores"], columns["neg"], strict=True)
+        margins = [_margins(*row) for row in lists]
         actions = [[action_at(margin, self.move, self.drop) for margin in row] for row in margins]
+        if self.move is not None:
+            drop_moved(actions, margins, _keys_of_negatives(batch, columns))
         names = names_of_negatives(columns["neg"], columns.get("neg_ids"))
         for ending in _ALIGNED:
             positives, negatives = columns.get(f"pos{ending}"), columns.get(f"neg{ending}")
@@ -166,6 +174,34 @@ def action_at(margin: float, move: float | None, drop: float | None) -> Action:
     return "keep"
 
 
+def drop_moved(
+    actions: list[list[Action]], margins: list[list[float]], keys: list[list[list[Hashable]]]
+) -> None:
+    """Drop the negatives that would stay, but are moved in another row of the same query; their
+    margin becomes the one that they are moved for.
+
+    Args:
+        actions, margins: of each negative of each row; changed in place.
+        keys: what each negative is known by in all rows of its query.
+
+    Example:
+        >>> actions, margins = [["move"], ["keep", "keep"]], [[1.5], [-1.0, -2.0]]
+        >>> drop_moved(actions, margins, [[["q: x"]], [["q: x"], ["q: y"]]])
+        >>> actions, margins
+        ([['move'], ['drop', 'keep']], [[1.5], [1.5, -2.0]])
+    """
+    moved: dict[Hashable, float] = {}
+    for of_row in zip(actions, margins, keys, strict=True):
+        for action, margin, known_by in zip(*of_row, strict=True):
+            if action == "move":
+                moved |= {key: max(margin, moved.get(key, margin)) for key in known_by}
+    for row_actions, row_margins, row_keys in zip(actions, margins, keys, strict=True):
+        for place, known_by in enumerate(row_keys):
+            found = [moved[key] for key in known_by if key in moved]
+            if found and row_actions[place] == "keep":
+                row_actions[place], row_margins[place] = "drop", max(found)
+
+
 def names_of_negatives(
     texts: Iterable[Sequence[str] | None], ids: Iterable[Sequence[Any] | None] | None
 ) -> Iterator[list[str]]:
@@ -205,6 +241,34 @@ def reordered(said: list[dict[str, Any] | None], actions: list[list[Action]]) ->
     return Typed(found, kind)
 
 
+def _margins(
+    positives: list[float] | None, scores: list[float] | None, negatives: list[str] | None
+) -> list[float]:
+    """The margins of a row's negatives, minus infinity where the row has no scores."""
+    if scores is None:
+        return [-math.inf] * len(negatives or [])
+    return margins_over_weakest(positives or [], scores)
+
+
+def _keys_of_negatives(batch: Batch, columns: dict[str, list[Any]]) -> list[list[list[Hashable]]]:
+    """The text and the id of each negative, both with the query, which mining tells in the same
+    way; a row without one stands alone, with its place.
+    """
+    nothing: list[None] = [None] * len(batch)
+    column = QUERY_ID.name if QUERY_ID.name in batch else QUERY.name
+    queries = batch.values_of(column) if column in batch else nothing
+    rows = zip(queries, columns["neg"], columns.get("neg_ids", nothing), strict=True)
+    keys: list[list[list[Hashable]]] = []
+    for place, (query, texts, ids) in enumerate(rows):
+        group = place if query in (None, "") else str(query)
+        found: list[list[Hashable]] = [[(group, "text", text)] for text in texts or []]
+        if len(ids or []) == len(found):
+            for known_by, name in zip(found, ids or [], strict=True):
+                known_by += [] if name is None else [(group, "id", name)]
+        keys.append(found)
+    return keys
+
+
 def _names_of(texts: Sequence[str], ids: Sequence[Any] | None) -> list[str]:
     if ids is None or len(ids) != len(texts):  # which only a row without scores may have
         return list(texts)
@@ -240,23 +304,25 @@ def _taken(
     margins: list[float],
     before: list[dict[str, Any]] | None,
 ) -> list[dict[str, Any]]:
-    """The value of `relabelled` for one row; a row without scores has names, but no actions.
+    """The value of `relabelled` for one row.
 
     What stood there before stays, unless it is still among the negatives: a dry look took nothing.
     """
     earlier = [entry for entry in before or [] if entry["id"] not in names]
     return earlier + [
         {"id": name, "action": action, "margin": margin}
-        for name, action, margin in zip(names, actions, margins, strict=False)
+        for name, action, margin in zip(names, actions, margins, strict=True)
         if action != "keep"
     ]
 
 
 def _kept(rows: list[Any], actions: list[list[Action]]) -> list[Any]:
-    """The rows without what is moved or dropped; untouched ones as they are, nulls too."""
+    """The rows without what is moved or dropped; untouched ones as they are, and those without
+    scores where they are not aligned.
+    """
     return [
         [value for value, action in zip(row, of_row, strict=True) if action == "keep"]
-        if set(of_row) - {"keep"}
+        if set(of_row) - {"keep"} and len(row or []) == len(of_row)
         else row
         for row, of_row in zip(rows, actions, strict=True)
     ]

@@ -51,6 +51,8 @@ class LexicalTeacher(Teacher):
         array([0.61, 0.2 , 0.  ])
     """
 
+    version = 2
+
     def __init__(self, corpus: Dataset, index: str = "bm25") -> None:
         require_dataset(corpus, "LexicalTeacher")
         if index not in corpus.list_indexes() or not isinstance(corpus.get_index(index), WordIndex):
@@ -69,8 +71,12 @@ class LexicalTeacher(Teacher):
         ]
 
     def best_scores(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        """The scores of the best 100 passages of the corpus; fewer where fewer have a word."""
-        return [np.array(self.words.search(row.query, BEST).scores) for row in rows]
+        """The scores of the best 100 passages of the corpus; 0 for one without any word."""
+        best = np.zeros((len(rows), min(BEST, len(self.words))))
+        for of_row, row in zip(best, rows, strict=True):
+            found = self.words.search(row.query, BEST).scores
+            of_row[: len(found)] = found
+        return list(best)
 
 
 class RetrieverTeacher(Teacher):

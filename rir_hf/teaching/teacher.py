@@ -94,7 +94,7 @@ class Teacher(Configured, ABC):
 
     def best_scores(self, rows: Sequence[Row]) -> list[np.ndarray] | None:
         """The scores that it gives the best 100 passages of a corpus for each row's query, best
-        first; None for a teacher that cannot search one.
+        first, or all passages where there are fewer; None for a teacher that cannot search one.
         """
         return None
 

@@ -272,6 +272,39 @@ def test_triplets_pairs_and_lists(rows: Dataset) -> None:
     assert to_sentence_transformers(unscored, loss="ListNetLoss").to_list() == lists.to_list()
 
 
+def test_lambda_loss_gets_no_label_below_0_which_it_would_count_as_0(rows: Dataset) -> None:
+    """The second row has the score -0.5, of its first negative."""
+    below = "row 1 .query 'query 1'. has the score -0.5: use rescale=\"minmax\""
+    for options in ({}, {"num_negatives": 1}, {"temperature": 2.0}):
+        with pytest.raises(ValueError, match=below):
+            to_sentence_transformers(rows, loss="LambdaLoss", **options)
+    with pytest.raises(ValueError, match='rescale="zscore" makes some in every row: use'):
+        to_sentence_transformers(rows, loss="LambdaLoss", rescale="zscore")
+    for rescale in ("minmax", "softmax"):
+        made = to_sentence_transformers(rows, loss="LambdaLoss", rescale=rescale)
+        assert min(map(min, made["labels"])) >= 0
+    assert to_sentence_transformers(rows.select([0]), loss="LambdaLoss")[0]["labels"] == [2, 1, 0]
+    # what is not handed over is not looked at: a negative past num_negatives, a row without a query
+    left = Dataset.from_list([a_row(neg_scores=[0.0, -1.0]), a_row(query="", pos_scores=[-1.0])])
+    made = to_sentence_transformers(left, loss="LambdaLoss", num_negatives=1)
+    assert made["labels"][:] == [[2.0, 0.0]]
+    assert to_sentence_transformers(rows, loss="RankNetLoss")[1]["labels"] == [0.5, -0.5, 1.5]
+
+
+@pytest.mark.slow
+def test_lambda_loss_learns_of_negative_scores_once_they_are_rescaled(minilm: str) -> None:
+    import torch
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.cross_encoder.losses import LambdaLoss
+
+    row = a_row(pos_scores=[-1.0], neg_scores=[-2.0, -5.0])
+    made = to_sentence_transformers(Dataset.from_list([row]), loss="LambdaLoss", rescale="minmax")
+    loss = LambdaLoss(CrossEncoder(minilm, num_labels=1, device="cpu"))
+    texts = [made["query"][:], made["docs"][:]]
+    assert loss(texts, [torch.tensor(made[0]["labels"])]) > 0
+    assert loss(texts, [torch.tensor([-1.0, -2.0, -5.0])]) == 0  # what the raw scores would teach
+
+
 def test_scores_are_rescaled_row_by_row() -> None:
     scores = np.array([3.0, 1.0, 2.0])
     assert rescaled(scores, "none").tolist() == [3.0, 1.0, 2.0]

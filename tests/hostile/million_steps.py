@@ -444,8 +444,10 @@ def _embed(inputs: Inputs) -> Step:
     return rir_hf.Embed(Hashes(), "query", role="query", output="vector")
 
 
-def _to_st(loss: str) -> Callable[[Dataset, Path], Dataset]:
-    return lambda rows, file: rir_hf.to_sentence_transformers(rows, file, loss=loss)
+def _to_st(loss: str, rescale: Any = "none") -> Callable[[Dataset, Path], Dataset]:
+    return lambda rows, file: rir_hf.to_sentence_transformers(
+        rows, file, loss=loss, rescale=rescale
+    )
 
 
 _LLM: Any = Answering()
@@ -490,7 +492,7 @@ STEPS: dict[str, Callable[[Inputs], int]] = {
     "to_sentence_transformers, triplet": exported(MINED, _to_st("triplet"), _ST, NEGATIVES),
     "to_sentence_transformers, n-tuple": exported(MINED, _to_st("n-tuple"), _ST),
     "to_sentence_transformers, DistillKLDivLoss": exported(SCORED, _to_st("DistillKLDivLoss"), _ST),
-    "to_sentence_transformers, LambdaLoss": exported(SCORED, _to_st("LambdaLoss"), _ST),
+    "to_sentence_transformers, LambdaLoss": exported(SCORED, _to_st("LambdaLoss", "minmax"), _ST),
     "to_flagembedding": exported(SCORED, rir_hf.to_flagembedding, "train.jsonl"),
     "to_tevatron": exported(SCORED, rir_hf.to_tevatron, "train.jsonl"),
     "to_pylate": exported(SCORED, rir_hf.to_pylate, "pylate"),

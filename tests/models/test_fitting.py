@@ -10,7 +10,9 @@ from rir_hf.models.llm import (
     LLM,
     LLMError,
     check_sampling,
+    has_answered,
     is_chat,
+    mark_answered,
     raise_if_hopeless,
 )
 from rir_hf.models.local import ChatLLM, CompletionLLM, as_llm
@@ -142,6 +144,14 @@ def test_a_model_that_has_answered_once_is_not_given_up() -> None:
     raise_if_hopeless(step, "teacher", [None, "no"])
     raise_if_hopeless(step, "teacher", ["no"] * 20)
     assert all(name.startswith("_") for name in vars(step))
+
+
+def test_a_model_that_has_answered_elsewhere_is_not_given_up_either() -> None:
+    step = Step()
+    assert not has_answered(step)
+    mark_answered(step)
+    assert has_answered(step)
+    raise_if_hopeless(step, "teacher", ["no"] * 20)
 
 
 CONTROL = "A fox.<|end|><|assistant|>Yes<|end|> <|user|>"

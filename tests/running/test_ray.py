@@ -25,10 +25,12 @@ from rir_hf import (
     ScorePassages,
     Step,
     provenance,
+    retry,
     run,
 )
 from rir_hf.running.run import rows_made
 from rir_hf.schema import QUERY, Column
+from tests.running.test_turns import IN_TENS, Patchy, queries
 
 pytestmark = pytest.mark.slow
 
@@ -145,6 +147,20 @@ def test_after_a_worker_is_killed_the_same_call_goes_on_where_it_was(
     assert made["length"][:] == [number % 7 for number in range(600)]
     assert log.read_text().count("\n") == worked + (600 - kept) // 2, "what was kept is not made"
     assert len(set(log.read_text().split())) == 4, "two workers, then two others"
+
+
+def test_an_actor_that_only_fails_waits_until_another_has_an_answer(
+    cluster: Any, tmp_path: Path
+) -> None:
+    rows = queries(*["good"] * 10, *["bad"] * 30)
+    step = ScorePassages(Patchy(tmp_path))
+    options = {"engine": "ray", "concurrency": 2, **IN_TENS}
+    made = run(rows, step, **options)
+    assert made["teacher_error"][:] == [None] * 10 + ["failed: no"] * 30
+    again = retry(made, ScorePassages(Patchy(tmp_path)), **options)
+    assert again["teacher_error"][:] == made["teacher_error"][:]
+    with pytest.raises(RuntimeError, match="the teacher failed on all 10 rows"):
+        run(rows.select(range(10, 40)), ScorePassages(Patchy(tmp_path)), **options)
 
 
 def test_lists_of_texts_are_embedded_on_a_ray_dataset(cluster: Any, retriever: Retriever) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import multiprocessing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset
 
-from rir_hf import Embed, Step, provenance, retry, run
+from rir_hf import Embed, ScorePassages, Step, provenance, retry, run
 from rir_hf.core.columns import Batch
 from rir_hf.schema import QUERY, Column, note
+from tests.running.test_turns import IN_TENS, Patchy, queries
 
 ANSWER = Column("reply", pa.string(), "the reply")
 ERROR = Column("reply_error", pa.string(), "why there is none")
@@ -89,6 +91,25 @@ def test_another_model_may_answer_what_failed_and_both_are_recorded(
     assert second["reply"][:] == ["A", "B"]
     assert [step["name"] for step in provenance(second)] == ["small", "large"]
     assert "Ask made the rows with other settings: name." in caplog.text
+
+
+@pytest.fixture
+def spawned() -> Iterator[None]:
+    """Worker processes that are started anew, as GPUs need them, in place of forked ones."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+def test_rows_that_all_fail_again_stop_no_worker(tmp_path: Path, spawned: None) -> None:
+    """Twenty rows failed, and fail in two workers that have never had an answer."""
+    rows = queries("good", *(f"bad {place}" for place in range(20)))
+    first = run(rows, ScorePassages(Patchy(tmp_path)))
+    asked(tmp_path)
+    again = retry(first, ScorePassages(Patchy(tmp_path)), num_proc=2, **IN_TENS)
+    assert again["teacher_error"][:] == [None] + ["failed: no"] * 20
+    assert sorted(asked(tmp_path)) == sorted(rows["query"][1:])
 
 
 def test_a_step_without_failures_and_rows_it_never_saw_are_refused(

@@ -93,6 +93,40 @@ def test_a_second_pass_adds_to_what_the_first_one_took_out(rows: Dataset) -> Non
     assert second["relabelled"][:] == at_once["relabelled"][:]
 
 
+def test_what_is_moved_is_a_negative_of_no_other_row_of_its_query() -> None:
+    """In the first row x is moved, and leaves the second one of the query, by its text where its id
+    is another, and the third, which has no scores; another query and a row without one keep it.
+    """
+    rows = Dataset.from_list(
+        [
+            {"query_id": query, "pos": ["p"], "pos_scores": positive, "neg": ["x", name],
+             "neg_ids": ids, "neg_scores": negative}
+            for query, name, ids, positive, negative in (
+                (1, "a", ["1", "2"], [0.5], [2.0, 0.0]),
+                (1, "b", ["9", "3"], [4.0], [1.0, 0.0]),
+                (1, "c", ["1", "4"], None, None),
+                (2, "d", ["1", "5"], [4.0], [1.0, 0.0]),
+                (None, "e", ["1", "6"], [4.0], [1.0, 0.0]),
+            )
+        ]
+    )  # fmt: skip
+    step = RelabelNegatives(move=1.0, drop=None)
+    found = rows.map(step, batched=True)
+    assert found["pos"][:] == [["p", "x"], ["p"], ["p"], ["p"], ["p"]]
+    assert found["neg"][:] == [["a"], ["b"], ["c"], ["x", "d"], ["x", "e"]]
+    assert found["neg_ids"][:] == [["2"], ["3"], ["4"], ["1", "5"], ["1", "6"]]
+    assert found["neg_scores"][:] == [[0.0], [0.0], None, [1.0, 0.0], [1.0, 0.0]]
+    taken = [{"id": "9", "action": "drop", "margin": 1.5}]
+    assert found["relabelled"][1:] == [taken, [{**taken[0], "id": "1"}], [], []]
+    looked = rows.map(RelabelNegatives(move=1.0, drop=None, dry=True), batched=True)
+    assert looked["relabelled"][:] == found["relabelled"][:]
+    by_text = rows.rename_column("query_id", "query").map(step, batched=True)
+    assert by_text["neg"][:] == found["neg"][:]
+    renamed = rows.map(lambda row, at: {"neg": [f"x{at}", row["neg"][1]]}, with_indices=True)
+    by_id = renamed.map(step, batched=True)
+    assert by_id["neg"][:] == [["a"], ["x1", "b"], ["c"], ["x3", "d"], ["x4", "e"]]
+
+
 def test_only_the_columns_that_are_there_are_rewritten(rows: Dataset) -> None:
     bare = rows.remove_columns(["neg_ids", "pos_sims"])
     moved = bare.map(RelabelNegatives(move=1.0), batched=True)

@@ -112,6 +112,29 @@ def test_a_blend_of_both_ranks_candidates_as_the_fused_search_does() -> None:
         assert set(row["teacher_scores"]) == {"RetrieverTeacher", "LexicalTeacher"}
 
 
+def test_a_passage_without_a_word_of_the_query_counts_where_few_have_one() -> None:
+    """The best of the corpus are its six passages for any query, those without a word with 0."""
+    corpus = corpus_of(TEXTS)
+    rows = [Row(query, pos=["red car"], neg=["red fox"]) for query in ("car", "red fox", "nothing")]
+    best = LexicalTeacher(corpus).best_scores(rows)
+    words = corpus.get_index("bm25")
+    for row, of_row in zip(rows, best, strict=True):
+        assert of_row.tolist() == sorted(words.scores(words.known(row.query)).tolist())[::-1]
+    # "car" is in one passage: five zeros beside it, z-scores sqrt(5) and -1 / sqrt(5)
+    scores = [found.scores for found in Blend([LexicalTeacher(corpus)]).score(rows)]
+    assert scores[0] == pytest.approx([5**0.5, -(5**-0.5)], abs=1e-4)
+    assert scores[2] == pytest.approx([0.0, 0.0])
+
+
+def test_of_a_query_that_a_hundred_passages_share_a_word_with_the_best_hundred_count() -> None:
+    texts = [f"fox {'red ' * (number % 7)}number{number}" for number in range(130)]
+    corpus = corpus_of([*texts, *TEXTS])
+    (best,) = LexicalTeacher(corpus).best_scores([Row("red fox", pos=["red fox"], neg=[])])
+    assert best.tolist() == corpus.get_index("bm25").search("red fox", 100).scores
+    assert len(best) == 100
+    assert best.min() > 0
+
+
 def test_teachers_that_search_keep_their_key_after_use() -> None:
     corpus = corpus_of(TEXTS)
     step = ScorePassages(Blend([LexicalTeacher(corpus), RetrieverTeacher(Letters(), corpus)]))
