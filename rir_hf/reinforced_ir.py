@@ -172,6 +172,7 @@ def generate_bge_train_data(
     queries, answers = [row["query"] for row in rows], [row["answer"] for row in rows]
     pairs = _as_dataset(
         {
+            "query_id": numbers[: len(rows)],  # each row stands alone, as in the original
             "query": queries,
             "answer": answers,
             "passage": passages[: len(rows)],

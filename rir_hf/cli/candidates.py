@@ -32,7 +32,7 @@ class Lists:
         depth: the place down to which the others are drawn.
         method: how several indexes are fused.
         weights: of the indexes; none: 1 each.
-        exclude: column of ids that are never candidates.
+        exclude: column of ids that are never candidates, nor is their text under another id.
         seed: of the draw.
     """
 

@@ -58,7 +58,7 @@ def command(
         split: split to evaluate, where there are several; none: test.
         run: a TREC run file, or what `rir-hf search` wrote, in place of --model.
         measures: what is measured: nDCG@10, R@100, RR@10, P@5, AP@100 and the like.
-        k: passages that are searched for each query.
+        k: passages that are searched for each query; as many as the measures look at, at least.
         answers: hypothetical answers that are searched with beside the queries' own vectors: rows
             with query_id, _id or query, and answers or answer, as `rir-hf generate-answers` writes.
         answer_weight: of the answers; the query has the rest of 1.
@@ -77,9 +77,8 @@ def command(
     from rir_hf import write_run
     from rir_hf.cli.search import answering, check_search, nearest, with_answers
     from rir_hf.data.sources import split_for
-    from rir_hf.evaluation.metrics import parse_measures
 
-    parse_measures(measures)
+    check_measures(measures, k if run is None else None)
     options = {"k": k, **vars(fusing), **answering(answers, answer_weight)}
     if run is None:
         check_search(indexes, options)
@@ -110,6 +109,21 @@ def command(
     write_json(show(found, judged, measures), json)
     if run is None:
         hub.push(found, "run")
+
+
+def check_measures(measures: list[str], k: int | None) -> None:
+    """Raise `ValueError` for an unknown measure, or one that looks at more than k passages, where
+    so many are searched for.
+    """
+    from rir_hf.evaluation.metrics import parse_measures
+
+    cuts = {measure.cut or 0: measure.name for measure in parse_measures(measures)}
+    deepest = max(cuts)
+    if k is not None and deepest > k:
+        raise ValueError(
+            f"--measures {cuts[deepest]} looks at the first {deepest} passages of each query, but "
+            f"--k {k} searches for fewer: give --k {deepest} or more"
+        )
 
 
 def only_judged(queries: Rows, qrels: Any) -> Rows:

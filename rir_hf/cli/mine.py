@@ -103,8 +103,8 @@ def command(
         corpus: passages, with the columns id and text (a title goes before the text): a file
             (.jsonl, .json, .parquet, .csv, .tsv, also .gz), a folder, a Hub name ("name" or
             "name:config"), or a folder in BEIR or MTEB layout, which holds the pairs too.
-        pairs: rows with query and pos, passage or pos_ids, and query_id where a query has several
-            rows, from the same.
+        pairs: rows with query and pos, passage or pos_ids, from the same. Rows with the same
+            query_id, or where they have none the same query, share their positives.
         split: split of the pairs, where there are several; none: train.
         limit: the first so many pairs; none: all.
         qrels: all known positives by query_id, a TREC or BEIR file; none: those of the pairs.
@@ -113,7 +113,7 @@ def command(
         answer_weight: weight of the answer in the search for the query's negatives.
         max_rank: leave out rows whose positive is outranked by so many passages or more.
         streaming: read the pairs as they are needed and write mined.jsonl alone, for millions of
-            them. A query's positives in other rows are then known from --qrels alone.
+            them. A query's positives in rows of other batches are then known from --qrels alone.
         batch_size: rows per batch.
     """
     from rir_hf import MineNegatives
@@ -140,8 +140,7 @@ def command(
         lambda: passages.load(corpus),
     )
     check_ids(found, judged, searched, streaming=streaming)
-    is_known = qrels is None and not streaming and "query_id" in columns_of(found)
-    known = found if is_known else judged
+    known = found if qrels is None and not streaming else judged
     loaded = retriever.load() if "embedding" in indexes.index else None
     searched = indexed(searched, loaded, running, indexes, batch_size=batch_size)
     if loaded is not None:

@@ -31,12 +31,13 @@ class Fusing:
     Args:
         method: the mean of z-scores, reciprocal ranks, or the mean of scores brought to 0 to 1.
         weights: of the indexes; none: 1 each.
-        depth: of each index the first so many passages are fused.
+        depth: of each index the first so many passages are fused; none: 100, or k where that is
+            more.
     """
 
     method: Literal["zscore", "rrf", "minmax"] = "zscore"
     weights: list[float] | None = None
-    depth: int = 100
+    depth: int | None = None
 
 
 def command(

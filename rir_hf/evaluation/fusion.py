@@ -39,8 +39,10 @@ def fuse(
             both over the run's own first `depth` passages; `"minmax"`: the mean of the scores
             brought to 0 to 1 in the same way; `"rrf"`: the sum of 1 / (60 + rank), with ranks from
             1 (reciprocal rank fusion, Cormack et al. 2009). By z-scores and by minmax a passage
-            that is not in a run has that run's lowest score; a run without any passage for a query
-            has no say there.
+            that is not in a run has that run's lowest score. Where a run has one passage, or equal
+            scores alone, what it has and what it has not lie as far apart as two passages of
+            different scores: at 0 and -2 by z-scores, at 1 and 0 by minmax. A run without any
+            passage for a query has no say there.
         weights: one per run, 0 or more. Default: 1 each.
         depth: of each run the first so many passages count, and so many come out.
 
@@ -117,23 +119,33 @@ def fused_at(
     fused = np.zeros(size)
     for at, own, weight in zip(places, scores, weights, strict=True):
         if len(own):
-            made = standardised(own, method)
-            every = np.full(size, 0.0 if method == "rrf" else made.min())
+            made, missing = standardised(own, method)
+            every = np.full(size, missing)
             every[at] = made
             fused += (weight / total if total else 0.0) * every
     return fused
 
 
-def standardised(scores: np.ndarray, method: Fusion) -> np.ndarray:
-    """The scores of one ranking, best first, `(n,)`, made comparable with those of others.
+def standardised(scores: np.ndarray, method: Fusion) -> tuple[np.ndarray, float]:
+    """The scores of one ranking, best first, `(n,)`, made comparable with those of others; and what
+    a passage gets that is not in it.
+
+    One score alone, or equal ones, have no spread to measure by. They are above those of all that
+    is missing: as far as of any two scores the better is above the worse, by z-scores 2 and by
+    minmax 1.
 
     Example:
-        >>> standardised(np.array([5.0, 3.0, 1.0]), "minmax").tolist()
-        [1.0, 0.5, 0.0]
+        >>> standardised(np.array([5.0, 3.0, 1.0]), "minmax")
+        (array([1. , 0.5, 0. ]), 0.0)
+        >>> standardised(np.array([5.0, 1.0]), "zscore"), standardised(np.array([5.0]), "zscore")
+        ((array([ 1., -1.]), -1.0), (array([0.]), -2.0))
     """
     if method == "rrf":
-        return 1.0 / (_RRF_K + np.arange(1, len(scores) + 1))
-    return scaled_by(scores, None, method)
+        return 1.0 / (_RRF_K + np.arange(1, len(scores) + 1)), 0.0
+    made = scaled_by(scores, None, method)
+    if not made.any():  # no spread
+        return (made + 1.0, 0.0) if method == "minmax" else (made, -2.0)
+    return made, float(made.min())
 
 
 def z_scores(values: np.ndarray, sample: np.ndarray | None = None) -> np.ndarray:

@@ -83,7 +83,9 @@ def attach_lexical(
             a list of words, or None.
         tokenizer: a function from a text to its words, in place of all that: of lower case, of
             words of two letters or more, of `stemmer` and `stopwords`. For languages that are not
-            written with spaces. It must be importable where worker processes are to use it.
+            written with spaces. It must be importable where worker processes are to use it. Python
+            tells functions apart by their names; an edited one is noticed, and the index built
+            anew, where it makes other words of the first 100 texts.
         k1: how much a repeated word counts.
         b: how much a long passage is held against its words, 0 to 1.
 
@@ -112,7 +114,10 @@ def attach_lexical(
     check_is_text(corpus, text, ("string", "large_string"))
     words = Words(stemmer, stopwords, tokenizer)
     digest = digest_of_texts(corpus, text)
-    identity = Hasher.hash([_FILE_VERSION, digest, words.key(), k1, b])
+    parts: list[Any] = [_FILE_VERSION, digest, words.key(), k1, b]
+    if tokenizer is not None:  # its key says nothing of what stands in the function
+        parts += [words.of(each) for each in islice(_texts_of(corpus, text), _SAMPLE)]
+    identity = Hasher.hash(parts)
     path = index_path(corpus, identity, ".bm25")
     if not _is_whole(path, identity):
         logger.info("Building a BM25 index of %r over %d passages.", text, len(corpus))

@@ -20,6 +20,9 @@ from rir_hf.schema import ANSWER_EMBEDDING, EMBEDDING, HIT_IDS, HIT_SCORES, QUER
 Ranking: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Positions and scores of the passages of one query, best first."""
 
+FUSED_DEPTH = 100
+"""Of each of several indexes so many passages are fused, or more where more are asked for."""
+
 
 class Search(Step):
     """Adds the best passages of each query: `hit_ids` and `hit_scores`, best first.
@@ -42,11 +45,12 @@ class Search(Step):
         query: the column to search with: of vectors for an index of vectors, of texts for one of
             words. With several indexes a dict of columns by name of the index. Default:
             `embedding` for vectors, `query` for words.
-        k: passages per query; fewer only when the corpus is smaller.
+        k: passages per query; fewer only when the corpus is smaller, or `depth` leaves fewer.
         id: the corpus's id column.
         method: how several indexes are fused; see `fuse`.
         weights: of the indexes, in their order. Default: 1 each.
-        depth: of each of several indexes the first so many passages are fused.
+        depth: of each of several indexes the first so many passages are fused. Default: 100, or `k`
+            where that is more.
         answer: column of the answers' vectors, unit vectors of the query's retriever: one for each
             row, or a list of several, whose mean is taken. An answer that is null, empty, zero or
             not finite does not count, and a row without any is searched with its query alone. An
@@ -79,6 +83,8 @@ class Search(Step):
         ['b']
     """
 
+    version = 2
+
     def __init__(
         self,
         corpus: Dataset,
@@ -89,12 +95,12 @@ class Search(Step):
         id: str = "id",
         method: Fusion = "zscore",
         weights: Sequence[float] | None = None,
-        depth: int = 100,
+        depth: int | None = None,
         answer: str | None = None,
         answer_weight: float = 0.2,
     ) -> None:
         check_at_least("k", k, 1)
-        check_at_least("depth", depth, 1)
+        check_at_least("depth", 1 if depth is None else depth, 1)
         check_choice("method", method, FUSIONS)
         if not 0 <= answer_weight <= 1:
             raise ValueError(f"answer_weight must be between 0 and 1, got {answer_weight}.")
@@ -125,25 +131,16 @@ class Search(Step):
 
     def transform(self, batch: Batch) -> dict[str, list[Any]]:
         """Return `{"hit_ids": lists of str, "hit_scores": lists of float}`."""
-        asked = queries_in(self.views, self.columns, batch)
-        if self.answer is not None:
-            asked = self._with_answers(asked, batch, self.answer)
-        found = found_for(self.views, asked, self.k, self.depth, self.method, self.weights)
+        answers = (self.answer, self.answer_weight)
+        asked = queries_in(self.views, self.columns, batch, *answers)
+        depth = max(FUSED_DEPTH, self.k) if self.depth is None else self.depth
+        fusing = (self.k, [depth] * len(batch), self.method, self.weights)
+        found = found_for(self.views, asked, *fusing)
         passages = self.views[0]
         return {
             "hit_ids": passages.lists_of(passages.id, [positions for positions, _ in found]),
             "hit_scores": [scores.tolist() for _, scores in found],
         }
-
-    def _with_answers(self, asked: list[np.ndarray], batch: Batch, answer: str) -> list[np.ndarray]:
-        """What the indexes are asked with, the answers in that of the indexes of vectors."""
-        mixed = []
-        for view, queries in zip(self.views, asked, strict=True):
-            if view.reads is EMBEDDING:
-                answers = answers_in(batch, answer, queries.shape[1])
-                queries = with_answers(queries, answers, self.answer_weight)
-            mixed.append(queries)
-        return mixed
 
 
 def views_of(
@@ -198,31 +195,54 @@ def inputs_of(views: Sequence[CorpusView], columns: Sequence[str]) -> tuple[Colu
 
 
 def queries_in(
-    views: Sequence[CorpusView], columns: Sequence[str], batch: Batch
+    views: Sequence[CorpusView],
+    columns: Sequence[str],
+    batch: Batch,
+    answer: str | None = None,
+    answer_weight: float = 0.0,
 ) -> list[np.ndarray]:
-    """What each index is asked with, for the rows of a batch."""
-    pairs = zip(views, columns, strict=True)
-    return [view.queries_in(batch, column) for view, column in pairs]
+    """What each index is asked with, for the rows of a batch.
+
+    Args:
+        views: the indexes.
+        columns: what each is asked with.
+        batch: the rows.
+        answer, answer_weight: as in `Search`.
+    """
+    asked = []
+    for view, column in zip(views, columns, strict=True):
+        queries = view.queries_in(batch, column)
+        if answer is not None and view.reads is EMBEDDING:
+            answers = answers_in(batch, answer, queries.shape[1])
+            queries = with_answers(queries, answers, answer_weight)
+        asked.append(queries)
+    return asked
 
 
 def found_for(
     views: Sequence[CorpusView],
     asked: Sequence[np.ndarray],
     k: int,
-    depth: int,
+    depths: Sequence[int],
     method: Fusion,
     weights: Sequence[float],
     eligible: np.ndarray | None = None,
 ) -> list[Ranking]:
-    """The best k passages of each row: an index's own, or the first `depth` of several fused."""
+    """The best k passages of each row: an index's own, or of several fused the first so many as
+    `depths` says for the row.
+    """
     if len(views) == 1:
         return rankings_of(views[0], asked[0], k, eligible)
+    deepest = max(depths, default=1)
     rankings = [
-        rankings_of(view, queries, depth, eligible)
+        rankings_of(view, queries, deepest, eligible)
         for view, queries in zip(views, asked, strict=True)
     ]
-    together = zip(*rankings, strict=True)
-    return [fused_ranking(of_row, method, weights, k) for of_row in together]
+    found = []
+    for depth, of_row in zip(depths, zip(*rankings, strict=True), strict=True):
+        first = [(positions[:depth], scores[:depth]) for positions, scores in of_row]
+        found.append(fused_ranking(first, method, weights, k))
+    return found
 
 
 def rankings_of(

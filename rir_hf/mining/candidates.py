@@ -14,11 +14,16 @@ from rir_hf.core.columns import Batch, check_at_least, check_choice
 from rir_hf.core.draws import generator_of
 from rir_hf.core.step import Step
 from rir_hf.evaluation.fusion import FUSIONS, Fusion, checked_weights
-from rir_hf.index.search import columns_of, found_for, inputs_of, queries_in, views_of
+from rir_hf.index.search import (
+    FUSED_DEPTH,
+    columns_of,
+    found_for,
+    inputs_of,
+    queries_in,
+    views_of,
+)
 from rir_hf.mining.positives import as_id
 from rir_hf.schema import PASSAGE_IDS, PASSAGES, PASSAGES_NOTE, POS_IDS, QUERY, Column, note
-
-_FUSED = 100
 
 
 class CandidateLists(Step):
@@ -37,13 +42,15 @@ class CandidateLists(Step):
         corpus: dataset with indexes attached (`attach_index`, `attach_lexical`).
         index: names of the indexes, or one name.
         query: as in `Search`: by default the column `embedding` for vectors, `query` for words.
-        depth: the place down to which passages are drawn.
+        depth: the place down to which passages are drawn. Of each of several indexes 100 passages
+            are fused, or so many as that takes.
         size: passages per query.
         top: how many of them are the best.
         method: how indexes are fused, see `fuse`.
         weights: of the indexes. Default: 1 each.
         exclude: column of ids, a list or one, that are never candidates: where queries were made
-            from passages and copy their words, those passages.
+            from passages and copy their words, those passages. Nor is another passage with the
+            text of one of them.
         text: the corpus's text column.
         id: the corpus's id column.
         seed: of the draw, which depends on it and on the query's text alone.
@@ -62,6 +69,8 @@ class CandidateLists(Step):
         {'passages': ['red fox', 'old red barn door'], 'passage_ids': ['a', 'c'], \
 'passages_note': None}
     """
+
+    version = 2
 
     def __init__(
         self,
@@ -120,16 +129,18 @@ class CandidateLists(Step):
         """Return the three columns."""
         corpus = self.views[0]
         texts = [text or "" for text in batch.texts(QUERY.name)]
-        taboo = [hash(text) for text in texts]
-        lost = self._excluded(batch)
-        deep = self.depth + max(map(len, lost), default=0) + 1  # enough when those are left out
-        eligible = corpus.first_of_each_text
+        taboo = [
+            [hash(text), *corpus.text_keys[excluded].tolist()]
+            for text, excluded in zip(texts, self._excluded(batch), strict=True)
+        ]
+        deep = [self.depth + len(keys) for keys in taboo]  # enough when those are left out
+        depths = [max(FUSED_DEPTH, places) for places in deep]
         asked = queries_in(self.views, self.columns, batch)
-        fusing = (deep, _FUSED, self.method, self.weights)
+        fusing = (max(deep, default=1), depths, self.method, self.weights)
+        found = found_for(self.views, asked, *fusing, corpus.first_of_each_text)
         taken, notes = [], []
-        for row, ranking in enumerate(found_for(self.views, asked, *fusing, eligible)):
-            keys = corpus.text_keys[ranking[0]]
-            is_wrong = np.isin(ranking[0], lost[row]) | (keys == taboo[row])
+        for row, ranking in enumerate(found):
+            is_wrong = np.isin(corpus.text_keys[ranking[0]], taboo[row])
             positions = ranking[0][~is_wrong][: self.depth]
             places = places_of(len(positions), self.size, self.top, self.seed, texts[row])
             taken.append(positions[places])

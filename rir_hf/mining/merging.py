@@ -14,8 +14,6 @@ from rir_hf.index.corpus import CorpusView
 from rir_hf.index.exact import Marks, Nearest, Pairs, nothing
 from rir_hf.mining.rules import Ceilings, Left, Pools, Row, count_skipped, leave_out
 
-FUSED_DEPTH = 100
-
 
 class Question(NamedTuple):
     """What one index is asked for n queries.
@@ -113,7 +111,9 @@ def have_enough(lanes: Sequence[Lane], wanted: int) -> np.ndarray:
     return np.logical_and.reduce(is_enough)
 
 
-def merge(lanes: Sequence[Lane], row: int, keys: Mapping[int, int], by: str, size: int) -> Merged:
+def merge(
+    lanes: Sequence[Lane], row: int, keys: Mapping[int, int], by: str, first: int, size: int
+) -> Merged:
     """One ranking of what the lanes allow for a query, no text twice.
 
     Args:
@@ -121,9 +121,10 @@ def merge(lanes: Sequence[Lane], row: int, keys: Mapping[int, int], by: str, siz
         row: the query.
         keys: equal for equal texts, by position.
         by: `"turns"` or `"zscore"`.
+        first: so many of each lane, however deep it was searched.
         size: how many passages at most.
     """
-    places = [np.flatnonzero(lane.left.allowed[row]).tolist() for lane in lanes]
+    places = [np.flatnonzero(lane.left.allowed[row])[:first].tolist() for lane in lanes]
     order = in_turns(places) if by == "turns" else by_scores(lanes, row, places)
     merged = Merged([], [])
     seen: set[int] = set()

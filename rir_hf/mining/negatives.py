@@ -21,9 +21,8 @@ from rir_hf.core.step import Step
 from rir_hf.evaluation.runs import Qrels
 from rir_hf.index.corpus import CorpusView
 from rir_hf.index.exact import Marks, Pairs
-from rir_hf.index.search import columns_of, inputs_of, views_of
+from rir_hf.index.search import FUSED_DEPTH, columns_of, inputs_of, queries_in, views_of
 from rir_hf.mining.merging import (
-    FUSED_DEPTH,
     Lane,
     Question,
     count_skipped_by,
@@ -50,6 +49,7 @@ from rir_hf.mining.rules import (
 )
 from rir_hf.schema import (
     ANSWER,
+    ANSWER_EMBEDDING,
     EMBEDDING,
     NEG,
     NEG_FROM,
@@ -89,7 +89,9 @@ class MineNegatives(Step):
 
     - `neg`, `neg_ids`, `neg_sims`: texts, ids and similarities of the negatives, best first
       (uniform ones in the order drawn);
-    - `pos`, `pos_ids`: the positives' texts and ids, completed from the corpus; null where unknown;
+    - `pos`, `pos_ids`: the positives' texts and ids, completed from the corpus; null where unknown.
+      A text that the row has stays, also where the corpus has another under its id: `run` warns at
+      its end how many of these its own process has seen;
     - `pos_sims`: similarities of `pos`, null for one that is not in the corpus;
     - `pos_rank`: how many passages of the corpus rank before the row's best positive, so that 0 is
       the first rank and `pos_rank < 20` means "among the first 20"; the size of the corpus where
@@ -141,17 +143,21 @@ class MineNegatives(Step):
             `"uniform"`: drawn from the whole corpus, with no ceiling, margin or range.
         merge: how the negatives of several indexes become one list, no text twice: `"turns"`, the
             best of the first index, the best of the second, and so on; or `"zscore"`, by the mean
-            of their z-scores over what each proposes. A passage above the ceiling of any of the
+            of their z-scores over the first 100 that each proposes, or as many as are asked for
+            where that is more. A passage above the ceiling of any of the
             indexes is out; one that gives the positive no score at all (no word in common) proposes
             nothing and forbids nothing. The column `neg_from` names the index that each negative
             comes from; all similarities and ranks are those of the first index.
-        answer: column of answer vectors, read only with `answer_weight`.
+        answer: column of the answers' vectors, read only with `answer_weight`; as in `Search`, one
+            vector for each row or a list of several, and a row without any is searched with its
+            query alone.
         answer_weight: w searches with `(1 - w) * query + w * answer`.
-        qrels: all known positives by `query_id`, so that none becomes a negative in another row of
-            the same query: a dict `{query_id: {passage_id: relevance}}`, a dataset with the columns
+        qrels: all known positives, so that none becomes a negative in another row of the same
+            query: a dict `{query_id: {passage_id: relevance}}`, a dataset with the columns
             `query-id, corpus-id, score` (BEIR), the pairs themselves, or a file of TREC or BEIR.
-            Without it, only rows of the same batch know of each other: pass it wherever a query has
-            several rows.
+            Rows with the same `query_id` are of one query; of pairs and rows without that column
+            those with exactly the same text in `query`. Without `qrels` only rows of the same batch
+            know of each other: pass it wherever a query has several rows.
         seed: for all that is random; the draw depends on it and on the row's texts and ids alone.
         texts: False adds ids and similarities only.
 
@@ -177,6 +183,8 @@ class MineNegatives(Step):
         >>> row["neg"], [round(score, 2) for score in row["neg_sims"]], row["pos_rank"]
         (['cats meow', 'dogs bark'], [0.8, 0.0], 0)
     """
+
+    version = 2
 
     def __init__(
         self,
@@ -253,8 +261,10 @@ class MineNegatives(Step):
         """Vectors, and what tells the positives."""
         asked = [*inputs_of(self.views, self.columns)]
         if self.answer_weight:
-            asked.append(EMBEDDING.named(self.answer))
-        return (*asked, POS | PASSAGE | POS_IDS if self.qrels is None else QUERY_ID)
+            asked.append(ANSWER_EMBEDDING.named(self.answer))
+        if self.qrels is None:
+            return (*asked, POS | PASSAGE | POS_IDS)
+        return (*asked, QUERY if self.qrels.by == QUERY.name else QUERY_ID)
 
     @property
     def outputs(self) -> tuple[Column, ...]:
@@ -277,10 +287,25 @@ class MineNegatives(Step):
         scalars = [name for name in both if isinstance(features.get(name), Value)]
         super().check(Features({**features, **{name: List(features[name]) for name in scalars}}))
 
+    def remark(self) -> str:
+        """How many positives have another text than the corpus."""
+        found = self.__dict__.pop("_other_texts", [])
+        if not found:
+            return ""
+        return (
+            f"{sum(number for number, _ in found)} positives have another text than the corpus has "
+            f"under their id, {found[0][1]!r} for one: pos keeps the rows' texts, neg has the "
+            "corpus's. Without pos and passage in the rows all texts are the corpus's"
+        )
+
     def transform(self, batch: Batch) -> dict[str, Sequence[Any]]:
         """Return the columns named in the description of the class."""
-        asked = self._queries(batch)
+        answers = (self.answer if self.answer_weight else None, self.answer_weight)
+        asked = queries_in(self.views, self.columns, batch, *answers)
         rows = self._rows(batch)
+        positives = [row.positives for row in rows]
+        if self.texts and (others := ids_of_other_texts(positives, self.corpus)):
+            self._other_texts.append((len(others), others[0]))
         has_query = self.corpus.are_usable(asked[0])
         has_positive = np.array([len(row.positives.known) > 0 for row in rows], bool)
         mined = [self._nothing("no_positive" if usable else "no_vector") for usable in has_query]
@@ -289,7 +314,7 @@ class MineNegatives(Step):
             found = self._mine(some, [rows[number] for number in group])
             for number, negatives in zip(group, found, strict=True):
                 mined[number] = negatives
-        return self._columns([row.positives for row in rows], mined)
+        return self._columns(positives, mined)
 
     def _nothing(self, code: str) -> Negatives:
         """What a row gets that cannot be mined."""
@@ -335,9 +360,7 @@ class MineNegatives(Step):
         self, asked: list[np.ndarray], rows: list[Row], marks: Marks
     ) -> tuple[list[Negatives], np.ndarray]:
         """The same from several indexes, searched deeper for the rows that are not full yet."""
-        wanted = self.range_min + self._pool_size
-        if self.merge == "zscore":
-            wanted = max(wanted, FUSED_DEPTH)
+        wanted = self._proposed
         depth = min(2 * wanted + most_texts(rows), len(self.corpus))
         mined = [self._nothing("no_positive")] * len(rows)
         before = np.zeros(len(rows), np.int64)
@@ -361,7 +384,7 @@ class MineNegatives(Step):
         positions = np.concatenate([lane.found.positions[place] for lane in lanes])
         keys = dict(zip(positions.tolist(), self.corpus.text_keys[positions].tolist(), strict=True))
         end = self.range_min + self._pool_size
-        merged = merge(lanes, place, keys, self.merge, end)
+        merged = merge(lanes, place, keys, self.merge, self._proposed, end)
         in_range = len(merged.places[: self.range_min])
         pool = range(in_range, len(merged.places))
         taken = merged.take([pool[at] for at in self._picked(len(pool), row)])
@@ -456,6 +479,17 @@ class MineNegatives(Step):
             return max(_DEFAULT_RANGE, self.num_negatives)
         return self.range_max - self.range_min
 
+    @property
+    def _proposed(self) -> int:
+        """How many passages below the ceilings each of several indexes proposes."""
+        wanted = self.range_min + self._pool_size
+        return max(wanted, FUSED_DEPTH) if self.merge == "zscore" else wanted
+
+    @cached_property
+    def _other_texts(self) -> list[tuple[int, str]]:
+        """Of each batch how many positives have another text than the corpus, and the id of one."""
+        return []
+
     @cached_property
     def _limits(self) -> list[Limits]:
         return limits_of(
@@ -472,17 +506,6 @@ class MineNegatives(Step):
         """
         wanted = self.range_min + self._pool_size + most_texts(rows) + 1
         return min(wanted, len(self.corpus))
-
-    def _queries(self, batch: Batch) -> list[np.ndarray]:
-        """What each index is asked."""
-        asked = []
-        for view, column in zip(self.views, self.columns, strict=True):
-            queries = view.queries_in(batch, column)
-            if self.answer_weight and view.reads is EMBEDDING:
-                w, answers = self.answer_weight, view.queries_in(batch, self.answer)
-                queries = ((1 - w) * queries + w * answers).astype(np.float32)
-            asked.append(queries)
-        return asked
 
     def _rows(self, batch: Batch) -> list[Row]:
         positives = find_positives(batch, self.corpus, self.qrels)
@@ -528,6 +551,17 @@ def scored(view: CorpusView, queries: np.ndarray, positions: Sequence[np.ndarray
     at = np.concatenate(positions)
     rows, at = rows[at >= 0], at[at >= 0]
     return Pairs(rows, at, view.similarities(queries, rows, at))
+
+
+def ids_of_other_texts(positives: Sequence[Positives], corpus: CorpusView) -> list[str]:
+    """The ids of the positives under which the corpus has another text."""
+    keys = corpus.text_keys
+    return [
+        passage
+        for row in positives
+        for text, passage, at in zip(row.texts, row.ids, row.positions.tolist(), strict=True)
+        if text and passage is not None and at >= 0 and hash(text) != keys[at]
+    ]
 
 
 def completed(

@@ -17,17 +17,20 @@ from rir_hf.core.columns import Batch, fingerprint_of
 from rir_hf.core.configured import Configured
 from rir_hf.evaluation.runs import Qrels, as_qrels
 from rir_hf.index.corpus import CorpusView
-from rir_hf.schema import PASSAGE, POS, POS_IDS, QUERY_ID
+from rir_hf.schema import PASSAGE, POS, POS_IDS, QUERY, QUERY_ID
 
 Judged: TypeAlias = "Mapping[str, Mapping[str, float]] | Dataset"
 Names: TypeAlias = tuple[set[str], set[str]]
 """Texts and ids of passages."""
-Judgement: TypeAlias = tuple[str | None, list[str], list[str]]
-"""A query id, and the texts and ids of passages that are right for it."""
+Named: TypeAlias = tuple[str | None, str | None]
+"""Text and id of a passage, null where unknown."""
+Judgement: TypeAlias = tuple[str | None, list[Named]]
+"""A query, and passages that are right for it."""
 Values: TypeAlias = list[list[str | None]]
 """Texts or ids of the positives of each row, null where unknown."""
 
 _OF_A_ROW = (POS.name, PASSAGE.name, POS_IDS.name)
+_OF_BEIR = ("query-id", "corpus-id")
 
 
 class Positives(NamedTuple):
@@ -52,22 +55,22 @@ def find_positives(
     """Find the positives of each row, and all other known positives of its query, in the corpus.
 
     Args:
-        batch: rows with `pos` or `passage`, `pos_ids`, and with `query_id` where a query has
-            several rows; with `qrels` the `query_id` is enough.
+        batch: rows with `pos` or `passage`, `pos_ids`; with `qrels` what tells the query is enough.
+            Rows with the same `query_id`, or without that column the same `query`, are of one
+            query.
         corpus: the corpus.
         qrels: what is known beside the rows of the batch.
 
     Raises:
         ValueError: `pos` and `pos_ids` of different lengths.
     """
-    query_ids: list[str | None] = [None] * len(batch)
-    if QUERY_ID.name in batch:
-        query_ids = [as_id(value) for value in batch.values_of(QUERY_ID.name)]
-    if qrels is not None and not any(name in batch for name in _OF_A_ROW):
-        texts, ids = _judged(query_ids, qrels)
-    else:
-        texts, ids = read_positives(batch)
-    names = _shared_by_query(texts, ids, query_ids, qrels)
+    queries = _values_of(batch, QUERY_ID.name if QUERY_ID.name in batch else QUERY.name)
+    judged: list[list[Named]] = [[]] * len(batch)
+    if qrels is not None:
+        judged = [qrels.of(query) for query in _values_of(batch, qrels.by)]
+    has_own = qrels is None or any(name in batch for name in _OF_A_ROW)
+    texts, ids = read_positives(batch) if has_own else _unzipped(judged)
+    names = _shared_by_query(texts, ids, queries, judged)
     by_text = _find(corpus.positions_of_texts, [row_texts for row_texts, _ in names])
     by_id = _find(corpus.positions_of_ids, [row_ids for _, row_ids in names])
     found = []
@@ -75,7 +78,8 @@ def find_positives(
         positions = _own_positions(row_texts, row_ids, by_text, by_id)
         known = _known_of(row_names, by_text, by_id)
         keys = {*map(hash, row_names[0]), *corpus.text_keys[known].tolist()} - {0}
-        found.append(Positives(row_texts, row_ids, positions, known, np.array([*keys], np.int64)))
+        own = Positives(row_texts, row_ids, positions, known, np.array([*keys], np.int64))
+        found.append(own if has_own else _without_repeats(own))
     return found
 
 
@@ -110,14 +114,15 @@ class KnownPositives(Configured):
 
     Args:
         qrels: a dict `{query_id: {passage_id: relevance}}`, a dataset with the columns `query-id,
-            corpus-id, score` (BEIR), the pairs themselves, or a file of TREC or BEIR.
+            corpus-id, score` (BEIR), the pairs themselves, or a file of TREC or BEIR. The queries
+            of pairs without `query_id` are told apart by their text.
 
     Raises:
         TypeError, ValueError: anything else.
 
     Example:
         >>> KnownPositives({"q": {"a": 1, "b": 0}}).of("q")
-        ([], ['a'])
+        [(None, 'a')]
     """
 
     without_effect = ("qrels",)
@@ -128,25 +133,30 @@ class KnownPositives(Configured):
         self.content = _digest_of(self.qrels)
         self.size = len(self.qrels)
 
-    def of(self, query_id: str | None) -> tuple[list[str], list[str]]:
-        """Texts and ids of the passages that are right for a query."""
-        return self._by_query.get(query_id, ([], []))
+    @property
+    def by(self) -> str:
+        """The column of a row that tells its query: `query_id`, or `query`."""
+        by_text = isinstance(self.qrels, Dataset) and _query_column(self.qrels) == QUERY.name
+        return QUERY.name if by_text else QUERY_ID.name
+
+    def of(self, query: str | None) -> list[Named]:
+        """The passages that are right for a query, each once."""
+        return [*self._by_query.get(query, ())]
 
     @cached_property
-    def _by_query(self) -> dict[str | None, tuple[list[str], list[str]]]:
-        by_query: dict[str | None, tuple[list[str], list[str]]] = {}
-        for query, texts, ids in self._rows():
-            if query is not None:
-                known_texts, known_ids = by_query.setdefault(query, ([], []))
-                known_texts.extend(texts)
-                known_ids.extend(ids)
+    def _by_query(self) -> dict[str | None, dict[Named, None]]:
+        by_query: dict[str | None, dict[Named, None]] = {}
+        for query, passages in self._rows():
+            if query:
+                by_query.setdefault(query, {}).update(dict.fromkeys(passages))
         return by_query
 
     def _rows(self) -> Iterator[Judgement]:
         if not isinstance(self.qrels, Dataset):
             return _rows_of_dict(self.qrels)
-        is_beir = QUERY_ID.name not in self.qrels.column_names
-        return _rows_of_beir(self.qrels) if is_beir else _rows_of_pairs(self.qrels)
+        column = _query_column(self.qrels)
+        is_beir = column == _OF_BEIR[0]
+        return _rows_of_beir(self.qrels) if is_beir else _rows_of_pairs(self.qrels, column)
 
 
 def as_id(value: object) -> str | None:
@@ -158,23 +168,27 @@ def _rows_of_dict(
     qrels: Mapping[str, Mapping[str, float]],
 ) -> Iterator[Judgement]:
     for query, judged in qrels.items():
-        ids = [str(passage) for passage, relevance in judged.items() if relevance > 0]
-        yield str(query), [], ids
+        right = [str(passage) for passage, relevance in judged.items() if relevance > 0]
+        yield str(query), [(None, passage) for passage in right]
 
 
 def _rows_of_beir(qrels: Dataset) -> Iterator[Judgement]:
-    names = [name for name in ("query-id", "corpus-id", "score") if name in qrels.column_names]
+    names = [name for name in (*_OF_BEIR, "score") if name in qrels.column_names]
     for row in qrels.select_columns(names).with_format(None):
         if row.get("score", 1) > 0:
-            yield str(row["query-id"]), [], [str(row["corpus-id"])]
+            yield str(row["query-id"]), [(None, str(row["corpus-id"]))]
 
 
-def _rows_of_pairs(qrels: Dataset) -> Iterator[Judgement]:
-    names = [name for name in (QUERY_ID.name, *_OF_A_ROW) if name in qrels.column_names]
+def _rows_of_pairs(qrels: Dataset, column: str) -> Iterator[Judgement]:
+    names = [name for name in (column, *_OF_A_ROW) if name in qrels.column_names]
     for columns in qrels.select_columns(names).with_format(None).iter(1000):
-        texts, ids = read_positives(Batch(columns, "MineNegatives(qrels=...)"))
-        for query, row_texts, row_ids in zip(columns[QUERY_ID.name], texts, ids, strict=True):
-            yield as_id(query), list(filter(None, row_texts)), list(filter(None, row_ids))
+        batch = Batch(columns, "MineNegatives(qrels=...)")
+        queries, positives = _values_of(batch, column), read_positives(batch)
+        for query, texts, ids in zip(queries, *positives, strict=True):
+            pairs = [
+                (text or None, passage or None) for text, passage in zip(texts, ids, strict=True)
+            ]
+            yield query, [pair for pair in pairs if any(pair)]
 
 
 def _checked(qrels: Any) -> Judged:
@@ -184,14 +198,24 @@ def _checked(qrels: Any) -> Judged:
         if not all(isinstance(judged, Mapping) for judged in qrels.values()):
             raise ValueError("qrels must be a dict of dicts, {query_id: {passage_id: relevance}}.")
         return qrels
-    columns = set(qrels.column_names)
-    are_pairs = QUERY_ID.name in columns and columns & set(_OF_A_ROW)
-    if not are_pairs and not {"query-id", "corpus-id"} <= columns:
-        raise ValueError(
-            "qrels must have the columns query-id, corpus-id and score, or query_id with pos, "
-            f"passage or pos_ids, found {sorted(columns)}."
-        )
+    _ = _query_column(qrels)  # what is missing is told at once
     return qrels
+
+
+def _query_column(qrels: Dataset) -> str:
+    """The column that tells the queries of judgements apart."""
+    columns = set(qrels.column_names)
+    are_pairs = not columns.isdisjoint(_OF_A_ROW)
+    if are_pairs and QUERY_ID.name in columns:
+        return QUERY_ID.name
+    if columns.issuperset(_OF_BEIR):
+        return _OF_BEIR[0]
+    if are_pairs and QUERY.name in columns:
+        return QUERY.name
+    raise ValueError(
+        "qrels must have the columns query-id, corpus-id and score, or query_id or query with pos, "
+        f"passage or pos_ids, found {sorted(columns)}."
+    )
 
 
 def _digest_of(qrels: Judged) -> str:
@@ -225,35 +249,35 @@ def _own_texts(batch: Batch) -> Values | None:
     return rows
 
 
-def _judged(query_ids: Sequence[str | None], qrels: KnownPositives) -> tuple[Values, Values]:
-    """The positives of rows that have none of their own."""
-    all_texts: Values = []
-    all_ids: Values = []
-    for query in query_ids:
-        texts, ids = qrels.of(query)
-        all_texts.append([*texts, *[None] * len(ids)])
-        all_ids.append([*[None] * len(texts), *ids])
-    return all_texts, all_ids
+def _values_of(batch: Batch, column: str) -> list[str | None]:
+    """What tells each row's query; None for a null or empty one, or without the column."""
+    if column not in batch:
+        return [None] * len(batch)
+    return [as_id(value) or None for value in batch.values_of(column)]
+
+
+def _unzipped(rows: Sequence[Sequence[Named]]) -> tuple[Values, Values]:
+    """The texts of each row, and the ids."""
+    return [[text for text, _ in row] for row in rows], [[each for _, each in row] for row in rows]
 
 
 def _shared_by_query(
     texts: Values,
     ids: Values,
-    query_ids: Sequence[str | None],
-    qrels: KnownPositives | None,
+    queries: Sequence[str | None],
+    judged: Sequence[Sequence[Named]],
 ) -> list[Names]:
-    """Texts and ids of all known positives of each row's query: those of all its rows, and what
-    qrels says of it. A row without a query id stands alone.
+    """Texts and ids of all known positives of each row's query: those of all its rows, and what is
+    judged of it. A row of which nothing tells the query stands alone.
     """
     shared: dict[str, Names] = {}
     names: list[Names] = []
-    for row_texts, row_ids, query in zip(texts, ids, query_ids, strict=True):
-        judged = qrels.of(query) if qrels is not None else ([], [])
-        known: Names = (set(judged[0]), set(judged[1]))
+    for row_texts, row_ids, query, right in zip(texts, ids, queries, judged, strict=True):
+        known: Names = (set(), set())
         if query is not None:
             known = shared.setdefault(query, known)
-        known[0].update(filter(None, row_texts))
-        known[1].update(filter(None, row_ids))
+        known[0].update(filter(None, [*row_texts, *(text for text, _ in right)]))
+        known[1].update(filter(None, [*row_ids, *(passage for _, passage in right)]))
         names.append(known)
     return names
 
@@ -288,3 +312,11 @@ def _own_positions(
         found = [*by_id.get(passage or "", ()), *by_text.get(text or "", ())]
         positions[place] = found[0] if found else -1
     return positions
+
+
+def _without_repeats(own: Positives) -> Positives:
+    """The positives of a row, each passage of the corpus once."""
+    firsts = np.unique(own.positions, return_index=True)[1]
+    kept = [at for at, place in enumerate(own.positions) if place < 0 or at in firsts]
+    texts, ids = [own.texts[at] for at in kept], [own.ids[at] for at in kept]
+    return own._replace(texts=texts, ids=ids, positions=own.positions[kept])

@@ -240,7 +240,7 @@ def test_search_evaluate_and_compare(
     fused = ["--index", "embedding", "bm25", "--method", "rrf", "--weights", 1, 3, "--k", 20]
     rir_hf("search", *model, *fused, "--output", tmp_path / "rrf", "--run_file", tmp_path / "a.run")
     evaluated = ["evaluate", "--data", collection, "--model", minilm, *fused]
-    rir_hf(*evaluated, "--run_file", tmp_path / "b.run")
+    rir_hf(*evaluated, "--measures", "RR@10", "--run_file", tmp_path / "b.run")
     assert (tmp_path / "a.run").read_text() == (tmp_path / "b.run").read_text()
     capsys.readouterr()
     compared = [
@@ -255,6 +255,35 @@ def test_search_evaluate_and_compare(
     assert capsys.readouterr().out.count("p = 1.000") == 3
     written = json.loads((tmp_path / "comparison.json").read_text())
     assert list(written) == ["nDCG@10", "R@100", "RR@10"]
+
+
+def test_a_measure_that_looks_deeper_than_the_search_is_refused_before_the_work(
+    collection: Path, unread: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--corpus", unread, "--queries", unread, "--qrels", unread]
+    command += ["--index", "bm25", "--measures", "AP,nDCG@10,R@1000"]
+    assert main([*command, "--k", "100"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "--measures R@1000 looks at the first 1000 passages of each query, but --k 100" in said
+    assert "give --k 1000 or more" in said
+    assert main([*command, "--k", "1000"]) == 2
+    assert "--measures" not in capsys.readouterr().err.splitlines()[-1]
+    run = tmp_path / "a.run"
+    run.write_text("q Q0 d 1 1.0 x\n")
+    rir_hf("evaluate", "--data", collection, "--run", run, "--measures", "R@1000", "--k", "100")
+
+
+def test_pairs_of_one_query_without_an_id_know_each_other_whatever_the_batch(
+    tmp_path: Path,
+) -> None:
+    texts = ["cats purr", "cats meow", "cats sleep", "dogs bark"]
+    write_lines(tmp_path / "corpus.jsonl", [{"id": text, "text": text} for text in texts])
+    pairs = [{"query": "what do cats do", "passage": text} for text in texts[:2]]
+    write_lines(tmp_path / "pairs.jsonl", pairs)
+    command = ["mine", "--corpus", tmp_path / "corpus.jsonl", "--pairs", tmp_path / "pairs.jsonl"]
+    command += ["--index", "bm25", "--relative_margin", "null", "--batch_size", 1]
+    rir_hf(*command, "--output", tmp_path / "out")
+    assert load_from_disk(tmp_path / "out")["neg_ids"][:] == [["cats sleep"]] * 2
 
 
 def test_answers_are_searched_with_beside_the_queries(

@@ -81,6 +81,26 @@ def test_weights_count_and_a_run_without_hits_has_no_say() -> None:
     }
 
 
+@pytest.mark.parametrize("method", ["zscore", "minmax"])
+def test_one_hit_is_as_far_above_what_is_missing_as_the_better_of_two_above_the_worse(
+    method: str,
+) -> None:
+    dense = {"q": {"a": 0.9, "b": 0.7, "c": 0.2}}
+    two = as_dict(fuse([dense, {"q": {"c": 2.0, "a": 1.0}}], method=method))["q"]
+    one = as_dict(fuse([dense, {"q": {"c": 25.0}}], method=method))["q"]
+    assert [*one] == [*two]
+    assert one["c"] - one["a"] == pytest.approx(two["c"] - two["a"])
+    assert one["c"] - one["b"] == pytest.approx(two["c"] - two["b"])
+
+
+def test_equal_hits_are_above_what_is_missing() -> None:
+    runs = [{"q": {"b": 3.0, "c": 3.0}}, {"q": {"d": 1.0}}]
+    found = as_dict(fuse(runs, method="minmax", weights=[2, 1]))["q"]
+    assert found == pytest.approx({"b": 2 / 3, "c": 2 / 3, "d": 1 / 3})
+    found = as_dict(fuse(runs, weights=[2, 1]))["q"]
+    assert found == pytest.approx({"b": -2 / 3, "c": -2 / 3, "d": -4 / 3})
+
+
 def test_depth_cuts_each_run_before_and_the_result_after() -> None:
     deep = {"q": {f"p{at:03}": float(-at) for at in range(200)}}
     found = as_dict(fuse([deep, {"q": {"x": 1.0, "y": 0.0}}], depth=3))["q"]

@@ -172,7 +172,7 @@ def mined_query(text: str | None) -> str:
 
 def mined_positive(text: str | None) -> str:
     mine = rir_hf.MineNegatives(corpus_with(OTHER), index="bm25", num_negatives=1)
-    hostile, fine = {"query": "fox", "pos": [text]}, {"query": "fox", "pos": [FINE]}
+    hostile, fine = {"query": "fox", "pos": [text]}, {"query": "a fox", "pos": [FINE]}
     return outcome(mine, hostile, fine)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import math
 import pickle
@@ -147,6 +148,29 @@ def test_other_languages_and_a_tokenizer_of_one_s_own() -> None:
     assert chinese.search("bm25", "猫").indices == [0]
     plain = attach_lexical(corpus_of(["The foxes", "a fox"]), stemmer=None, stopwords=["the"])
     assert plain.search("bm25", "the fox").indices == [1]
+
+
+def test_an_edited_tokenizer_builds_the_index_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    file = tmp_path / "words_of_mine.py"
+    corpus = corpus_of(["Red fox.", "Blue car."])
+
+    def attached(body: str) -> Dataset:
+        file.write_text(f"def words(text):\n    return {body}\n")
+        sys.modules.pop("words_of_mine", None)
+        return attach_lexical(corpus, tokenizer=importlib.import_module("words_of_mine").words)
+
+    before, again = attached("text.split()"), attached("text.split()")
+    assert before.search("bm25", "red fox.").indices == [0]
+    assert before.search("bm25", "red").indices == []
+    assert again.get_index("bm25").path == before.get_index("bm25").path
+    after = attached("text.lower().strip('.').split()")
+    assert after.search("bm25", "red").indices == [0]
+    old, new = (Search(each, index="bm25", query="q") for each in (before, after))
+    assert Hasher.hash(old) != Hasher.hash(new)
 
 
 def test_a_script_without_spaces_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -99,6 +99,36 @@ def test_two_indexes_together_are_their_fused_runs() -> None:
             assert row["hit_scores"] == pytest.approx([scores[name] for name in order[:10]])
 
 
+def test_several_indexes_are_fused_as_deep_as_passages_are_asked_for() -> None:
+    texts, vectors = mixed(300, 0)
+    texts = [f"red {text}" for text in texts]
+    names = [f"p{999 - at}" for at in range(300)]
+    corpus = {"id": names, "text": texts, "embedding": list(vectors)}
+    corpus = attach_lexical(attach_index(Dataset.from_dict(corpus)))
+    asked = {"query_id": list("abcd"), "query": ["red fox", "car", "dog", "red"]}
+    queries = Dataset.from_dict({**asked, "embedding": list(unit_vectors(4, 4, 1))})
+    both = ["embedding", "bm25"]
+    found = queries.map(Search(corpus, index=both, k=250), batched=True)
+    runs = [queries.map(Search(corpus, index=name, k=250), batched=True) for name in both]
+    for row, fused in zip(found, fuse(runs, depth=250), strict=True):
+        assert len(row["hit_ids"]) == 250
+        assert row["hit_scores"] == pytest.approx(fused["hit_scores"], abs=1e-5)
+    shallow = queries.map(Search(corpus, index=both, k=250, depth=3), batched=True)
+    assert max(map(len, shallow["hit_ids"])) <= 6
+
+
+@pytest.mark.parametrize("method", ["zscore", "minmax", "rrf"])
+def test_the_only_passage_with_a_word_of_the_query_rises_above_those_without(method: Any) -> None:
+    texts = ["a red car", "a blue car", "error E4521 means no fuel", "a green car"]
+    vectors = [[0.9, 0.1], [0.8, 0.2], [0.79, 0.3], [0.7, 0.4]]
+    corpus = Dataset.from_dict({"id": list("abcd"), "text": texts, "embedding": vectors})
+    corpus = attach_lexical(attach_index(corpus))
+    row = {"query": "what is E4521", "embedding": [1.0, 0.0]}
+    assert Search(corpus).one(row)["hit_ids"] == ["a", "b", "c", "d"]
+    assert Search(corpus, index="bm25").one(row)["hit_ids"] == ["c"]
+    assert Search(corpus, index=["embedding", "bm25"], method=method).one(row)["hit_ids"][0] == "c"
+
+
 def test_a_row_that_one_index_cannot_be_asked_about_has_the_hits_of_the_other() -> None:
     rows = {"id": ["a", "b"], "text": ["red fox", "blue car"], "embedding": [[1.0, 0], [0, 1.0]]}
     corpus = attach_lexical(attach_index(Dataset.from_dict(rows)))

@@ -81,6 +81,29 @@ def test_own_text_repeats_and_excluded_passages_are_no_candidates() -> None:
     assert without.one({"query": "red fox", "pos_ids": ["source", "b"]})["passage_ids"] == ["a"]
 
 
+def test_what_is_excluded_does_not_come_under_another_id_of_its_text() -> None:
+    texts = ["red fox", "red fox", "red car", "red dog"]
+    corpus = attach_lexical(Dataset.from_dict({"id": ["a", "b", "c", "d"], "text": texts}))
+    step = CandidateLists(corpus, index="bm25", size=4, top=4, exclude="source")
+    for source in ("a", "b", ["b", "a"]):
+        assert step.one({"query": "red", "source": source})["passage_ids"] == ["c", "d"]
+
+
+def test_lists_are_as_deep_as_is_asked_whatever_is_in_the_batch(
+    corpus: Dataset, queries: Dataset
+) -> None:
+    step = CandidateLists(corpus, size=250, top=250, depth=250, exclude="source")
+    lost = [[f"p{at}" for at in range(number)] for number in range(20)]
+    rows = queries.add_column("source", lost)
+    found = rows.map(step, batched=True)
+    assert [len(ids) for ids in found["passage_ids"]] == [250] * 20
+    assert found["passages_note"][:] == [None] * 20
+    one = rows.map(step, batched=True, batch_size=1)
+    assert one["passage_ids"][:] == found["passage_ids"][:]
+    hits = queries.map(Search(corpus, index=BOTH, k=251), batched=True)["hit_ids"][0]
+    assert found["passage_ids"][0] == hits[:250]  # nothing is excluded from the first row's
+
+
 def test_a_row_that_no_index_can_be_asked_about_stays_and_says_so(corpus: Dataset) -> None:
     rows = Dataset.from_dict({"query": ["unheard", "fox", None], "embedding": [None, None, None]})
     rows = rows.cast_column("embedding", corpus.features["embedding"])

@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rir_hf import Embed, MineNegatives, Retriever, attach_index
+from rir_hf import Embed, MineNegatives, Retriever, Search, attach_index, run
 from rir_hf.schema import SKIP_RULES, code_of
 
 NO_SKIP = dict.fromkeys(SKIP_RULES, 0)
@@ -333,6 +333,78 @@ def test_rows_without_a_query_id_stand_alone(animals: Dataset) -> None:
         assert found["neg_ids"][:] == alone
 
 
+def test_without_a_query_id_rows_of_a_batch_are_of_one_query_where_its_text_is_the_same(
+    animals: Dataset,
+) -> None:
+    queries = ["what do cats do", "what do cats do", "What do cats do", "", "", None]
+    passages = ["cats purr", "kittens purr", "dogs bark", "birds sing", "cows moo", "dogs bark"]
+    pairs = {"query": queries, "passage": passages, "embedding": [[1.0, 0.0]] * 6}
+    free = {"relative_margin": 0.0, "num_negatives": 9, "ceiling": "highest"}
+    found = Dataset.from_dict(pairs).map(MineNegatives(animals, **free), batched=True)
+    # Of the first two rows neither a (1.0) nor d (0.8) is a negative; the others stand alone.
+    assert found["neg_ids"][:2] == [["c", "e", "f", "b"]] * 2
+    assert found["neg_ids"][2:] == [[], ["b"], ["f", "b"], []]
+    # With ids the text says nothing.
+    named = Dataset.from_dict({"query_id": list("uvwxyz"), **pairs})
+    found = named.map(MineNegatives(animals, **free), batched=True)
+    assert found["neg_ids"][:2] == [["c", "d", "e", "f", "b"], ["e", "f", "b"]]
+
+
+def test_pairs_without_a_query_id_as_qrels_tell_queries_by_their_text(animals: Dataset) -> None:
+    pairs = Dataset.from_dict(
+        {
+            "query": ["what do cats do", "what do cats do", "what do cows do", None],
+            "passage": ["cats purr", "kittens purr", "cows moo", "birds sing"],
+            "embedding": [[1.0, 0.0]] * 4,
+        }
+    )
+    step = MineNegatives(animals, qrels=pairs, relative_margin=0.0, ceiling="highest")
+    step.check(pairs.features)
+    for size in (1, 4):
+        found = pairs.map(step, batched=True, batch_size=size)["neg_ids"]
+        assert found[:2] == [["c", "e", "f", "b"]] * 2
+        assert found[2] == ["f", "b"]
+    bare = pairs.select_columns(["query", "embedding"]).map(step, batched=True)
+    assert bare["pos_ids"][:] == [["a", "d"], ["a", "d"], ["e"], []]
+    assert bare["neg_note"][3] == "no_positive"
+    with pytest.raises(ValueError, match="needs the column 'query'"):
+        step.check(pairs.select_columns(["passage", "embedding"]).features)
+
+
+def test_each_positive_of_qrels_comes_once_its_text_with_its_id(animals: Dataset) -> None:
+    pairs = Dataset.from_dict(
+        {
+            "query_id": ["q", "q", "q", "q", "q"],
+            "passage": ["cats purr", "kittens purr", "cats purr", None, "gone"],
+            "pos_ids": [["a"], ["d"], ["a"], ["d"], [None]],
+        }
+    )
+    row = mined(animals, {"query_id": "q", "embedding": [1.0, 0.0]}, qrels=pairs)
+    assert row["pos"] == ["cats purr", "kittens purr", "gone"]
+    assert row["pos_ids"] == ["a", "d", None]
+    assert row["pos_sims"] == [1.0, pytest.approx(0.8), None]
+
+
+def test_run_says_how_many_positives_have_another_text_than_the_corpus(
+    animals: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = Dataset.from_dict(
+        {
+            "pos": [["cats"], ["cats purr", "dogs"], ["cows moo"], [None]],
+            "pos_ids": [["a"], ["a", "b"], ["gone"], ["a"]],
+            "embedding": [[1.0, 0.0]] * 4,
+        }
+    )
+    found = run(rows, MineNegatives(animals, num_negatives=1), batch_size=1)
+    (said,) = [record.message for record in caplog.records if "another text" in record.message]
+    assert said.startswith("MineNegatives: 2 positives have another text than the corpus has under")
+    assert "'a' for one" in said
+    assert found["pos"][:3] == rows["pos"][:3]
+    caplog.clear()
+    run(rows.remove_columns("pos"), MineNegatives(animals, num_negatives=1))
+    assert "another text" not in caplog.text
+
+
 def test_a_row_with_unusually_many_positives_is_as_full_as_any_other() -> None:
     vectors = np.linspace(1, 0.5, 400)[:, None].tolist()
     names = [f"p{n}" for n in range(400)]
@@ -509,6 +581,28 @@ def test_an_answer_is_blended_into_the_search(animals: Dataset) -> None:
     row = {**ROW, "answer_embedding": [0.0, 1.0]}
     blended = mined(animals, row, answer_weight=0.75, num_negatives=1, relative_margin=None)
     np.testing.assert_allclose(blended["pos_sims"], [0.25], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [[0.0, 1.0], None, [0.0, 0.0], [float("nan"), 1.0]],
+        [[[0.0, 1.0], [1.0, 0.0]], None, [], [[0.0, 0.0], [0.6, 0.8]]],
+    ],
+)
+def test_answers_are_mixed_as_in_a_search(animals: Dataset, answers: list) -> None:
+    vectors = [[1.0, 0.0]] * 4
+    rows = Dataset.from_dict({"pos_ids": [["a"]] * 4, "embedding": vectors, "said": answers})
+    options = {"answer": "said", "answer_weight": 0.25}
+    step = MineNegatives(animals, num_negatives=6, relative_margin=0.0, **options)
+    step.check(rows.features)
+    hits = rows.map(Search(animals, **options), batched=True)
+    for row, hit in zip(rows.map(step, batched=True), hits, strict=True):
+        scores = dict(zip(hit["hit_ids"], hit["hit_scores"], strict=True))
+        assert row["pos_sims"] == [scores["a"]]
+        below = [passage for passage in hit["hit_ids"] if scores[passage] <= scores["a"]]
+        assert row["neg_ids"] == [passage for passage in below if passage != "a"]
+        assert row["neg_sims"] == [scores[passage] for passage in row["neg_ids"]]
 
 
 def test_ids_only_on_request(animals: Dataset) -> None:

@@ -9,6 +9,7 @@ import pytest
 from datasets import Dataset
 
 from rir_hf import MineNegatives, Search, attach_index, attach_lexical
+from rir_hf.evaluation.fusion import fused_scores
 
 BOTH = ["embedding", "bm25"]
 WORDS = ["red", "fox", "car", "blue", "dog", "sleeps", "river", "stone"]
@@ -33,9 +34,10 @@ def corpus() -> Dataset:
 def pairs(corpus: Dataset) -> Dataset:
     rng = np.random.default_rng(1)
     chosen = rng.integers(250, size=30)
+    queries = [*dict.fromkeys(texts_of(60, rng))][:30]  # no query twice
     return Dataset.from_dict(
         {
-            "query": texts_of(30, rng),
+            "query": queries,
             "pos_ids": [[f"p{at}"] for at in chosen],
             "embedding": rng.standard_normal((30, 4)).astype("f4").tolist(),
         }
@@ -112,6 +114,23 @@ def test_rows_are_the_same_for_every_batch_size(corpus: Dataset, pairs: Dataset)
         step = MineNegatives(corpus, index=BOTH, num_negatives=5, range_min=2, **options)
         one = pairs.map(step, batched=True, batch_size=1)
         assert one.to_list() == pairs.map(step, batched=True, batch_size=30).to_list()
+
+
+def test_by_scores_the_first_hundred_below_the_ceilings_of_each_index_are_fused(
+    corpus: Dataset, pairs: Dataset, scores: dict[str, np.ndarray]
+) -> None:
+    free = {"embedding": 0.0, "bm25": None}
+    step = MineNegatives(corpus, index=BOTH, merge="zscore", relative_margin=free, num_negatives=9)
+    expected = []
+    for number, pair in enumerate(pairs):
+        of_row = {name: values[number] for name, values in scores.items()}
+        lanes = proposals(corpus, pair, of_row, {"embedding": 0.0, "bm25": -np.inf})
+        hits = [{at: float(of_row[name][at]) for at in lane[:100]} for name, lane in lanes.items()]
+        fused = fused_scores(hits, "zscore", [1.0, 1.0])
+        best = sorted(fused, key=lambda at: (-fused[at], at))[:9]
+        expected.append([f"p{at}" for at in best])
+    for size in (1, 30):
+        assert pairs.map(step, batched=True, batch_size=size)["neg_ids"][:] == expected
 
 
 def test_by_scores_the_best_fused_passages_come_first(corpus: Dataset, pairs: Dataset) -> None:
