@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -12,7 +13,7 @@ from rir_hf.boosting.judge import verdict_on
 from rir_hf.boosting.queries import rows_at_once
 from rir_hf.boosting.record import Stage
 from rir_hf.boosting.state import Counts, Round, is_pair, where
-from rir_hf.boosting.tuning import tunable, tuned, with_model
+from rir_hf.boosting.tuning import tunable, tuned, unload, with_model
 from rir_hf.core.configured import identity_of_model, key_of
 from rir_hf.generation.answers import GenerateAnswers
 from rir_hf.generation.preferences import PreferencePairs
@@ -114,11 +115,12 @@ def tune(state: Round, preferences: Stage, weights: Mapping[str, Any]) -> None:
         "tuning": dict(options.tuning),
         "max_steps": options.max_steps,
     }
-    made = state.model(
-        "generator",
-        key,
-        lambda part: tuned(preferences.rows(), weights, part, options, state.seed),
-    )
+
+    def make(part: Path) -> Counts:
+        unload(state.generator)
+        return tuned(preferences.rows(), weights, part, options, state.seed)
+
+    made = state.model("generator", key, make)
     candidate, dev = with_model(state.generator, made.path), state.setup.dev
     key = {"model": made.key, "dev": dev.key, "words": options.answer_words}
     found = state.verdict("generator", key, lambda: _compare(state, candidate, dev))
@@ -127,14 +129,14 @@ def tune(state: Round, preferences: Stage, weights: Mapping[str, Any]) -> None:
 
 
 def _compare(state: Round, candidate: LLM, held_out: Stage) -> dict[str, Any]:
-    """Searching with the answers of two generators beside the query."""
+    """Searching with the answers of two generators beside the query; one is loaded at a time."""
     judge = state.setup.judge(held_out)
-    after, before = (
-        judge.values(
-            state.retriever, state.setup.run(judge.held_out, _answering(state, llm, 1, 0.0))
-        )
-        for llm in (candidate, state.generator)
-    )
+    found = []
+    for llm in (candidate, state.generator):
+        answered = state.setup.run(judge.held_out, _answering(state, llm, 1, 0.0))
+        unload(llm)
+        found.append(judge.values(state.retriever, answered))
+    after, before = found
     return verdict_on(after, before, judge.held_out)
 
 

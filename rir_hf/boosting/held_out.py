@@ -1,6 +1,6 @@
 """What a run is judged with: held-out queries from the user's judgements, from pairs that are set
-aside, or, without labels, from passages that nothing is trained on and from the user's own queries,
-judged by the teacher.
+aside, or else from passages that no query is trained on, and from the user's own queries, judged by
+the teacher.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ class SetAside:
         if "dev" in missing:
             asked, queries = split_queries(queries, missing["dev"], self.options.seed)
             missing["dev"] -= len(asked)
-        drawn = self._drawn({name: reserve(size) for name, size in missing.items()})
+        trained_on = {name for ids in pairs["pos_ids"] for name in ids}
+        drawn = self._drawn({name: reserve(size) for name, size in missing.items()}, trained_on)
         self.passages = frozenset(
             twin for ids in drawn.values() for name in ids for twin in self.twins.get(name, [name])
         )
@@ -180,18 +181,25 @@ class SetAside:
         kept = kept.select(range(min(size, len(kept))))
         return kept, {**counts, "kept": len(kept)}
 
-    def _drawn(self, sizes: Mapping[str, int]) -> dict[str, list[str]]:
-        """Ids of a passage for each query of a part; those without a twin are drawn first."""
+    def _drawn(self, sizes: Mapping[str, int], trained_on: set[str]) -> dict[str, list[str]]:
+        """Ids of a passage for each query of a part; those without a twin are drawn first, those
+        that are trained on, and their twins, never.
+        """
         if not sizes:
             return {}
-        key = {"corpus": self.corpus_key, "sizes": dict(sizes), "seed": self.options.seed}
+        key = {
+            "corpus": self.corpus_key,
+            "sizes": dict(sizes),
+            "seed": self.options.seed,
+            "trained on": sorted(trained_on),
+        }
 
         def draw() -> dict[str, Any]:
-            names = [
-                name
-                for name, text in zip(self.corpus["id"], self.corpus["text"], strict=True)
-                if text and self.twins.get(name, [name])[0] == name
-            ]
+            names = []
+            for name, text in zip(self.corpus["id"], self.corpus["text"], strict=True):
+                twins = self.twins.get(name, [name])
+                if text and twins[0] == name and trained_on.isdisjoint(twins):
+                    names.append(name)
             order = generator_of(self.options.seed, "held out").permutation(len(names))
             shuffled = sorted((names[at] for at in order), key=lambda name: name in self.twins)
             parts, start = {}, 0

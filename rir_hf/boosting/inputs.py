@@ -8,11 +8,13 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from typing import Any, TypeAlias
 
+import numpy as np
 from datasets import Dataset, Features, Value
 
 from rir_hf.boosting.held_out import FEWEST, Judged
@@ -20,7 +22,7 @@ from rir_hf.boosting.options import Options
 from rir_hf.boosting.queries import FEATURES, KINDS, TAKEN
 from rir_hf.boosting.record import rows_of
 from rir_hf.boosting.state import LABELLED
-from rir_hf.boosting.tuning import launcher
+from rir_hf.boosting.tuning import DATASETS, launcher
 from rir_hf.core.columns import (
     cached,
     check_at_least,
@@ -29,22 +31,25 @@ from rir_hf.core.columns import (
     require_dataset,
     without_indexes,
 )
+from rir_hf.core.texts import plain
 from rir_hf.data.layouts import collection_of
 from rir_hf.data.load import load_corpus, load_pairs, load_queries
 from rir_hf.data.qrels import load_qrels
 from rir_hf.data.sources import split_for
+from rir_hf.data.split import joined
+from rir_hf.export.usable import is_text
 from rir_hf.generation.queries import check_examples
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.prompts import find_task
 from rir_hf.models.retriever import Retriever, as_encoder
-from rir_hf.training.generator import train_generator
-from rir_hf.training.retriever import train_retriever
+from rir_hf.training.generator import checked_generator_options, train_generator
+from rir_hf.training.losses import IN_BATCH
+from rir_hf.training.retriever import checked_retriever_options, train_retriever
 
 logger = logging.getLogger(__name__)
 
 Source: TypeAlias = "str | os.PathLike[str]"
 
-_AT_LEAST_ONE = {"accumulate", "batch_size", "lora_r", "max_length", "train_length"}
 _OWN_OPTIONS = {
     "rows",
     "pairs",
@@ -87,7 +92,8 @@ def corpus_of(corpus: Dataset | Source) -> Dataset:
 def given_queries(source: Dataset | Source | None, kind: str, corpus: Dataset) -> Dataset:
     """The user's queries as those of a round, with texts and ids of their passages.
 
-    Several rows of one query, by id or else by text, become one with all their positives.
+    Several rows of one query, by id or by text (case and white space make no difference), become
+    one with all their positives.
 
     Raises:
         ValueError: a column is missing, or no positive of labelled pairs is in the corpus.
@@ -101,14 +107,14 @@ def given_queries(source: Dataset | Source | None, kind: str, corpus: Dataset) -
     require_columns(rows, ["query"], "boost")
     texts = dict(zip(corpus["id"], corpus["text"], strict=True))
     ids = {text: name for name, text in texts.items()}
-    made: dict[str, dict[str, Any]] = {}
-    for row in rows.with_format(None):
+    rows = rows.with_format(None)
+    made: dict[int, dict[str, Any]] = {}
+    for group, row in zip(_groups_of(rows), rows, strict=True):
         known = _known_passages(row, texts, ids) if kind == LABELLED else {}
         query_id = row.get("query_id")
-        named = f"text {row['query']}" if query_id is None else f"id {query_id}"
         number = f"{kind}-{len(made)}"
         first = made.setdefault(
-            named, _row(number if query_id is None else query_id, row["query"], kind)
+            group, _row(number if query_id is None else query_id, row["query"], kind)
         )
         for name, text in known.items():
             if name not in first["pos_ids"]:
@@ -125,6 +131,16 @@ def given_queries(source: Dataset | Source | None, kind: str, corpus: Dataset) -
             "and a pair a passage of the corpus in pos_ids, pos or passage."
         )
     return rows_of(usable, FEATURES)
+
+
+def _groups_of(rows: Dataset) -> list[int]:
+    """For each row a number that it shares with all of the same query."""
+    names = [[("text", plain(query))] if plain(query) else [] for query in rows["query"]]
+    if "query_id" in rows.column_names:
+        for of_row, query_id in zip(names, rows["query_id"], strict=True):
+            of_row += [] if query_id is None else [("id", str(query_id))]
+    groups: list[int] = joined(np.arange(len(rows)), names).tolist()
+    return groups
 
 
 def _row(query_id: Any, query: str, kind: str) -> dict[str, Any]:
@@ -211,11 +227,11 @@ def check(
     find_task(options.task)
     check_examples(options.examples)
     _check_extras(with_generator=generator is not None)
-    _check_trainers(options)
+    _check_names(options)
 
 
-def _check_trainers(options: Options) -> None:
-    """Raise `ValueError` for an option that a trainer does not have, or that cannot be kept."""
+def _check_names(options: Options) -> None:
+    """Raise `ValueError` for an option that a trainer does not have here, or that is not plain."""
     trainers = (
         (train_retriever, options.training, _OWN_OPTIONS | _NOT_RESUMED),
         (train_generator, options.tuning, _OWN_OPTIONS),
@@ -228,12 +244,62 @@ def _check_trainers(options: Options) -> None:
                 f"{function.__name__} has no option {sorted(unknown)[0]!r} for boost, only "
                 f"{sorted(known)}."
             )
-        for name in _AT_LEAST_ONE & set(given):
-            check_at_least(f"{function.__name__}: {name}", given[name], 1)
         try:
             json.dumps(given)
         except TypeError as error:
             raise ValueError(f"Options of {function.__name__} must be plain: {error}.") from None
+
+
+def checked_trainers(options: Options, *, with_labels: bool, with_generator: bool) -> Options:
+    """The options, those of the trainers as they take them.
+
+    Raises:
+        ValueError: one of another type or out of range, or a loss that cannot take what it is to be
+            trained on.
+        FileNotFoundError: the guide of a loss is not there.
+    """
+    own = {"checkpoint_steps": options.checkpoint_steps}
+    training = checked_retriever_options({**own, **options.training})
+    is_checked = with_generator and options.tuning
+    tuning = checked_generator_options({**own, **options.tuning}) if is_checked else {}
+    options = replace(
+        options,
+        training={name: training[name] for name in options.training},
+        tuning={name: tuning.get(name, value) for name, value in options.tuning.items()},
+    )
+    _check_losses(options, with_labels, with_answers=with_generator and options.answers > 0)
+    return options
+
+
+def _check_losses(options: Options, with_labels: bool, with_answers: bool) -> None:
+    """Raise `ValueError` for a loss that needs what the rows of a dataset have not."""
+    negatives = options.training.get("num_negatives")
+    if negatives is not None:
+        check_at_least("training: num_negatives", negatives, 1)
+        if negatives >= options.candidates:
+            raise ValueError(
+                f"training: num_negatives must be below candidates={options.candidates}, got "
+                f"{negatives}: raise candidates."
+            )
+    losses = options.training.get("loss") or {}
+    if not isinstance(losses, Mapping):
+        unscored = {"labels": with_labels, "query_answer": with_answers}
+        there = [name for name in DATASETS if unscored.get(name, True)]
+        losses = dict.fromkeys(there, losses)
+    for name, loss in losses.items():
+        check_choice("training: a dataset in loss", name, DATASETS)
+        if name in ("labels", "query_answer") and loss in ("DistillKLDivLoss", "MarginMSELoss"):
+            lacks = "no scores"
+        elif name == "query_answer" and loss not in IN_BATCH:
+            lacks = "no negatives"
+        elif loss == "GISTEmbedLoss" and options.negatives > 1:
+            lacks = f"{options.negatives} negatives and not one (num_negatives: 1)"
+        else:
+            continue
+        raise ValueError(
+            f"training: {loss} cannot take the dataset {name!r}, whose rows have {lacks}. Name "
+            f"losses by dataset: {{loss: {{pairs: {loss}}}}}; there are {', '.join(DATASETS)}."
+        )
 
 
 def check_launch(launch: str | None) -> None:
@@ -251,11 +317,36 @@ def check_generator(llm: Any) -> None:
         AutoConfig.from_pretrained(llm.model, revision=llm.revision)
 
 
-def check_replay(replay: Dataset | None) -> None:
-    """Raise where the rows to be replayed are none."""
-    if replay is not None:
-        require_dataset(replay, "boost: replay")
-        require_columns(replay, ["query", "passages"], "boost: replay")
+def check_replay(replay: Dataset | None, options: Options) -> None:
+    """Raise where the rows to be replayed are none, or cannot be trained on."""
+    if replay is None:
+        return
+    require_dataset(replay, "boost: replay")
+    require_columns(replay, ["query", "passages"], "boost: replay")
+    rescale = options.training.get("rescale", "none")
+    if rescale != "none":
+        raise ValueError(
+            f"training: rescale={rescale!r} does not go with replay, whose scores are to stay what "
+            "the retriever itself says: leave one of them out."
+        )
+    sizes = map(_size_of_list, replay.with_format(None))
+    unusable = sum(size <= options.negatives for size in sizes)
+    if unusable == len(replay):
+        raise ValueError(
+            f"replay: none of the {len(replay)} rows has a query and {options.negatives + 1} "
+            "passages, none of them empty, as many as the retriever is trained on: lower "
+            "candidates, or give rows with more (rir-hf candidates --size)."
+        )
+    if unusable:
+        logger.warning("replay: %d of %d rows are left out, since they have no query, an empty "
+                       "passage, or fewer than %d.",
+                       unusable, len(replay), options.negatives + 1)  # fmt: skip
+
+
+def _size_of_list(row: Mapping[str, Any]) -> int:
+    """How many passages a query has; 0 where a text is empty."""
+    passages = row["passages"] or []
+    return len(passages) if all(map(is_text, [row["query"], *passages])) else 0
 
 
 def _check_extras(with_generator: bool) -> None:
@@ -281,16 +372,17 @@ def judged_of(judged: Judged | Source | None, split: str | None, default: str) -
 def sizes_of(
     held_out: int, dev: Dataset | None, test: Dataset | None, passages: int, pairs: int
 ) -> tuple[int, int]:
-    """How many queries are set aside for dev and test: of pairs a fifth each at most, of passages a
-    tenth.
+    """How many queries are set aside for dev and test: of pairs a fifth each at most, of passages
+    that no pair names a tenth.
 
     Raises:
-        ValueError: the corpus is too small to generate queries from passages that are set aside.
+        ValueError: there are too few passages to generate queries from that are set aside.
     """
-    if None in (dev, test) and pairs // 5 < FEWEST and passages < 6 * FEWEST:
+    needed = 2 * FEWEST * sum(judged is None for judged in (dev, test))
+    if pairs // 5 < FEWEST and passages < needed:
         raise ValueError(
-            f"The corpus has {passages} passages, too few to set some aside to judge with; at "
-            f"least {6 * FEWEST} are needed. Give dev and test."
+            f"The corpus has {passages} passages that no pair names, too few to set some aside to "
+            f"judge with; at least {needed} are needed. Give dev and test."
         )
     share = pairs // 5 if pairs // 5 >= FEWEST else max(FEWEST, passages // 10)
     own = min(held_out, share)

@@ -22,6 +22,7 @@ from rir_hf.boosting.inputs import (
     check_generator,
     check_launch,
     check_replay,
+    checked_trainers,
     corpus_of,
     given_queries,
     judged_of,
@@ -47,6 +48,7 @@ from rir_hf.models.retriever import Retriever
 from rir_hf.running.retry import retry
 from rir_hf.running.run import run
 from rir_hf.teaching.teacher import Teacher
+from rir_hf.training.generator import check_no_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +163,7 @@ def boost(
         patience: rounds in a row without a gain after which the loop ends. A gain has a p-value
             below 0.05, which on few held-out queries a real one seldom has.
         held_out: queries in each of dev and test, where they are not given; at most a fifth of the
-            pairs, or a tenth of the corpus.
+            pairs, or a tenth of the passages that no pair names.
         language: in which the generator is to write, "German" for example.
         keep: share of the old retriever's weights in the new one's: 0.5 averages the two.
         replay: queries from elsewhere with `passages` (`CandidateLists`), on which the retriever is
@@ -213,11 +215,16 @@ def boost(
         seed=seed,
     )
     check(options, generator, rounds, patience, held_out, engine, engine_options or {})
-    check_replay(replay)
+    with_both = {"with_labels": pairs is not None, "with_generator": generator is not None}
+    options = checked_trainers(options, **with_both)
+    check_replay(replay, options)
     check_launch(launch)
     first = trainable(retriever)
     llm = None if generator is None else as_llm(generator, "generate", "boost")
     weights = None if generator_weights is None else Path(generator_weights)
+    tuned = tunable(llm, weights) if options.answers > 1 else None
+    if tuned is not None:
+        check_no_adapter(**tuned)
     folder = RunFolder(Path(output))
     texts = corpus_of(corpus)
     labelled = given_queries(pairs, LABELLED, texts)
@@ -226,7 +233,8 @@ def boost(
         raise ValueError("passages=0 leaves nothing to train on without queries or pairs.")
     for_dev = held_out_of(judged_of(dev, None, "dev"), texts, "dev")
     for_test = held_out_of(judged_of(test, None, "test"), texts, "test")
-    sizes = sizes_of(held_out, for_dev, for_test, len(texts), len(labelled))
+    unnamed = len(texts) - len({name for ids in labelled["pos_ids"] for name in ids})
+    sizes = sizes_of(held_out, for_dev, for_test, unnamed, len(labelled))
     if dry_run:
         stages = planned(
             folder,
@@ -237,7 +245,7 @@ def boost(
             unlabelled=len(unlabelled),
             held_out=sizes,
             with_generator=llm is not None,
-            is_tuned=tunable(llm, weights) is not None,
+            is_tuned=tuned is not None,
         )
         rows = Dataset.from_list([stage._asdict() for stage in stages])
         return Boosted(_name_of(first), _name_of(llm), rows, None)

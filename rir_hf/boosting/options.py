@@ -31,6 +31,11 @@ class Options:
     seed: int
 
     @property
+    def negatives(self) -> int:
+        """Negatives that a row must have for the retriever to be trained on it."""
+        return self.training.get("num_negatives", self.candidates - 1) or 1
+
+    @property
     def freezes_passages(self) -> bool:
         """Whether the queries' side of the retriever alone is trained."""
         return bool(self.training.get("freeze_passages"))

@@ -44,7 +44,7 @@ def queries(state: Round) -> Stage:
 
 def _make(state: Round) -> tuple[Dataset, dict[str, Any]]:
     made, counts = _generated(state)
-    rows = concatenate_datasets([made, state.setup.given])
+    rows = concatenate_datasets([state.setup.given, made])  # the first of equal ones is kept
     reasons = _reasons(state, rows)
     rows = rows.remove_columns("dropped").add_column("dropped", reasons)
     rows = rows.cast(FEATURES)
@@ -97,19 +97,19 @@ def _sampled(state: Round) -> Dataset:
 def _reasons(state: Round, rows: Dataset) -> list[str | None]:
     """Why each query is left out; None where it is not."""
     held_out = concatenate_datasets([state.setup.dev.rows(), state.setup.test.rows()])
-    are_first = first_of_equal(rows["query"])
     near = leaks(rows.select_columns(["query"]), held_out.select_columns(["query"]))["leak"]
     lost = _lost(state, rows)
     reasons: list[str | None] = []
-    for said, is_first, leak, is_lost in zip(rows["dropped"], are_first, near, lost, strict=True):
+    for said, leak, is_lost in zip(rows["dropped"], near, lost, strict=True):
         if said is not None:
             reasons.append(said)
-        elif not is_first:
-            reasons.append("repeated")
         elif leak is not None:
             reasons.append("near held-out")
         else:
             reasons.append("lost in round trip" if is_lost else None)
+    kept = [place for place, reason in enumerate(reasons) if reason is None]
+    for place, is_first in zip(kept, first_of_equal(rows.select(kept)["query"]), strict=True):
+        reasons[place] = None if is_first else "repeated"
     return reasons
 
 

@@ -17,7 +17,7 @@ from datasets import Dataset, Features, load_from_disk
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a stage makes something else of the same input."""
 
 

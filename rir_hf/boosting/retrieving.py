@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
 from rir_hf.boosting.judge import verdict_on
+from rir_hf.boosting.options import Options
 from rir_hf.boosting.record import Stage
-from rir_hf.boosting.state import BOTH, LABELLED, Counts, Round, is_list, is_pair, where
-from rir_hf.boosting.tuning import trained, with_model
+from rir_hf.boosting.state import (
+    BOTH,
+    LABELLED,
+    UNLABELLED,
+    Counts,
+    Round,
+    is_list,
+    is_pair,
+    where,
+)
+from rir_hf.boosting.tuning import trained, unload, with_model
 from rir_hf.index.embed import Embed
 from rir_hf.mining.candidates import CandidateLists
 from rir_hf.mining.negatives import MineNegatives
@@ -31,6 +44,7 @@ _DEPTH = 50
 _FEWEST_TO_FIT = 30
 _SURELY_BETTER = 0.5
 _SCORED = ("pos", "neg", "pos_scores", "neg_scores")
+_SCORES = ("pos_scores", "neg_scores", "passage_scores")
 
 
 def negatives(state: Round, queries: Stage, answers: Stage | None) -> Stage:
@@ -135,8 +149,9 @@ def train(state: Round, parts: Mapping[str, Stage]) -> None:
     }
 
     def make(part: Path) -> Counts:
-        rows = _training_rows(state, parts, temperature)
-        return trained(rows, state, part, temperature)
+        unload(state.generator)
+        rows, left_out = _training_rows(state, parts, temperature)
+        return {**trained(rows, state, part, temperature), **left_out}
 
     made = state.model("retriever", key, make)
     candidate = with_model(state.retriever, made.path)
@@ -154,13 +169,15 @@ def train(state: Round, parts: Mapping[str, Stage]) -> None:
 
 def _training_rows(
     state: Round, stages: Mapping[str, Stage], temperature: float
-) -> dict[str, Dataset]:
-    """The datasets that are trained on together; those without rows are left out."""
-    parts = {}
+) -> tuple[dict[str, Dataset], Counts]:
+    """The datasets that are trained on together, those without rows left out, and how many rows of
+    each the trainer could not take.
+    """
+    options, parts = state.options, {}
     if "scored" in stages:
         pairs = stages["scored"].rows()
         parts["pairs"] = pairs.select_columns(["query", *_SCORED])
-        parts["labels"] = _labels(stages["relabelled"].rows())
+        parts["labels"] = _labels(stages["relabelled"].rows(), options.candidates - 1)
     if "scored_answers" in stages:
         answers = stages["scored_answers"].rows()
         parts["answers"] = _asked_with_answers(answers)
@@ -170,13 +187,40 @@ def _training_rows(
         parts["lists"] = lists.select_columns(["query", "passages", "passage_scores"])
     if state.setup.replay is not None:
         parts["replay"] = _replayed(state, temperature)
-    return {name: rows for name, rows in parts.items() if len(rows)}
+    taken = {name: where(rows, partial(_is_usable, options)) for name, rows in parts.items()}
+    lost = {f"{name} left out": len(parts[name]) - len(rows) for name, rows in taken.items()}
+    left_out = {name: number for name, number in lost.items() if number}
+    if not any(map(len, taken.values())):
+        raise ValueError(
+            f"{state.name('retriever')}: no row has scores and the {options.negatives} negatives "
+            f"that are asked for: {left_out}. Lower candidates, or look at the stage scored."
+        )
+    return {name: rows for name, rows in taken.items() if len(rows)}, left_out
 
 
-def _labels(relabelled: Dataset) -> Dataset:
-    """What people have labelled, for a contrastive loss."""
+def _is_usable(options: Options, row: Mapping[str, Any]) -> bool:
+    """Whether a row has all its scores, where it is to have them, and as many negatives as are
+    asked for; pairs of query and answer have none.
+    """
+    scores = chain.from_iterable(row[name] or [None] for name in _SCORES if name in row)
+    if not all(score is not None and math.isfinite(score) for score in scores):
+        return False
+    if "passages" in row:
+        return len(row["passages"]) > options.negatives
+    return "neg" not in row or len(row["neg"]) >= options.negatives
+
+
+def _labels(relabelled: Dataset, number: int) -> Dataset:
+    """What people have labelled, for a contrastive loss, with so many negatives each: where
+    relabelling has left fewer, they come more than once.
+    """
     rows = where(relabelled, lambda row: row["kind"] == LABELLED)
-    return rows.select_columns(["query", "pos", "neg"])
+    rows = rows.select_columns(["query", "pos", "neg"])
+    return rows.map(_filled, fn_kwargs={"number": number}, features=rows.features)
+
+
+def _filled(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+    return {"neg": (row["neg"] * number)[:number]}
 
 
 def _replayed(state: Round, temperature: float) -> Dataset:
@@ -186,13 +230,14 @@ def _replayed(state: Round, temperature: float) -> Dataset:
     rows = state.setup.replay
     assert rows is not None  # noqa: S101 - asked for with replay alone
     scored = state.setup.run(rows, ScorePassages(RetrieverTeacher(state.retriever)))
-    # The student learns 20 times its cosines, and scores are divided by the temperature.
-    scored = scored.map(_times, fn_kwargs={"scale": 20.0 * temperature})
+    # The student learns its cosines times the scale, and scores are divided by the temperature.
+    scale = state.options.training.get("scale", 20.0)
+    scored = scored.map(_times, fn_kwargs={"scale": scale * temperature})
     return scored.select_columns(["query", "passages", "passage_scores"])
 
 
 def _temperature(state: Round) -> float:
-    """The teacher's temperature, fitted on the held-out queries of dev."""
+    """The teacher's temperature, fitted on the queries of dev that it has not judged itself."""
     key = {
         "dev": state.setup.dev.key,
         "teacher": state.teacher_key,
@@ -203,7 +248,7 @@ def _temperature(state: Round) -> float:
 
 
 def _fit_temperature(state: Round) -> dict[str, float]:
-    dev = state.setup.dev.rows()
+    dev = where(state.setup.dev.rows(), lambda row: row["kind"] != UNLABELLED)
     if len(dev) < _FEWEST_TO_FIT:
         return {"temperature": TEMPERATURE}
     size = 2 * state.options.candidates

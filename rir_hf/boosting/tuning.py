@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from rir_hf.core.configured import revision_of
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.retriever import Retriever
 from rir_hf.training.generator import train_generator
+from rir_hf.training.losses import GUIDED
 from rir_hf.training.retriever import train_retriever
 
 TRAINING: dict[str, Any] = {
@@ -29,6 +30,9 @@ TRAINING: dict[str, Any] = {
     "train_length": 160,
 }
 """How a retriever is trained in a round, unless `training` says otherwise."""
+
+DATASETS = ("pairs", "labels", "answers", "query_answer", "lists", "replay")
+"""What a retriever may be trained on in a round."""
 
 WARMUP = 20
 """Steps until the peak of the learning rate; of few steps a tenth."""
@@ -47,7 +51,7 @@ def trained(
 ) -> dict[str, Any]:
     """Train a retriever into a folder, going on from a checkpoint that lies there."""
     retriever, options = state.retriever, state.options
-    steps = options.max_steps
+    steps = options.training.get("max_steps", options.max_steps)
     settings = {
         **TRAINING,
         "warmup_steps": WARMUP if steps is None else min(WARMUP, steps // 10),
@@ -65,12 +69,25 @@ def trained(
         "passage_prompt": retriever.passage_prompt,
         "max_length": retriever.max_length,
         "seed": state.seed,
-        **options.training,
+        **_for_parts(options.training, rows),
         "model": _place_of(retriever.model),
     }
     known = state.searched if options.freezes_passages else None
     _call("train_retriever", dict(rows), folder, settings, options.launch, known)
     return {name: len(part) for name, part in rows.items()}
+
+
+def _for_parts(training: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
+    """The options of a training without the losses of datasets that have no rows in this round, and
+    without the guide that no other loss asks.
+    """
+    losses = training.get("loss")
+    if not isinstance(losses, Mapping):
+        return dict(training)
+    found = {**training, "loss": {name: losses[name] for name in losses if name in parts}}
+    if not set(GUIDED) & set(found["loss"].values()):
+        found.pop("guide", None)
+    return found
 
 
 def tuned(
@@ -127,6 +144,12 @@ def with_model(model: Any, folder: Path) -> Any:
         getattr(model, name, None) for name in ("max_length", "template_arguments")
     )
     return ChatLLM(folder, max_length=length, template_arguments=arguments)
+
+
+def unload(model: Any) -> None:
+    """Free what a generator of this process takes, until it is used again."""
+    if isinstance(model, ChatLLM):
+        model.unload()
 
 
 def launcher(launch: str) -> list[str]:

@@ -154,7 +154,7 @@ class Judging:
             generated.
         test_split: its split, where it has several; none: test.
         held_out: queries in each of dev and test, where they are not given; at most a fifth of the
-            pairs, or a tenth of the corpus.
+            pairs, or a tenth of the passages that no pair names.
         patience: rounds without a gain after which the loop ends.
     """
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rir_hf.cli.checks import check_model, check_room
+from rir_hf.cli.inputs import said_of
 from rir_hf.cli.options import HubOptions, LLMOptions, Model, Rows, RunOptions, Step
 from rir_hf.cli.output import check_writable, counted, write_lines
 
@@ -106,6 +107,8 @@ def command(
     else:
         llm.check()
     scoring = ScorePassages(Blend([teacher, Similarities()]) if blend_retriever else teacher)
+    for folder in folders:  # what is wrong with the last is said before the first is scored
+        check_file(folder / FILE, scoring)
     for folder, place in zip(folders, targets, strict=True):
         target = place / FILE
         score_file(folder / FILE, target, scoring, running, batch_size, overwrite=overwrite)
@@ -140,6 +143,13 @@ def teacher_for(method: str, llm: LLMOptions, asking: Asking) -> Model:
     model = llm.generate_model_path if method == "cross_encoder" else llm.load()
     takes = inspect.signature(kind).parameters
     return kind(model, **{name: value for name, value in vars(asking).items() if name in takes})
+
+
+def check_file(file: Path, step: Step) -> None:
+    """Raise `ValueError` where a line of a file is no row, or the rows lack what the step reads."""
+    rows = read_lines(file)
+    with said_of(str(file)):
+        step.check(columns_for(step, rows).features)
 
 
 def score_file(

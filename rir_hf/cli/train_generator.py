@@ -25,7 +25,8 @@ class Training:
     Args:
         revision: branch, tag or commit of a Hub model.
         gguf_file: name of a GGUF file in the model's folder.
-        merged_output: also write the model with the adapter merged in, and its tokenizer, here.
+        merged_output: also write the model with the adapter merged in, and its tokenizer, here: it
+            can be tuned further, while an adapter cannot.
         full: train all weights; lower the learning rate, to 1e-6 for example.
         lora_r: rank of LoRA's matrices; higher learns more and takes more memory.
         lora_alpha: scale of LoRA.
@@ -114,8 +115,11 @@ def command(
     check_report_to(training.report_to, "--report_to")
     check_model(model, "--model", training.revision, training.gguf_file)
     check_sources(rows, eval_rows)
+    from rir_hf.training.generator import as_texts, check_no_adapter, checked_generator_options
+
+    checked_generator_options(vars(training))
+    check_no_adapter(model, training.revision, training.gguf_file)
     from rir_hf import load_rows, to_trl, train_generator
-    from rir_hf.training.generator import as_texts
 
     pairs = load_rows(rows, split, limit=limit)
     judged = held_out(rows, eval_rows, eval_split)

@@ -37,7 +37,8 @@ class Training:
         guide: model that tells CachedGISTEmbedLoss and GISTEmbedLoss the false negatives, Hub name
             or folder.
         num_negatives: negatives per row; none: as many as most rows have.
-        rescale: what is done to each row's scores before distillation.
+        rescale: what is done to each row's scores; where it is not given, zscore for
+            DistillKLDivLoss, and nothing for losses that learn the teacher's numbers.
         teacher_temperature: what the scores are divided by then.
         temperature: of both distributions of DistillKLDivLoss.
         scale: what cosine similarities are multiplied by.
@@ -76,7 +77,7 @@ class Training:
     loss: Loss | None = None
     guide: str | None = None
     num_negatives: int | None = None
-    rescale: Literal["none", "minmax", "zscore", "softmax"] = "zscore"
+    rescale: Literal["none", "minmax", "zscore", "softmax"] | None = None
     teacher_temperature: float = 1.0
     temperature: float = 1.0
     scale: float = 20.0
@@ -152,6 +153,9 @@ def command(
     if training.guide is not None:
         check_model(training.guide, "--guide")
     check_sources(rows, eval_rows, dev)
+    from rir_hf.training.retriever import checked_retriever_options
+
+    checked_retriever_options(vars(training))
     from rir_hf import compare, load_qrels, load_rows, train_retriever
     from rir_hf.cli.compare import show
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -214,6 +215,17 @@ class ChatLLM(Tokenized):
             self.device = device
             if "_model" in vars(self):
                 self._model.to(device)
+
+    def unload(self) -> None:
+        """Free the memory that the model takes until it is used again; one that was given loaded
+        stays as it is.
+        """
+        import torch
+
+        vars(self).pop("_model", None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @property
     def _source(self) -> Any:

@@ -8,33 +8,50 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from datasets import Dataset
 
 from rir_hf.core.texts import plain
+from rir_hf.training.options import of_type
 
 logger = logging.getLogger(__name__)
 
 _NEVER_LISTED = ("azure_ml", "flyte")  # by transformers, even where they are installed
 
 
-def check_arguments(
-    kind: type, arguments: Mapping[str, Any] | None, options: Mapping[str, Any]
-) -> None:
-    """`ValueError` for a setting that the trainer does not have, or that has an option of its own.
+def checked_arguments(
+    kind: type, arguments: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a call adds to a trainer's settings, with numbers that were given as texts made numbers.
 
     Args:
         kind: the trainer's class of settings.
         arguments: what a call adds.
         options: our options, under the trainer's names.
+
+    Raises:
+        ValueError: a setting that the trainer does not have, that has an option of its own, or of
+            another type.
     """
     known = {field.name for field in fields(kind)}
-    for name in arguments or {}:
+    hints = _hints_of(kind)
+    found = {}
+    for name, value in arguments.items():
         if name in options:
             raise ValueError(f"arguments: {name!r} is decided by an option of its own.")
         if name not in known:
             raise ValueError(f"arguments: {kind.__name__} has no setting {name!r}.")
+        found[name] = of_type(value, hints[name], f"arguments: {name}")
+    return found
+
+
+def _hints_of(kind: type, missing: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The types of a class's settings; any, where one is of a package that is not installed."""
+    try:
+        return get_type_hints(kind, localns=dict.fromkeys(missing, Any))
+    except NameError as error:  # transformers 4.56 without a recent accelerate
+        return _hints_of(kind, (*missing, str(error.name)))
 
 
 def check_report_to(report_to: Any, option: str = "report_to") -> None:
@@ -119,15 +136,10 @@ def check_apart(trained: Iterable[str], judged: Collection[str], what: str) -> N
 def evaluation_settings(eval_steps: float) -> dict[str, Any]:
     """The trainer's settings for an evaluation at the start, every so many steps and at the end.
 
-    Raises:
-        ValueError: `eval_steps` is not above 0.
-
     Example:
         >>> evaluation_settings(0.1)
         {'eval_strategy': 'steps', 'eval_steps': 0.1, 'eval_on_start': True}
     """
-    if not eval_steps > 0:
-        raise ValueError(f"eval_steps must be above 0, got {eval_steps}.")
     return {"eval_strategy": "steps", "eval_steps": eval_steps, "eval_on_start": True}
 
 

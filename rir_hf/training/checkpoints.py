@@ -44,7 +44,8 @@ def train(
         trainer: a trainer of transformers, which writes its checkpoints into the folder.
         folder: where they lie.
         data: what is trained on.
-        asked: the options that decide the outcome.
+        asked: the options that decide the outcome; models are known by their content, as
+            `identity_of_model` gives it.
 
     Raises:
         ValueError: the checkpoints in the folder are of a training on other rows or with other
@@ -64,6 +65,8 @@ def train(
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if trainer.is_world_process_zero():
         _remove(path for path in _checkpoints(folder) if path != last)
+    if last is not None:  # whose log has the evaluation at the start
+        trainer.args.eval_on_start = False
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
 
 

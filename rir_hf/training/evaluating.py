@@ -46,7 +46,7 @@ class HeldOut(InformationRetrievalEvaluator):
             {text: text for text in passages},
             relevant,
             name="dev",
-            score_functions={"cosine": cos_sim},
+            score_functions={"cosine": _cosine},
             accuracy_at_k=[1],
             precision_recall_at_k=[10],
             query_prompt=query_prompt,
@@ -71,6 +71,11 @@ class HeldOut(InformationRetrievalEvaluator):
         if output_path is not None and not os.listdir(output_path):
             os.rmdir(output_path)  # the trainer made it for files that are not written
         return found
+
+
+def _cosine(queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
+    """Cosine similarities, of vectors in bfloat16 and float32 alike."""
+    return cos_sim(queries.float(), passages.float())
 
 
 def wanted_and_all(dev: Dataset) -> tuple[dict[str, set[str]], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.data_collator import BaseDataCollator
 from sentence_transformers.base.modules import Router
 
+from rir_hf.export.usable import is_text
 from rir_hf.schema import QUERY
-
-LOSSES = ("DistillKLDivLoss", "MarginMSELoss", "MultipleNegativesRankingLoss", "TripletLoss")
-"""Losses that ask nothing of a passage but its vector."""
 
 _VECTOR = "sentence_embedding"
 _LABEL = "label"
+_LOOKED_AT = 8  # texts, of which Embed may read one with a control token in another way
+_CLOSE = 0.02  # as RetrieverTeacher takes vectors of a corpus for a retriever's own
 
 
 class TwoSides:
@@ -34,6 +35,9 @@ class TwoSides:
         prompt: text before each passage.
         length: tokens after which a passage is cut.
         embedded: a corpus with `text` and `embedding`, whose passages need not be encoded.
+
+    Raises:
+        ValueError: the vectors of `embedded` are not those of this model.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class TwoSides:
         if isinstance(router, Router):
             rest = list(model)[1:]
             asking = [*router.sub_modules["query"], *rest]
-            self.documents = [*router.sub_modules["document"], *rest]
+            self.documents = [*router.sub_modules["document"], *deepcopy(rest)]
         else:
             asking = list(model)
             self.documents = deepcopy(asking)
@@ -61,6 +65,8 @@ class TwoSides:
         self.prompt = prompt
         self.passages = SentenceTransformer(modules=self.documents, device=str(model.device))
         self.passages.max_seq_length = length
+        if embedded is not None:
+            self._check(embedded)
         known.update(zip(others, self.encode(others).cpu().numpy(), strict=True))
         self.places = {text: place for place, text in enumerate(known)}
         self.vectors = torch.tensor(np.array([*known.values()], np.float32))
@@ -74,7 +80,7 @@ class TwoSides:
         vectors: torch.Tensor = self.passages.encode(
             texts, prompt=self.prompt or None, convert_to_tensor=True
         )
-        return vectors
+        return vectors.float()
 
     def asked(self) -> VectorsToo:
         """What a loss asks for embeddings."""
@@ -92,6 +98,26 @@ class TwoSides:
         joined.model_card_data = queries.model_card_data
         joined.model_card_data.register_model(joined)
         return joined
+
+    def _check(self, embedded: Dataset) -> None:
+        """`ValueError` where this model gives none of the first texts its vector, but for the
+        vector's length.
+        """
+        places = (place for place, text in enumerate(embedded["text"]) if is_text(text))
+        rows = embedded.select([*islice(places, _LOOKED_AT)])
+        if not len(rows):
+            return
+        here = _units(self.encode(rows["text"][:]).cpu().numpy())
+        there = _units(np.array(rows["embedding"][:], np.float32))
+        if here.shape != there.shape or not any(
+            np.abs(one - other).max() <= _CLOSE * np.abs(one).max()
+            for one, other in zip(here, there, strict=True)
+        ):
+            raise ValueError(
+                "train_retriever: embedded does not hold this model's vectors, of "
+                f"{rows[0]['text']!r:.60} for example: embed the corpus with the same model, "
+                "prompt and length, or leave embedded out."
+            )
 
 
 def passages_in(columns: Iterable[str]) -> list[str]:
@@ -112,6 +138,12 @@ def _known(texts: Mapping[str, None], embedded: Dataset | None) -> dict[str, np.
     rows = embedded.select(places)
     vectors = rows.with_format("numpy")["embedding"][:]
     return dict(zip(rows["text"], vectors, strict=True))
+
+
+def _units(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of length 1 in the same directions; zeros as they are."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
 class VectorsToo(torch.nn.Module):

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from rir_hf.core.columns import check_at_least, require_columns, require_dataset
-from rir_hf.core.configured import require_place
+from rir_hf.core.columns import require_columns, require_dataset
+from rir_hf.core.configured import identity_of_model, require_place
 from rir_hf.export.generators import to_trl, trl_lengths
 from rir_hf.models.gguf import unpacked_gguf
 from rir_hf.schema import CHOSEN, PROMPT, REJECTED
 from rir_hf.training.arguments import (
     check_apart,
-    check_arguments,
     check_report_to,
+    checked_arguments,
     evaluation_settings,
     has_native_bf16,
     held_out,
@@ -34,7 +34,8 @@ from rir_hf.training.checkpoints import (
     remove_unfinished,
     train,
 )
-from rir_hf.training.retriever import output_folder, require_extra
+from rir_hf.training.folders import check_apart_from_model, output_folder, remove_earlier
+from rir_hf.training.options import checked_options, checking, require_extra, with_defaults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,13 +43,77 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _METRIC = "eval_loss"  # as the trainer calls what the best step is chosen by
-# They do not decide the weights, or are recorded as data
+# They do not decide the weights, or are recorded by their content
 _NOT_ASKED = (
-    *("pairs", "output", "merged_output", "logging_steps"),
+    *("pairs", "model", "revision", "gguf_file", "output", "merged_output", "logging_steps"),
     *("checkpoint_steps", "dev", "report_to", "dataset_id"),
 )
 
 
+def checked_generator_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `train_generator`, checked without loading anything.
+
+    Args:
+        options: some of them by name.
+
+    Returns:
+        The same; numbers that were given as texts, as YAML reads `1e-5`, are numbers.
+
+    Raises:
+        ImportError: the extra `train` is not installed.
+        ValueError: one that `train_generator` does not have, of another type or out of range, that
+            does not go with another one, or a setting in `arguments` that the trainer does not
+            have.
+
+    Example:
+        >>> checked_generator_options({"learning_rate": "1e-5", "lora_r": 32})
+        {'learning_rate': 1e-05, 'lora_r': 32}
+    """
+    require_extra("accelerate", "peft", "trl")
+    found = checked_options(train_generator, options)
+    given = with_defaults(train_generator, found)
+    check_dataset_id(given["dataset_id"])
+    check_report_to(given["report_to"])
+    if given["full"] and given["merged_output"] is not None:
+        raise ValueError(
+            "merged_output goes with LoRA; full=True writes the whole model to output."
+        )
+    if given["arguments"]:  # which need the trainer's class, whose import takes seconds
+        kind, ours = _settings(given)
+        ours |= evaluation_settings(given["eval_steps"])
+        found["arguments"] = checked_arguments(kind, given["arguments"], ours)
+    return found
+
+
+def check_no_adapter(
+    model: str | os.PathLike[str], revision: str | None = None, gguf_file: str | None = None
+) -> None:
+    """`ValueError` for a generator that is an adapter: a new one would take its place.
+
+    Args:
+        model: Hub name or folder of the generator to start from.
+        revision: branch, tag or commit of a Hub model.
+        gguf_file: name of a GGUF file in the model's folder, which no adapter has.
+
+    Raises:
+        FileNotFoundError: a path at which nothing is.
+
+    Example:
+        >>> check_no_adapter("runs/round-1/adapter")                              # doctest: +SKIP
+        Traceback (most recent call last):
+        ValueError: runs/round-1/adapter holds an adapter, which cannot be tuned further: ...
+    """
+    from transformers.utils import find_adapter_config_file
+
+    require_place(model)
+    if gguf_file is None and find_adapter_config_file(os.fspath(model), revision=revision):
+        raise ValueError(
+            f"{model} holds an adapter, which cannot be tuned further: give the model with the "
+            "adapter merged in, which merged_output (--merged_output) of its training writes."
+        )
+
+
+@checking(checked_generator_options)
 def train_generator(
     pairs: Dataset,
     model: str | os.PathLike[str],
@@ -74,7 +139,7 @@ def train_generator(
     eval_steps: float = 0.1,
     logging_steps: int = 10,
     checkpoint_steps: int | None = None,
-    report_to: str = "none",
+    report_to: str | list[str] = "none",
     arguments: Mapping[str, Any] | None = None,
     dataset_id: str | None = None,
     seed: int = 0,
@@ -88,13 +153,15 @@ def train_generator(
     Args:
         pairs: with `prompt`, `chosen`, `rejected`: rows of `PreferencePairs` or of `to_trl`. Rows
             without a pair are left out with a warning.
-        model: Hub name or folder of the generator to start from.
+        model: Hub name or folder of the generator to start from, a whole model: not an adapter, but
+            what `merged_output` wrote with it.
         output: folder for the adapter (with `full` for the model), which `ChatLLM` loads, and for
-            `metrics.json`, the trainer's log.
+            `metrics.json`, the trainer's log. Files of an earlier model or adapter in it are
+            removed.
         revision: branch, tag or commit of a Hub model.
         gguf_file: name of a GGUF file in the model's folder.
         merged_output: also write the whole model with the adapter merged in, and its tokenizer,
-            here.
+            into this folder, in place of an earlier model.
         full: train all weights without LoRA; lower the learning rate, to 1e-6 say.
         lora_r: rank of LoRA's matrices; higher learns more and takes more memory.
         lora_alpha: scale of LoRA, which divides it by `lora_r`.
@@ -115,8 +182,9 @@ def train_generator(
         eval_steps: steps between two evaluations; below 1 their share of the training.
         logging_steps: steps between two lines of metrics.
         checkpoint_steps: write a checkpoint into `output` every so many steps. The same call after
-            a kill goes on from the last complete one, and ends with the same weights. Checkpoints
-            are removed when the training is done.
+            a kill goes on from the last complete one, and ends with the same weights; the model is
+            then known by its content, wherever it lies. Checkpoints are removed when the training
+            is done. Not in the folder of `model`.
         report_to: where the metrics are logged to besides, as transformers takes it: `tensorboard`,
             `wandb`, `trackio`, ...
         arguments: further settings of TRL's `DPOConfig`: `{"loss_type": "ipo"}`. `bf16` is on by
@@ -129,9 +197,9 @@ def train_generator(
 
     Raises:
         ImportError: the extra `train` is not installed.
-        ValueError: no pair, all prompts too long, all held-out pairs trained on, `merged_output`
-            with `full`, an argument that does not fit, or checkpoints of another training in
-            `output`.
+        ValueError: a model that is an adapter, no pair, all prompts too long, all held-out pairs
+            trained on, `merged_output` with `full`, an option or argument that does not fit, or
+            checkpoints of another training in `output`.
         FileNotFoundError: `model` is a path at which nothing is.
         NotADirectoryError: an output is a file.
 
@@ -139,46 +207,26 @@ def train_generator(
         >>> train_generator(pairs, "Qwen/Qwen3-0.6B", "adapter")                  # doctest: +SKIP
         PosixPath('adapter')
     """
-    asked = {name: value for name, value in locals().items() if name not in _NOT_ASKED}
-    require_extra("accelerate", "peft", "trl")
+    given = dict(locals())
+    asked = {name: value for name, value in given.items() if name not in _NOT_ASKED}
     require_dataset(pairs, "train_generator")
-    check_dataset_id(dataset_id)
-    check_report_to(report_to)
-    check_at_least("batch_size", batch_size, 1)
-    check_at_least("accumulate", accumulate, 1)
-    if full and merged_output is not None:
-        raise ValueError(
-            "merged_output goes with LoRA; full=True writes the whole model to output."
-        )
+    check_no_adapter(model, revision, gguf_file)
+    if checkpoint_steps is not None:
+        check_apart_from_model(output, model)
+        asked["model"] = identity_of_model(Path(model, gguf_file) if gguf_file else model, revision)
     dev = held_out(dev)
     for rows in (pairs, dev):
         if rows is not None:
             require_columns(rows, [PROMPT.name, CHOSEN.name, REJECTED.name], "train_generator")
     from peft import LoraConfig
-    from trl import DPOConfig, DPOTrainer
+    from transformers import set_seed
+    from trl import DPOTrainer
 
-    options = {
-        "output_dir": os.fspath(output),
-        "beta": beta,
-        "num_train_epochs": epochs,
-        "max_steps": -1 if max_steps is None else max_steps,
-        "per_device_train_batch_size": batch_size,
-        "per_device_eval_batch_size": batch_size,
-        "gradient_accumulation_steps": accumulate,
-        "learning_rate": learning_rate,
-        "warmup_steps": warmup_steps,
-        "max_length": max_length,
-        "logging_steps": logging_steps,
-        "logging_first_step": True,
-        "report_to": report_to,
-        "seed": seed,
-        **recomputing(DPOConfig, gradient_checkpointing),
-        **checkpoint_settings(checkpoint_steps),
-        **({} if dev is None else evaluation_settings(eval_steps)),
-    }
-    check_arguments(DPOConfig, arguments, options)
+    kind, options = _settings(given)
     folder = output_folder(output)
     merged = None if merged_output is None else output_folder(merged_output)
+    if merged is not None and merged.resolve() == folder.resolve():
+        raise ValueError(f"merged_output must be another folder than output, got {merged} twice.")
     tokenizer, source = _tokenizer(model, revision, gguf_file)
     data = _conversations(pairs, tokenizer, max_length)
     judged = None if dev is None else _conversations(dev, tokenizer, max_length)
@@ -188,7 +236,7 @@ def train_generator(
     passes = epochs if max_steps is None else max_steps * batch_size * accumulate / len(data)
     # The old model is asked about all pairs beforehand only if each comes up several times.
     usual = {"precompute_ref_log_probs": not full and passes > 1}
-    settings = settings_of(DPOConfig, {**usual, **(arguments or {})}, options)
+    settings = settings_of(kind, {**usual, **(arguments or {})}, options)
     adapter = LoraConfig(
         r=lora_r,
         lora_alpha=lora_alpha,
@@ -196,6 +244,7 @@ def train_generator(
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
+    set_seed(seed)  # TRL 1.0 draws LoRA's first weights before it does
     trainer = DPOTrainer(
         model=generator,
         args=settings,
@@ -209,6 +258,8 @@ def train_generator(
 
         trainer.add_callback(KeepBest(trainer.model, _METRIC))
     train(trainer, folder, data if dev is None else {"": data, "(dev)": judged}, asked)
+    if trainer.is_world_process_zero():
+        remove_earlier(folder)
     trainer.save_model()
     if trainer.is_world_process_zero():
         if judged is not None:
@@ -220,6 +271,32 @@ def train_generator(
         remove_checkpoints(folder)
     trainer.accelerator.wait_for_everyone()
     return folder
+
+
+def _settings(given: Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
+    """The trainer's class of settings, and our options under its names."""
+    from trl import DPOConfig
+
+    max_steps = given["max_steps"]
+    return DPOConfig, {
+        "output_dir": os.fspath(given.get("output", "")),
+        "beta": given["beta"],
+        "num_train_epochs": given["epochs"],
+        "max_steps": -1 if max_steps is None else max_steps,
+        "per_device_train_batch_size": given["batch_size"],
+        "per_device_eval_batch_size": given["batch_size"],
+        "gradient_accumulation_steps": given["accumulate"],
+        "learning_rate": given["learning_rate"],
+        "warmup_steps": given["warmup_steps"],
+        "max_length": given["max_length"],
+        "logging_steps": given["logging_steps"],
+        "logging_first_step": True,
+        "report_to": given["report_to"],
+        "seed": given["seed"],
+        **recomputing(DPOConfig, given["gradient_checkpointing"]),
+        **checkpoint_settings(given["checkpoint_steps"]),
+        **({} if given["dev"] is None else evaluation_settings(given["eval_steps"])),
+    }
 
 
 def as_texts(pairs: Dataset) -> list[str]:
@@ -234,7 +311,6 @@ def _tokenizer(
     """The generator's tokenizer, and where both are."""
     from transformers import AutoTokenizer
 
-    require_place(model)
     source = os.fspath(model)
     if gguf_file is not None:
         source = str(unpacked_gguf(Path(source, gguf_file)))
@@ -270,6 +346,7 @@ def _save_beside(
     (folder / "metrics.json").write_text(history + "\n", encoding="utf-8")
     if merged is None:
         return
+    remove_earlier(merged)
     whole = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
     whole.save_pretrained(merged)
     remove_unfinished(merged)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, DatasetDict
 
-from rir_hf.core.columns import (
-    check_at_least,
-    check_choice,
-    require_columns,
-    require_dataset,
-)
-from rir_hf.core.configured import require_place
+from rir_hf.core.columns import check_choice, fingerprint_of, require_columns, require_dataset
+from rir_hf.core.configured import identity_of_model, require_place
 from rir_hf.export.retrievers import to_sentence_transformers
 from rir_hf.export.rows import has_scores
 from rir_hf.export.scores import Rescale
@@ -25,8 +19,8 @@ from rir_hf.models.retriever import prompt_of, set_length
 from rir_hf.schema import QUERY
 from rir_hf.training.arguments import (
     check_apart,
-    check_arguments,
     check_report_to,
+    checked_arguments,
     evaluation_settings,
     held_out,
     recomputing,
@@ -34,7 +28,9 @@ from rir_hf.training.arguments import (
 )
 from rir_hf.training.card import check_dataset_id, describe_data
 from rir_hf.training.checkpoints import checkpoint_settings, remove_checkpoints, train
-from rir_hf.training.losses import Loss
+from rir_hf.training.folders import check_apart_from_model, output_folder, remove_earlier
+from rir_hf.training.losses import FROZEN, GUIDED, IN_BATCH, SCALED, Loss, usual_rescale
+from rir_hf.training.options import checked_options, checking, require_extra, with_defaults
 
 if TYPE_CHECKING:
     import torch
@@ -44,19 +40,57 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_GUIDED = ("CachedGISTEmbedLoss", "GISTEmbedLoss")
-_SCALED = (
-    "AnglELoss",
-    "CachedMultipleNegativesRankingLoss",
-    "CoSENTLoss",
-    "MultipleNegativesRankingLoss",
-)
 _METRIC = "eval_dev_cosine_ndcg@10"  # as the trainer calls what the best step is chosen by
 _ALONE = ""  # the name of a dataset that was given without one
-# They do not decide the weights, or are recorded as data
-_NOT_ASKED = ("rows", "output", "embedded", "checkpoint_steps", "dev", "report_to", "dataset_id")
+# They do not decide the weights, or are recorded by their content
+_NOT_ASKED = (
+    *("rows", "model", "revision", "output", "guide", "embedded"),
+    *("checkpoint_steps", "dev", "report_to", "dataset_id"),
+)
 
 
+def checked_retriever_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `train_retriever`, checked without loading anything.
+
+    Args:
+        options: some of them by name.
+
+    Returns:
+        The same; numbers that were given as texts, as YAML reads `3e-5`, are numbers.
+
+    Raises:
+        ImportError: the extra `train` is not installed.
+        ValueError: one that `train_retriever` does not have, of another type or out of range, that
+            does not go with another one, or a setting in `arguments` that the trainer does not
+            have.
+        FileNotFoundError: `guide` is a path at which nothing is.
+
+    Example:
+        >>> checked_retriever_options({"learning_rate": "3e-5", "loss": "MarginMSELoss"})
+        {'learning_rate': 3e-05, 'loss': 'MarginMSELoss'}
+    """
+    require_extra("accelerate", *(["peft"] if options.get("lora_r") else []))
+    found = checked_options(train_retriever, options)
+    given = with_defaults(train_retriever, found)
+    check_dataset_id(given["dataset_id"])
+    check_report_to(given["report_to"])
+    if given["lora_r"] is not None and given["checkpoint_steps"] is not None:
+        raise ValueError("checkpoint_steps goes without lora_r: leave one of them out.")
+    if given["embedded"] is not None and not given["freeze_passages"]:
+        raise ValueError("embedded is of use with freeze_passages=True alone.")
+    loss = given["loss"]
+    losses = [*loss.values()] if isinstance(loss, Mapping) else [loss] if loss else []
+    _check_guide(given["guide"], losses)
+    for name in losses if given["freeze_passages"] else []:
+        check_choice("loss with freeze_passages", name, FROZEN)
+    if given["arguments"]:  # which need the trainer's class, whose import takes seconds
+        kind, ours = _settings(given)
+        ours |= {"prompts": None, **evaluation_settings(given["eval_steps"])}
+        found["arguments"] = checked_arguments(kind, given["arguments"], ours)
+    return found
+
+
+@checking(checked_retriever_options)
 def train_retriever(
     rows: Dataset | Mapping[str, Dataset],
     model: str | os.PathLike[str],
@@ -66,7 +100,7 @@ def train_retriever(
     loss: Loss | Mapping[str, Loss] | None = None,
     guide: str | os.PathLike[str] | None = None,
     num_negatives: int | None = None,
-    rescale: Rescale = "zscore",
+    rescale: Rescale | None = None,
     teacher_temperature: float = 1.0,
     temperature: float = 1.0,
     scale: float = 20.0,
@@ -90,7 +124,7 @@ def train_retriever(
     dev: Dataset | str | os.PathLike[str] | None = None,
     eval_steps: float = 0.1,
     checkpoint_steps: int | None = None,
-    report_to: str = "none",
+    report_to: str | list[str] = "none",
     arguments: Mapping[str, Any] | None = None,
     dataset_id: str | None = None,
     seed: int = 0,
@@ -102,6 +136,10 @@ def train_retriever(
     other passages of the batch. The same call runs on a GPU, and on several under `accelerate
     launch` (from a file: `python -m rir_hf.training`), where the last batches of an epoch, too few
     or not full, are left out.
+
+    Weights are trained in float32, and written in the precision in which the model was stored: in
+    bfloat16 or float16 themselves most steps would be rounded away. `bf16` in `arguments` is mixed
+    precision, and leaves the weights in float32.
 
     Several datasets are trained together, each with its own loss: every batch is of one of them,
     and the larger one has more batches. Reinforced-IR (FlagEmbedding) adds up `MSE(|a|, 1) + L(q,
@@ -129,8 +167,11 @@ def train_retriever(
             positive.
         num_negatives: negatives per row; a row with fewer is left out. Default: as many as most
             rows have.
-        rescale: what is done to each row's scores before distillation: `none`, `minmax` (to 0 to
-            1), `zscore`, `softmax`.
+        rescale: what is done to each row's scores: `none`, `minmax` (to 0 to 1), `zscore`,
+            `softmax`. Default: `zscore` for `DistillKLDivLoss`, which compares distributions over a
+            row's passages; `none` for `MarginMSELoss` and `CosineSimilarityLoss`, which learn the
+            teacher's numbers, and for `CoSENTLoss` and `AnglELoss`, which compare those of
+            different rows. Others read no scores.
         teacher_temperature: what the scores are divided by then; lower looks at the teacher's best
             passages alone.
         temperature: of both distributions of `DistillKLDivLoss`, which also multiplies the loss by
@@ -152,9 +193,11 @@ def train_retriever(
         freeze_passages: train what encodes queries alone. Passages keep their vectors, so an index
             stays as it is, and a step costs no more than its queries: many times less. The trained
             model has a `Router` with a side for queries and one for passages. For losses that need
-            no more of a passage than its vector: `frozen.LOSSES`.
+            no more of a passage than its vector: `DistillKLDivLoss`, `MarginMSELoss`,
+            `MultipleNegativesRankingLoss`, `TripletLoss`.
         embedded: for `freeze_passages` the corpus with `text` and `embedding`, as `Embed` with the
-            same model made them, or a folder of it: its passages are not encoded again.
+            same model made them, or a folder of it: its passages are not encoded again. Some are
+            all the same, to see whether they are this model's.
         keep: share of the old weights in the trained model, 0 to below 1: 0.5 averages the two,
             which forgets less of what the model knew (WiSE-FT, Wortsman et al. 2022,
             https://arxiv.org/abs/2109.01903).
@@ -171,13 +214,17 @@ def train_retriever(
             nDCG@10 are kept. Queries that are trained on too are counted in a warning.
         eval_steps: steps between two evaluations; below 1 their share of the training.
         checkpoint_steps: write a checkpoint into `output` every so many steps. The same call after
-            a kill goes on from the last complete one, and ends with the same weights. Checkpoints
-            are removed when the training is done. Not with `lora_r`.
+            a kill goes on from the last complete one, and ends with the same weights; models are
+            then known by their content, wherever they lie. Checkpoints are removed when the
+            training is done. Not with `lora_r`, nor in the folder of `model`.
         report_to: where loss and evaluation are logged to besides the terminal, as transformers
             takes it: `tensorboard`, `wandb`, `trackio`, ...
         arguments: further settings of `SentenceTransformerTrainingArguments`:
             `{"gradient_accumulation_steps": 4, "lr_scheduler_type": "cosine"}`. `bf16` is on by
-            itself where the GPU computes in it.
+            itself where the GPU computes in it. Without a `batch_sampler` here, batches for
+            `MultipleNegativesRankingLoss` and `GISTEmbedLoss` (also cached) hold no query twice,
+            and no passage that is a positive of another query in the batch; rows that fit nowhere
+            come in smaller batches.
         dataset_id: name of the rows on the Hub, for the model card.
         seed: decides the order of the rows.
 
@@ -187,7 +234,8 @@ def train_retriever(
     Raises:
         ImportError: the extra `train` is not installed.
         ValueError: an unknown loss, a column, option or argument that does not fit, no usable row,
-            all held-out queries trained on, or checkpoints of another training in `output`.
+            all held-out queries trained on, vectors in `embedded` that are not the model's, or
+            checkpoints of another training in `output`.
         TypeError: a `DatasetDict`, whose splits are hardly all meant to be trained on.
         FileNotFoundError: `model` or `guide` is a path at which nothing is.
         NotADirectoryError: `output` is a file.
@@ -212,40 +260,25 @@ def train_retriever(
         ...     loss={"labels": "CachedGISTEmbedLoss"}, guide="BAAI/bge-base-en-v1.5"
         ... )                                                                     # doctest: +SKIP
     """
-    asked = {name: value for name, value in locals().items() if name not in _NOT_ASKED}
-    require_extra("accelerate", *(["peft"] if lora_r else []))
-    check_dataset_id(dataset_id)
-    check_report_to(report_to)
-    check_at_least("batch_size", batch_size, 1)
-    check_at_least("max_length", max_length, 1)
-    if not 0 <= keep < 1:
-        raise ValueError(f"keep must be at least 0 and below 1, got {keep}.")
-    if lora_r is not None and checkpoint_steps is not None:
-        raise ValueError("checkpoint_steps goes without lora_r: leave one of them out.")
-    options = {
-        "output_dir": os.fspath(output),
-        "num_train_epochs": epochs,
-        "max_steps": -1 if max_steps is None else max_steps,
-        "per_device_train_batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "warmup_steps": warmup_steps,
-        "report_to": report_to,
-        "seed": seed,
-        **checkpoint_settings(checkpoint_steps),
-        **({} if dev is None else evaluation_settings(eval_steps)),
-    }
+    given = dict(locals())
+    asked = {name: value for name, value in given.items() if name not in _NOT_ASKED}
     dev = held_out(dev)
     parts = _parts(rows)
     names = _losses_of(parts, loss)
-    _check_guide(guide, names)
-    known = _check_frozen(freeze_passages, names, embedded)
+    known = _embedded(embedded)
+    require_place(model)
+    if checkpoint_steps is not None:
+        check_apart_from_model(output, model)
+        asked["model"] = identity_of_model(model, revision)
+        asked["guide"] = None if guide is None else identity_of_model(guide)
+        asked["embedded"] = None if known is None else fingerprint_of(known)
     folder = output_folder(output)
     data = {
         part: to_sentence_transformers(
             parts[part],
             loss=name,
             num_negatives=num_negatives,
-            rescale=rescale,
+            rescale=rescale or usual_rescale(name),
             temperature=teacher_temperature,
         )
         for part, name in names.items()
@@ -255,7 +288,7 @@ def train_retriever(
         title = f"{part}: {name}" if part else name
         logger.info("%s on %d rows: %s", title, len(data[part]), columns)
     judged = _judged(dev, data)
-    kind = _check_arguments(arguments, options, gradient_checkpointing)
+    kind, options = _settings(given)
     loaded, length = _load(model, revision, max_length, train_length, freeze_passages)
     prompts = _prompts(data, loaded, query_prompt, passage_prompt)
     sides = None
@@ -265,16 +298,23 @@ def train_retriever(
         prompt = prompt_of(loaded, passage_prompt, "passage")
         sides = TwoSides(loaded, data.values(), prompt, length, known)
     encoder = loaded if sides is None else sides.queries
-    started = _weights_of(encoder) if keep else {}
+    from rir_hf.training.weights import copied, in_float32, mix_in, stored_as
+
+    precision = in_float32(encoder)
+    started = copied(encoder) if keep else {}
     plain = None
     if lora_r is not None:
         from rir_hf.training.adapters import merged, with_lora
 
         plain = with_lora(encoder, lora_r, lora_alpha, lora_dropout, seed)
     options["prompts"] = _one_or_all(prompts) if any(prompts.values()) else None
-    settings = settings_of(kind, arguments, options)
     from sentence_transformers import SentenceTransformerTrainer
 
+    from rir_hf.training.batches import Batches
+
+    in_batch = [data[part].column_names for part, name in names.items() if name in IN_BATCH]
+    usual = {"batch_sampler": Batches(in_batch)}
+    settings = settings_of(kind, {**usual, **(arguments or {})}, options)
     evaluator = _evaluator(judged, loaded, sides, query_prompt, passage_prompt, length)
     make_loss = _LossMaker(
         loaded if sides is None else sides.asked(), scale, temperature, mini_batch_size, guide
@@ -294,7 +334,8 @@ def train_retriever(
     train(trainer, folder, data if dev is None else {**data, "(dev)": dev}, asked)
     if plain is not None:
         encoder = merged(encoder, plain)
-    _mix_in(encoder, started, keep)
+    mix_in(encoder, started, keep)
+    stored_as(encoder, precision)
     set_length(encoder, length)
     if trainer.is_world_process_zero():
         if evaluator is not None:
@@ -303,6 +344,7 @@ def train_retriever(
             after = found[_METRIC.removeprefix("eval_")]
             message = "nDCG@10 of the held-out rows: %s; %.4f of the model as it is written."
             logger.info(message, before_and_best, after)
+        remove_earlier(folder)
         (encoder if sides is None else sides.joined(encoder)).save(str(folder))
         describe_data(folder, parts, dataset_id, dev)
         remove_checkpoints(folder)
@@ -310,22 +352,24 @@ def train_retriever(
     return folder
 
 
-def require_extra(*packages: str) -> None:
-    """Raise `ImportError`, naming the extra, where a package that trainers need is missing."""
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(f'Training needs {package}: pip install "rir-hf[train]"')
+def _settings(given: Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
+    """The trainer's class of settings, and our options under its names."""
+    from sentence_transformers import SentenceTransformerTrainingArguments as Settings
 
-
-def output_folder(output: str | os.PathLike[str]) -> Path:
-    """The folder for a model, made before the work starts; `OSError` where that fails."""
-    folder = Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file: name a folder for the model.")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{folder} cannot be written into: choose another output.")
-    return folder
+    max_steps = given["max_steps"]
+    return Settings, {
+        "output_dir": os.fspath(given.get("output", "")),
+        "num_train_epochs": given["epochs"],
+        "max_steps": -1 if max_steps is None else max_steps,
+        "per_device_train_batch_size": given["batch_size"],
+        "learning_rate": given["learning_rate"],
+        "warmup_steps": given["warmup_steps"],
+        "report_to": given["report_to"],
+        "seed": given["seed"],
+        **recomputing(Settings, given["gradient_checkpointing"]),
+        **checkpoint_settings(given["checkpoint_steps"]),
+        **({} if given["dev"] is None else evaluation_settings(given["eval_steps"])),
+    }
 
 
 def _parts(rows: Dataset | Mapping[str, Dataset]) -> dict[str, Dataset]:
@@ -361,19 +405,16 @@ def _losses_of(
     given = loss if isinstance(loss, Mapping) else dict.fromkeys(parts, loss)
     for name in given:
         check_choice("A name in loss", name, tuple(parts))
-    losses = {part: given.get(part) or _usual_loss(rows) for part, rows in parts.items()}
-    for name in losses.values():
-        check_choice("loss", name, get_args(Loss))
-    return losses
+    return {part: given.get(part) or _usual_loss(rows) for part, rows in parts.items()}
 
 
 def _usual_loss(rows: Dataset) -> str:
     return "DistillKLDivLoss" if has_scores(rows) else "MultipleNegativesRankingLoss"
 
 
-def _check_guide(guide: str | os.PathLike[str] | None, losses: Mapping[str, str]) -> None:
+def _check_guide(guide: str | os.PathLike[str] | None, losses: Sequence[str]) -> None:
     """`ValueError` for a loss without its guide, or a guide without a loss that asks it."""
-    guided = [name for name in losses.values() if name in _GUIDED]
+    guided = [name for name in losses if name in GUIDED]
     if guided and guide is None:
         raise ValueError(
             f"{guided[0]} needs a guide: guide= the Hub name or folder of a retriever, the one to "
@@ -383,28 +424,14 @@ def _check_guide(guide: str | os.PathLike[str] | None, losses: Mapping[str, str]
         return
     if not guided:
         raise ValueError(
-            f"guide goes with {' and '.join(_GUIDED)}, got loss={sorted(set(losses.values()))}: "
+            f"guide goes with {' and '.join(GUIDED)}, got loss={sorted(set(losses)) or None}: "
             "name one of them, or leave guide out."
         )
     require_place(os.fspath(guide))
 
 
-def _check_frozen(
-    freeze_passages: bool,
-    losses: Mapping[str, str],
-    embedded: Dataset | str | os.PathLike[str] | None,
-) -> Dataset | None:
-    """The embedded corpus; `ValueError` for one without its columns or of no use, and for a loss
-    that needs more of passages than their vectors.
-    """
-    if not freeze_passages:
-        if embedded is not None:
-            raise ValueError("embedded is of use with freeze_passages=True alone.")
-        return None
-    from rir_hf.training.frozen import LOSSES
-
-    for name in losses.values():
-        check_choice("loss with freeze_passages", name, LOSSES)
+def _embedded(embedded: Dataset | str | os.PathLike[str] | None) -> Dataset | None:
+    """The embedded corpus; `ValueError` for one without its columns."""
     if isinstance(embedded, (str, os.PathLike)):
         embedded = Dataset.load_from_disk(os.fspath(embedded))
     if embedded is not None:
@@ -423,8 +450,8 @@ def _load(
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Router
 
-    require_place(model)
-    encoder = SentenceTransformer(os.fspath(model), revision=revision)
+    stored = {"dtype": "auto"}  # transformers 4 would load float32
+    encoder = SentenceTransformer(os.fspath(model), revision=revision, model_kwargs=stored)
     if isinstance(encoder[0], Router) and not freeze_passages:
         raise ValueError(
             f"{model} has a Router with a side for queries and one for passages: "
@@ -450,17 +477,6 @@ def _prompts(
         found = {column: query if column == QUERY.name else passage for column in texts}
         prompts[part] = {column: prompt for column, prompt in found.items() if prompt}
     return prompts
-
-
-def _check_arguments(
-    arguments: Mapping[str, Any] | None, options: dict[str, Any], gradient_checkpointing: bool
-) -> type:
-    """The trainer's class of settings; `ValueError` for arguments that it does not take."""
-    from sentence_transformers import SentenceTransformerTrainingArguments
-
-    options |= recomputing(SentenceTransformerTrainingArguments, gradient_checkpointing)
-    check_arguments(SentenceTransformerTrainingArguments, arguments, {**options, "prompts": None})
-    return SentenceTransformerTrainingArguments
 
 
 def _judged(
@@ -521,9 +537,9 @@ class _LossMaker:
         if name == "DistillKLDivLoss":
             return kind(self.encoder, self._similarity, temperature=self.temperature)
         more = self.cached if name.startswith("Cached") else {}
-        if name in _GUIDED:
+        if name in GUIDED:
             return kind(self.encoder, self.guide, temperature=1 / self.scale, **more)
-        if name in _SCALED:
+        if name in SCALED:
             return kind(self.encoder, scale=self.scale, **more)
         return kind(self.encoder)
 
@@ -538,21 +554,3 @@ def _guide(model: str | os.PathLike[str]) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(os.fspath(model)).requires_grad_(False)
-
-
-def _weights_of(encoder: SentenceTransformer) -> dict[str, torch.Tensor]:
-    """A copy of the weights in main memory, without buffers of whole numbers."""
-    weights = encoder.state_dict().items()
-    return {
-        name: value.to("cpu", copy=True) for name, value in weights if value.is_floating_point()
-    }
-
-
-def _mix_in(encoder: SentenceTransformer, started: Mapping[str, torch.Tensor], keep: float) -> None:
-    """Give the model `keep` parts of these weights and `1 - keep` parts of its own."""
-    trained = encoder.state_dict()
-    mixed = {
-        name: keep * value.to(trained[name].device) + (1 - keep) * trained[name]
-        for name, value in started.items()
-    }
-    encoder.load_state_dict(mixed, strict=False)

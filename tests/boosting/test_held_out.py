@@ -226,6 +226,24 @@ def test_nothing_is_generated_from_passages_that_are_set_aside(
     assert len(sources | aside.passages) > 50
 
 
+def test_what_few_pairs_name_is_trained_on_and_not_set_aside_nor_its_twins(
+    corpus: Dataset, tmp_path: Path
+) -> None:
+    twin = corpus["id"][60]
+    named = [twin.removeprefix("near-"), *corpus["id"][:30]]
+    rows = [{"query": f"question {number}", "pos_ids": [n]} for number, n in enumerate(named)]
+    pairs = given_queries(Dataset.from_list(rows), LABELLED, corpus)
+    aside = set_aside(tmp_path, corpus, (10, 10))
+    unlabelled = given_queries(None, UNLABELLED, corpus)
+    dev, test, left, _ = aside.stages(None, None, pairs, unlabelled)
+    assert len(left) == len(pairs)
+    assert len(aside.passages) > 20
+    assert not aside.passages & {*named, twin}
+    assert {name for stage in (dev, test) for ids in stage.rows()["pos_ids"] for name in ids} <= (
+        aside.passages
+    )
+
+
 def test_what_is_set_aside_is_the_same_when_a_run_goes_on(corpus: Dataset, tmp_path: Path) -> None:
     first, again = set_aside(tmp_path / "a", corpus), set_aside(tmp_path / "a", corpus)
     other = set_aside(tmp_path / "b", corpus)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from datasets import Dataset, load_from_disk
 
 import rir_hf
 from rir_hf import boost
+from rir_hf.boosting import tuning
+from rir_hf.boosting.judge import Judge
 
 SMALL: dict[str, Any] = {
     "task": "nq",
@@ -225,6 +228,39 @@ def test_a_generator_whose_weights_are_elsewhere_writes_and_is_not_tuned(
     assert found.generator is None
     queries = load_from_disk(tmp_path / "run/round-1/queries")
     assert {row["kind"] for row in queries if row["dropped"] is None} == {"question", "claim"}
+
+
+def test_no_generator_is_in_memory_while_something_is_trained_or_compared(
+    corpus: Dataset,
+    pairs: Dataset,
+    tiny_static: str,
+    tiny_lm: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def in_memory() -> int:
+        gc.collect()
+        return sum(type(each).__name__ == "LlamaForCausalLM" for each in gc.get_objects())
+
+    found: list[tuple[str, int]] = []
+    before = in_memory()
+
+    def watch(place: Any, name: str) -> None:
+        function = getattr(place, name)
+
+        def watched(*args: Any, **options: Any) -> Any:
+            found.append((name, in_memory() - before))
+            return function(*args, **options)
+
+        monkeypatch.setattr(place, name, watched)
+
+    watch(tuning, "train_generator")
+    watch(tuning, "train_retriever")
+    watch(Judge, "values")
+    boost(corpus, tiny_static, tiny_lm, pairs=pairs, output=tmp_path / "run", **SMALL)
+    trained = ["train_generator", "values", "values", "train_retriever"]
+    assert [name for name, _ in found][:4] == trained
+    assert {number for _, number in found} == {0}
 
 
 def test_own_queries_alone_are_enough(

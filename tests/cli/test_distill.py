@@ -138,6 +138,26 @@ def test_a_line_that_is_no_row_is_named(
     assert "train.jsonl, line 9: no JSON" in capsys.readouterr().err
 
 
+def test_what_is_wrong_with_the_last_file_is_said_before_the_first_is_scored(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (data / "first" / "train.jsonl").read_bytes()
+    file = data / "second" / "train.jsonl"
+    whole = file.read_text()
+    command = ["distill", "--dataset_path", str(data), "--generate_model_path", "judge"]
+    command += ["--model_type", "gpt", "--api_key", "none"]
+    with OpenAIServer(judge) as server:
+        for content, message in (
+            (whole + "[1\n", "second/train.jsonl, line 9: no JSON"),
+            (whole.replace('"query"', '"question"'), "second/train.jsonl: ScorePassages needs the"),
+        ):
+            file.write_text(content)
+            assert main([*command, "--base_url", server.base_url]) == 2
+            assert message in capsys.readouterr().err.splitlines()[-1]
+        assert not server.requests
+    assert (data / "first" / "train.jsonl").read_bytes() == before
+
+
 def test_a_killed_run_leaves_the_file_as_it_was(data: Path) -> None:
     asked = threading.Event()
 

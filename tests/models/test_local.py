@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import shutil
 from pathlib import Path
@@ -205,6 +206,34 @@ def test_a_used_model_travels_with_its_settings_alone(tiny_lm: str) -> None:
     again = pickle.loads(packed)  # noqa: S301
     assert again.key() == llm.key()
     assert again.generate(PROMPTS, max_tokens=4) == expected
+
+
+def in_memory() -> int:
+    """How many models like the tiny one this process holds."""
+    gc.collect()
+    return sum(type(each).__name__ == "LlamaForCausalLM" for each in gc.get_objects())
+
+
+def test_an_unloaded_model_leaves_memory_and_comes_back_when_it_is_used(tiny_lm: str) -> None:
+    llm, before = ChatLLM(tiny_lm), in_memory()
+    first = llm.generate(PROMPTS, max_tokens=4)
+    assert in_memory() == before + 1
+    key = llm.key()
+    llm.unload()
+    assert in_memory() == before
+    assert llm.key() == key
+    llm.unload()
+    assert llm.generate(PROMPTS, max_tokens=4) == first
+    assert in_memory() == before + 1
+
+
+def test_a_model_that_was_given_loaded_stays_usable_when_it_is_unloaded(
+    tiny_lm: str, plain: tuple[Any, Any]
+) -> None:
+    llm = ChatLLM(plain[0], tokenizer=plain[1])
+    first = llm.generate(PROMPTS[:1], max_tokens=4)
+    llm.unload()
+    assert llm.generate(PROMPTS[:1], max_tokens=4) == first
 
 
 def test_a_model_is_put_on_a_device_before_and_after_it_is_loaded(tiny_lm: str) -> None:

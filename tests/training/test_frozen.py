@@ -112,10 +112,14 @@ def test_the_first_step_is_that_of_a_whole_model_without_the_passages_gradient(
 def test_vectors_of_an_embedded_corpus_are_taken_as_they_are(
     rows: Dataset, minilm: str, tmp_path: Path
 ) -> None:
-    """Vectors that no model made: the query moves towards the one that the teacher wants."""
+    """Vectors that no model made, beside one of the model by which it knows the corpus: the query
+    moves towards the one that the teacher wants.
+    """
     one = rows.select([0])
-    towards = np.eye(384, dtype=np.float32)[[1, 0]]
-    embedded = Dataset.from_dict({"text": one["passages"][0], "embedding": towards})
+    own = Retriever(minilm).encode_corpus(["another passage"])
+    towards = np.concatenate([own, np.eye(384, dtype=np.float32)[[1, 0]]])
+    texts = ["another passage", *one["passages"][0]]
+    embedded = Dataset.from_dict({"text": texts, "embedding": towards})
     embedded.save_to_disk(tmp_path / "corpus")
     trained = train_retriever(
         one, minilm, tmp_path / "model", epochs=20, embedded=tmp_path / "corpus", **QUICK
@@ -125,6 +129,22 @@ def test_vectors_of_an_embedded_corpus_are_taken_as_they_are(
     )
     assert before[0] - before[1] < 0
     assert after[0] - after[1] > 0.05  # the teacher's scores lie 3 apart, the cosines then 0.15
+
+
+def test_vectors_that_another_model_made_are_refused(
+    rows: Dataset, minilm: str, tiny_bert: str, tmp_path: Path
+) -> None:
+    texts = Dataset.from_dict({"text": [text for texts in rows["passages"] for text in texts]})
+    drawn = np.random.default_rng(0).normal(size=(16, 384)).astype(np.float32)
+    for vectors in (drawn, Retriever(tiny_bert).encode_corpus(texts["text"][:])):
+        embedded = texts.add_column("embedding", vectors.tolist())
+        with pytest.raises(
+            ValueError, match="embedded does not hold this model's vectors, of .A byg"
+        ):
+            train_retriever(rows, minilm, tmp_path, embedded=embedded, **QUICK)
+    own = Retriever(minilm, normalize=False).encode_corpus(texts["text"][:])
+    longer = texts.add_column("embedding", (3 * own).tolist())
+    train_retriever(rows, minilm, tmp_path, embedded=longer, max_steps=1, **QUICK)
 
 
 def test_a_corpus_without_vectors_is_refused(rows: Dataset, minilm: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from rir_hf.cli.main import main
 from rir_hf.models.local import ChatLLM
-from rir_hf.training.generator import train_generator
+from rir_hf.training.generator import check_no_adapter, train_generator
 
 QUICK = {"max_steps": 6, "batch_size": 4, "accumulate": 1, "learning_rate": 1e-2, "lora_r": 4}
 QUESTIONS = 32
@@ -83,11 +85,45 @@ def test_all_weights_are_trained_where_that_is_asked(
     assert not (tmp_path / "adapter_config.json").exists()
 
 
+@pytest.mark.parametrize("more", [{}, {"merged_output": "merged"}, {"full": True}])
+def test_an_adapter_is_not_trained_further_but_refused_at_once(
+    more: dict[str, Any], tuned: Path, pairs: Dataset, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"adapter holds an adapter, .* merged_output .*--merged"):
+        train_generator(pairs, tuned / "adapter", output, **more)
+    assert not output.exists()
+    command = ["train-generator", "--rows", str(tmp_path), "--model", str(tuned / "adapter")]
+    assert main([*command, "--output", str(output)]) == 2
+    check_no_adapter(tuned / "merged")
+
+
+@pytest.mark.parametrize("where", ["output", "merged_output"])
+def test_no_file_of_an_earlier_adapter_is_loaded_with_the_new_model(
+    where: str, tuned: Path, pairs: Dataset, tiny_lm: str, tmp_path: Path
+) -> None:
+    """A model is written where an adapter was that says something else."""
+    folder = tmp_path / "there"
+    shutil.copytree(tuned / "adapter", folder)
+    (folder / "notes.txt").touch()
+    step = {"max_steps": 1, "learning_rate": 0.0, "batch_size": 4, "accumulate": 1}
+    outputs = {"output": tmp_path / "other", where: folder}
+    train_generator(pairs, tiny_lm, **outputs, full=where == "output", **step)
+    assert not list(folder.glob("adapter*"))
+    assert (folder / "notes.txt").exists()
+    both = (ChatLLM(str(each)) for each in (folder, tiny_lm))
+    prompts, chosen = pairs["prompt"][:8], pairs["chosen"][:8]
+    found, expected = (sums(llm, prompts, chosen) for llm in both)
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
 def test_wrong_input_is_named_before_training(pairs: Dataset, tiny_lm: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="All 8 prompts have max_length=3 tokens or more"):
         train_generator(pairs, tiny_lm, tmp_path, max_length=3)
     with pytest.raises(ValueError, match="merged_output goes with LoRA"):
         train_generator(pairs, tiny_lm, tmp_path, full=True, merged_output=tmp_path / "merged")
+    with pytest.raises(ValueError, match="merged_output must be another folder than output"):
+        train_generator(pairs, tiny_lm, tmp_path, merged_output=tmp_path)
     with pytest.raises(FileNotFoundError, match="no model at ./none"):
         train_generator(pairs, "./none", tmp_path)
     (tmp_path / "file").touch()
