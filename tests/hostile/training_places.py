@@ -24,8 +24,6 @@ from tests.hostile.places import (
     what_is_logged,
 )
 
-
-
 # runs that are fused
 
 
