@@ -9,11 +9,13 @@ from typing import Any
 
 from rir_hf.cli.checks import check_sources
 from rir_hf.cli.inputs import QrelsOptions
-from rir_hf.cli.output import check_file, write_json
+from rir_hf.cli.options import DryRun
+from rir_hf.cli.output import check_file, write_json, writing
 
 
 def command(
     reading: QrelsOptions,
+    dry: DryRun,
     run: str,
     other: str,
     data: str | None = None,
@@ -45,6 +47,8 @@ def command(
     check_sources(data, qrels)
     judged = reading.load(judgements, split, "test")
     found = compare(load_run(run), load_run(other), judged, measures)
+    if dry.says(f"compare {run} with {other} by {', '.join(measures)}", *writing(json)):
+        return
     show(found, json)
 
 

@@ -6,11 +6,13 @@ import sys
 
 from rir_hf.cli.checks import check_sources
 from rir_hf.cli.inputs import QrelsOptions, read_each
-from rir_hf.cli.output import check_file, write_json
+from rir_hf.cli.options import DryRun
+from rir_hf.cli.output import check_file, write_json, writing
 
 
 def command(
     judging: QrelsOptions,
+    dry: DryRun,
     rows: str,
     qrels: str,
     split: str | None = None,
@@ -44,6 +46,8 @@ def command(
         lambda: judging.load(qrels, split, "train"), lambda: load_rows(rows, split, limit=limit)
     )
     found = fit_blend(scored, judged, measure=measure, folds=folds, seed=seed)
+    if dry.says(f"fit weights on {len(scored):,} scored rows", *writing(json)):
+        return
     equal, fitted, difference, low, high = (
         100 * found[name] for name in ("equal", "fitted", "difference", "low", "high")
     )

@@ -297,6 +297,11 @@ def write_json(value: Any, path: str | Path | None) -> None:
         write_text(text + "\n", Path(path))
 
 
+def writing(*files: str | None) -> list[str]:
+    """What a dry run says of the files that are named."""
+    return [f"write {file}" for file in files if file is not None]
+
+
 def write_lines(rows: Iterable[Mapping[str, Any]], target: Path) -> None:
     """Replace a file of JSON lines once all is written, as `rewriting` does."""
     with rewriting(target) as part, part.open("w", encoding="utf-8") as lines:

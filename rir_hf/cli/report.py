@@ -6,12 +6,14 @@ import logging
 import shutil
 import sys
 
-from rir_hf.cli.output import check_file, write_json
+from rir_hf.cli.options import DryRun
+from rir_hf.cli.output import check_file, write_json, writing
 
 logger = logging.getLogger(__name__)
 
 
 def command(
+    dry: DryRun,
     rows: str,
     split: str | None = None,
     limit: int | None = None,
@@ -45,6 +47,8 @@ def command(
     if negatives != "neg":
         require_columns(found, [negatives], "--negatives")
     counts = count_stages(found, negatives)
+    if dry.says(f"count what {len(found):,} rows hold", *writing(json, plot, html)):
+        return
     width = shutil.get_terminal_size((100, 24)).columns
     lines = [as_table(counts), *suspects_as_lines(found, negatives, width=width)]
     sys.stdout.write("\n".join(lines) + "\n")

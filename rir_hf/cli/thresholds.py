@@ -6,12 +6,13 @@ import sys
 
 from rir_hf.cli.checks import check_sources
 from rir_hf.cli.inputs import QrelsOptions, read_each
-from rir_hf.cli.options import without_lines
-from rir_hf.cli.output import check_file, write_json
+from rir_hf.cli.options import DryRun, without_lines
+from rir_hf.cli.output import check_file, write_json, writing
 
 
 def command(
     judging: QrelsOptions,
+    dry: DryRun,
     rows: str,
     split: str | None = None,
     limit: int | None = None,
@@ -54,6 +55,8 @@ def command(
             thresholds=thresholds,
             seed=seed,
         )
+    if dry.says(f"fit thresholds on {len(scored):,} scored rows", *writing(json)):
+        return
     table = found["thresholds"].to_list()
     for line in [dict(zip(table[0], table[0], strict=True)), *table]:
         sys.stdout.write("  ".join(f"{_shown(value):>10}" for value in line.values()) + "\n")

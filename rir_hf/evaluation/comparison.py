@@ -40,7 +40,7 @@ def compare(
         difference, two-sided).
 
     Raises:
-        ValueError: as for `evaluate`.
+        ValueError: as for `evaluate`, or a single judged query.
 
     Example:
         >>> qrels = {str(number): {"a": 1} for number in range(8)}
@@ -98,6 +98,8 @@ def paired_test(
     """
     from scipy.stats import permutation_test
 
+    if len(differences) == 1:
+        raise ValueError("A single query is judged: a paired test needs two at least.")
     low, high = interval_of_mean(differences, level=level, resamples=resamples, seed=seed)
     test = permutation_test(
         (differences,),

@@ -128,3 +128,9 @@ def test_rows_that_are_not_per_query_are_refused() -> None:
     means: Any = {"RR@10": 0.5}
     with pytest.raises(ValueError, match=r"from evaluate\(..., per_query=True\); got dict"):
         confidence_interval(means, "RR@10")
+
+
+def test_a_single_judged_query_is_too_few_for_a_test() -> None:
+    run = run_with_ranks([1])
+    with pytest.raises(ValueError, match="A single query is judged"):
+        compare(run, run, {"q0": {"x": 1}}, ["RR@10"])
