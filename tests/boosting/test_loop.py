@@ -230,6 +230,7 @@ def test_a_generator_whose_weights_are_elsewhere_writes_and_is_not_tuned(
     assert {row["kind"] for row in queries if row["dropped"] is None} == {"question", "claim"}
 
 
+@pytest.mark.slow
 def test_no_generator_is_in_memory_while_something_is_trained_or_compared(
     corpus: Dataset,
     pairs: Dataset,
