@@ -15,6 +15,8 @@ from rir_hf.core.columns import check_at_least, digest_of_rows
 RECORD = "checkpoints.json"
 """The file beside the checkpoints that says which training they are of."""
 
+_STATE = "trainer_state.json"  # which the trainer writes last
+
 _OF_SAFETENSORS = ".tmp" + 6 * "[A-Za-z0-9]"
 """The name of a file that safetensors (0.8) has not finished."""
 
@@ -98,13 +100,14 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _remove(paths: Any) -> None:
     for path in paths:
+        (path / _STATE).unlink(missing_ok=True)  # first: what a kill leaves is not complete
         shutil.rmtree(path)
 
 
 def _is_complete(checkpoint: Path) -> bool:
     """Whether the trainer wrote the checkpoint to its end: its state comes last."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from rir_hf.training.__main__ import main
-from rir_hf.training.checkpoints import last_checkpoint
+from rir_hf.training.checkpoints import RECORD, last_checkpoint, remove_checkpoints
 from rir_hf.training.retriever import train_retriever
 from tests.training.jobs import pairs, preferences, scored, start, weights_of, write_job
 
@@ -102,6 +103,24 @@ def test_the_last_checkpoint_is_the_one_of_most_steps_whose_state_can_be_read(
 
 
 @pytest.mark.parametrize("record", [None, '{"rows": {}, "seed": 7}'])
+def test_a_checkpoint_that_a_kill_left_half_removed_is_not_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / RECORD).write_text("{}")
+    checkpoint = tmp_path / "checkpoint-1"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == checkpoint
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove_checkpoints(tmp_path)
+    assert last_checkpoint(tmp_path) is None
+
+
 def test_checkpoints_of_another_training_are_refused_and_left(
     record: str | None, minilm: str, tmp_path: Path
 ) -> None:
