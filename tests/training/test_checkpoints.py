@@ -102,7 +102,6 @@ def test_the_last_checkpoint_is_the_one_of_most_steps_whose_state_can_be_read(
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
 
 
-@pytest.mark.parametrize("record", [None, '{"rows": {}, "seed": 7}'])
 def test_a_checkpoint_that_a_kill_left_half_removed_is_not_gone_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +120,7 @@ def test_a_checkpoint_that_a_kill_left_half_removed_is_not_gone_on_from(
     assert last_checkpoint(tmp_path) is None
 
 
+@pytest.mark.parametrize("record", [None, '{"rows": {}, "seed": 7}'])
 def test_checkpoints_of_another_training_are_refused_and_left(
     record: str | None, minilm: str, tmp_path: Path
 ) -> None:
