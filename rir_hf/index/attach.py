@@ -210,21 +210,29 @@ def index_identity(corpus: Dataset, name: str) -> dict[str, Any]:
 
 def built_as(corpus: Dataset, name: str) -> dict[str, Any]:
     """With which settings `attach_index` builds an attached index again; empty where with none."""
-    import faiss
-    from faiss.contrib.factory_tools import reverse_index_factory
-
     file = file_of(corpus, name)
     if file.built:
         return file.built
-    index = on_cpu(corpus.get_index(name).faiss_index)
+    factory = _factory_of(on_cpu(corpus.get_index(name).faiss_index))
+    return {} if factory is None else {"factory": factory}
+
+
+def _factory_of(index: Any) -> str | None:
+    """The name from which FAISS makes an index like this one; None where it has none."""
+    import faiss
+    from faiss.contrib.factory_tools import reverse_index_factory
+
     try:
-        factory = reverse_index_factory(index)
+        factory: str = reverse_index_factory(index)
+    except (NotImplementedError, AssertionError, KeyError):
+        # In turn (1.15, November 2026): a kind of index (NSG), whitening (PCAW), a kind of codes
+        # (QT_4bit_eden).
+        return None
+    try:
         faiss.index_factory(index.d, factory)
-    except (NotImplementedError, AssertionError, KeyError, RuntimeError):
-        # Of what FAISS has no name for (1.15, November 2026): a kind of index (NSG), whitening
-        # (PCAW), a kind of codes (QT_4bit_eden); or a name that it cannot read itself (SQ8u).
-        return {}
-    return {"factory": factory}
+    except RuntimeError:  # FAISS cannot read each name that it gives: SQ8u
+        return None
+    return factory
 
 
 def digest_of_vectors(corpus: Dataset, column: str) -> str:

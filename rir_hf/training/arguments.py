@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from datasets import Dataset
 
 from rir_hf.core.texts import plain
+from rir_hf.training.checkpoints import checkpoint_settings
 from rir_hf.training.options import of_type
 
 logger = logging.getLogger(__name__)
@@ -131,6 +132,29 @@ def check_apart(trained: Iterable[str], judged: Collection[str], what: str) -> N
             len(judged),
             what,
         )
+
+
+def shared_settings(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that our trainers have in common, under the names of the trainer's settings.
+
+    Args:
+        kind: the trainer's class of settings.
+        given: all options of the call, under our names.
+    """
+    max_steps = given["max_steps"]
+    return {
+        "output_dir": os.fspath(given.get("output", "")),
+        "num_train_epochs": given["epochs"],
+        "max_steps": -1 if max_steps is None else max_steps,
+        "per_device_train_batch_size": given["batch_size"],
+        "learning_rate": given["learning_rate"],
+        "warmup_steps": given["warmup_steps"],
+        "report_to": given["report_to"],
+        "seed": given["seed"],
+        **recomputing(kind, given["gradient_checkpointing"]),
+        **checkpoint_settings(given["checkpoint_steps"]),
+        **({} if given["dev"] is None else evaluation_settings(given["eval_steps"])),
+    }
 
 
 def evaluation_settings(eval_steps: float) -> dict[str, Any]:

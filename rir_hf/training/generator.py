@@ -24,12 +24,11 @@ from rir_hf.training.arguments import (
     evaluation_settings,
     has_native_bf16,
     held_out,
-    recomputing,
     settings_of,
+    shared_settings,
 )
 from rir_hf.training.card import check_dataset_id, describe_data
 from rir_hf.training.checkpoints import (
-    checkpoint_settings,
     remove_checkpoints,
     remove_unfinished,
     train,
@@ -277,25 +276,14 @@ def _settings(given: Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
     """The trainer's class of settings, and our options under its names."""
     from trl import DPOConfig
 
-    max_steps = given["max_steps"]
     return DPOConfig, {
-        "output_dir": os.fspath(given.get("output", "")),
+        **shared_settings(DPOConfig, given),
         "beta": given["beta"],
-        "num_train_epochs": given["epochs"],
-        "max_steps": -1 if max_steps is None else max_steps,
-        "per_device_train_batch_size": given["batch_size"],
         "per_device_eval_batch_size": given["batch_size"],
         "gradient_accumulation_steps": given["accumulate"],
-        "learning_rate": given["learning_rate"],
-        "warmup_steps": given["warmup_steps"],
         "max_length": given["max_length"],
         "logging_steps": given["logging_steps"],
         "logging_first_step": True,
-        "report_to": given["report_to"],
-        "seed": given["seed"],
-        **recomputing(DPOConfig, given["gradient_checkpointing"]),
-        **checkpoint_settings(given["checkpoint_steps"]),
-        **({} if given["dev"] is None else evaluation_settings(given["eval_steps"])),
     }
 
 

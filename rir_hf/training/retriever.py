@@ -23,11 +23,11 @@ from rir_hf.training.arguments import (
     checked_arguments,
     evaluation_settings,
     held_out,
-    recomputing,
     settings_of,
+    shared_settings,
 )
 from rir_hf.training.card import check_dataset_id, describe_data
-from rir_hf.training.checkpoints import checkpoint_settings, remove_checkpoints, train
+from rir_hf.training.checkpoints import remove_checkpoints, train
 from rir_hf.training.folders import check_apart_from_model, output_folder, remove_earlier
 from rir_hf.training.losses import FROZEN, GUIDED, IN_BATCH, SCALED, Loss, usual_rescale
 from rir_hf.training.options import checked_options, checking, require_extra, with_defaults
@@ -356,20 +356,7 @@ def _settings(given: Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
     """The trainer's class of settings, and our options under its names."""
     from sentence_transformers import SentenceTransformerTrainingArguments as Settings
 
-    max_steps = given["max_steps"]
-    return Settings, {
-        "output_dir": os.fspath(given.get("output", "")),
-        "num_train_epochs": given["epochs"],
-        "max_steps": -1 if max_steps is None else max_steps,
-        "per_device_train_batch_size": given["batch_size"],
-        "learning_rate": given["learning_rate"],
-        "warmup_steps": given["warmup_steps"],
-        "report_to": given["report_to"],
-        "seed": given["seed"],
-        **recomputing(Settings, given["gradient_checkpointing"]),
-        **checkpoint_settings(given["checkpoint_steps"]),
-        **({} if given["dev"] is None else evaluation_settings(given["eval_steps"])),
-    }
+    return Settings, shared_settings(Settings, given)
 
 
 def _parts(rows: Dataset | Mapping[str, Dataset]) -> dict[str, Dataset]:
