@@ -60,7 +60,8 @@ def test_a_worker_that_only_fails_waits_until_another_has_an_answer(tmp_path: Pa
 
 def test_a_run_stops_once_the_models_of_all_workers_have_failed(tmp_path: Path) -> None:
     rows = queries(*(f"bad {place}" for place in range(100)))
-    with pytest.raises(RuntimeError, match="ScorePassages: the teacher failed on all 10 rows"):
+    # 20 rows where the same process of the pool has taken both of the first shards.
+    with pytest.raises(RuntimeError, match="ScorePassages: the teacher failed on all [12]0 rows"):
         run(rows, ScorePassages(Patchy(tmp_path)), num_proc=2, **IN_TENS)
     assert len(asked(tmp_path)) <= 20
 
