@@ -64,8 +64,6 @@ _OWN_OPTIONS = {
     "dev",
 }
 """What `boost` itself says to the trainers."""
-_NOT_RESUMED = {"lora_r", "lora_alpha", "lora_dropout"}
-"""Of the retriever's training: what goes without checkpoints, which a loop needs."""
 
 
 def corpus_of(corpus: Dataset | Source) -> Dataset:
@@ -233,7 +231,7 @@ def check(
 def _check_names(options: Options) -> None:
     """Raise `ValueError` for an option that a trainer does not have here, or that is not plain."""
     trainers = (
-        (train_retriever, options.training, _OWN_OPTIONS | _NOT_RESUMED),
+        (train_retriever, options.training, _OWN_OPTIONS),
         (train_generator, options.tuning, _OWN_OPTIONS),
     )
     for function, given, others in trainers:

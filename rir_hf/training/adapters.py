@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from sentence_transformers import SentenceTransformer
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from transformers import set_seed
+
+_MATRICES = "lora.safetensors"
+"""The file of LoRA's matrices in a checkpoint."""
+
+
+class LoraTrainer(SentenceTransformerTrainer):
+    """Writes and reads checkpoints of LoRA's matrices alone, since sentence-transformers would read
+    the whole model without them.
+    """
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None
+    ) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        named = self.model.named_parameters()
+        trained = {name: weight.detach() for name, weight in named if weight.requires_grad}
+        save_file(trained, folder / _MATRICES)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        self.model.load_state_dict(load_file(Path(checkpoint_path, _MATRICES)), strict=False)
 
 
 def with_lora(

@@ -74,8 +74,6 @@ def checked_retriever_options(options: Mapping[str, Any]) -> dict[str, Any]:
     given = with_defaults(train_retriever, found)
     check_dataset_id(given["dataset_id"])
     check_report_to(given["report_to"])
-    if given["lora_r"] is not None and given["checkpoint_steps"] is not None:
-        raise ValueError("checkpoint_steps goes without lora_r: leave one of them out.")
     if given["embedded"] is not None and not given["freeze_passages"]:
         raise ValueError("embedded is of use with freeze_passages=True alone.")
     loss = given["loss"]
@@ -216,7 +214,7 @@ def train_retriever(
         checkpoint_steps: write a checkpoint into `output` every so many steps. The same call after
             a kill goes on from the last complete one, and ends with the same weights; models are
             then known by their content, wherever they lie. Checkpoints are removed when the
-            training is done. Not with `lora_r`, nor in the folder of `model`.
+            training is done. Not in the folder of `model`.
         report_to: where loss and evaluation are logged to besides the terminal, as transformers
             takes it: `tensorboard`, `wandb`, `trackio`, ...
         arguments: further settings of `SentenceTransformerTrainingArguments`:
@@ -302,14 +300,15 @@ def train_retriever(
 
     precision = in_float32(encoder)
     started = copied(encoder) if keep else {}
-    plain = None
-    if lora_r is not None:
-        from rir_hf.training.adapters import merged, with_lora
-
-        plain = with_lora(encoder, lora_r, lora_alpha, lora_dropout, seed)
     options["prompts"] = _one_or_all(prompts) if any(prompts.values()) else None
     from sentence_transformers import SentenceTransformerTrainer
 
+    plain, trainer_class = None, SentenceTransformerTrainer
+    if lora_r is not None:
+        from rir_hf.training.adapters import LoraTrainer, merged, with_lora
+
+        plain = with_lora(encoder, lora_r, lora_alpha, lora_dropout, seed)
+        trainer_class = LoraTrainer
     from rir_hf.training.batches import Batches
 
     in_batch = [data[part].column_names for part, name in names.items() if name in IN_BATCH]
@@ -319,7 +318,7 @@ def train_retriever(
     make_loss = _LossMaker(
         loaded if sides is None else sides.asked(), scale, temperature, mini_batch_size, guide
     )
-    trainer = SentenceTransformerTrainer(
+    trainer = trainer_class(
         model=encoder,
         args=settings,
         train_dataset=_one_or_all(data),

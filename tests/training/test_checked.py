@@ -82,7 +82,6 @@ def test_a_wrong_option_is_named(
         ({"guide": "me/one", "loss": {"labels": "TripletLoss"}}, "guide goes with Cached"),
         ({"freeze_passages": True, "loss": "CoSENTLoss"}, "loss with freeze_passages must be one "),
         ({"embedded": "corpus"}, "embedded is of use with freeze_passages=True alone"),
-        ({"lora_r": 2, "checkpoint_steps": 1}, "checkpoint_steps goes without lora_r"),
         ({"keep": 1.0}, "keep must be at least 0 and below 1, got 1.0"),
         ({"query_prompt": 3}, "query_prompt must be a text, got 3"),
         ({"teacher_temperature": 0}, "teacher_temperature must be above 0"),

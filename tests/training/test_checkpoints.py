@@ -69,6 +69,18 @@ def test_a_killed_retriever_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("freeze_passages", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_a_killed_retriever_with_lora_ends_with_the_same_weights(
+    freeze_passages: bool, minilm: str, tmp_path: Path
+) -> None:
+    file = "query_0_Transformer/model.safetensors" if freeze_passages else "model.safetensors"
+    options = {**RETRIEVER, "lora_r": 4, "lora_dropout": 0.1, "freeze_passages": freeze_passages}
+    assert_ends_as_uninterrupted(
+        tmp_path, "checkpoint-6", file, "train_retriever", scored(10), model=minilm, **options
+    )
+
+
+@pytest.mark.slow
 def test_a_killed_training_knows_its_best_weights(minilm: str, tmp_path: Path) -> None:
     """Those of the start, since each step of this learning rate does harm."""
     scored(12, "held out").save_to_disk(str(tmp_path / "dev"))
