@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import xxhash
@@ -28,13 +28,37 @@ def query_id(row: Mapping[str, Any], query: str) -> str:
     return _id_of(row.get(QUERY_ID.name), row[query])
 
 
-def learn(known: dict[str, str], names: Sequence[str], texts: Sequence[str]) -> None:
-    """Note which text each id stands for; `ValueError` where one stands for two."""
-    for name, text in zip(names, texts, strict=True):
-        if known.setdefault(name, text) != text:
-            raise ValueError(
-                f"The id {name!r} stands for two texts: {known[name]!r:.60} and {text!r:.60}."
-            )
+class Distinct:
+    """For a batched `map`: each id of the rows once, with its text. It remembers a digest of each
+    text in place of the text.
+
+    Args:
+        column: name of the column of the ids; the other one is `text`.
+        named: the ids and texts of a row.
+
+    Raises:
+        ValueError: one id stands for two texts.
+    """
+
+    def __init__(
+        self, column: str, named: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
+    ) -> None:
+        self.column = column
+        self.named = named
+        self.known: dict[str, int] = {}
+
+    def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, list[str]]:
+        """The ids that no earlier row had."""
+        new: dict[str, str] = {}
+        for values in zip(*batch.values(), strict=True):
+            for name, text in self.named(dict(zip(batch, values, strict=True))):
+                digest = xxhash.xxh3_64_intdigest(text.encode())
+                if name not in self.known:
+                    self.known[name] = digest
+                    new[name] = text
+                elif self.known[name] != digest:
+                    raise ValueError(f"The id {name!r} stands for two texts, {text!r:.60} is one.")
+        return {self.column: [*new], "text": [*new.values()]}
 
 
 def _id_of(name: Any, text: str) -> str:

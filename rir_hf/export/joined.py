@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Features, Value
 
-from rir_hf.core.columns import check_at_least
+from rir_hf.core.columns import cached, check_at_least
 from rir_hf.core.unfinished import replacing
 from rir_hf.export.files import check_path, write_rows
-from rir_hf.export.ids import learn, passage_ids, passages_of, query_id
+from rir_hf.export.ids import Distinct, passage_ids, passages_of, query_id
 from rir_hf.export.rows import each_row, lengths_of, scores_of, usable_rows, with_each
 from rir_hf.export.scores import Rescale, check_rescale, rescaled
 from rir_hf.export.usable import keep, why_ragged_ids
@@ -76,11 +77,6 @@ def to_pylate(
     limits = {"min_margin": min_margin, "max_teacher_score": max_teacher_score}
     rows = usable_rows(rows, query, True, "to_pylate", why_ragged_ids, **limits)
     rows, ways = _with_as_many(rows, num_negatives)
-    queries: dict[str, str] = {}
-    documents: dict[str, str] = {}
-    for row in each_row(rows):
-        learn(queries, [query_id(row, query)], [row[query]])
-        learn(documents, passage_ids(row)[:ways], passages_of(row)[:ways])
     settings: dict[str, Any] = {
         "query": query,
         "ways": ways,
@@ -88,8 +84,8 @@ def to_pylate(
         "temperature": temperature,
     }
     made = DatasetDict(
-        queries=_two_columns("query_id", queries),
-        documents=_two_columns("document_id", documents),
+        queries=_distinct(rows, "query_id", partial(_named_query, query=query), "to_pylate"),
+        documents=_distinct(rows, "document_id", partial(_named_passages, ways=ways), "to_pylate"),
         train=with_each(rows, _pylate_row, "to_pylate", **settings),
     )
     for part, file in files.items():
@@ -133,12 +129,9 @@ def to_automodel(
     if folder is not None:
         file, corpus = check_path(folder / "train.json"), check_path(folder / _CORPUS)
     limits = {"min_margin": min_margin, "max_teacher_score": max_teacher_score}
-    documents: dict[str, str] = {}
     rows = usable_rows(rows, query, False, "to_automodel", why_ragged_ids, **limits)
-    for row in each_row(rows):
-        learn(documents, passage_ids(row), passages_of(row))
     train = with_each(rows, _automodel_row, "to_automodel", query=query)
-    made = DatasetDict(corpus=_two_columns("id", documents), train=train)
+    made = DatasetDict(corpus=_distinct(rows, "id", _named_passages, "to_automodel"), train=train)
     if folder is not None:
         write_rows(made["corpus"], corpus)
         _write_json(
@@ -180,8 +173,24 @@ def _automodel_row(row: Mapping[str, Any], query: str) -> dict[str, Any]:
     }
 
 
-def _two_columns(name: str, texts: Mapping[str, str]) -> Dataset:
-    return Dataset.from_dict({name: list(texts), "text": list(texts.values())})
+def _distinct(
+    rows: Dataset,
+    column: str,
+    named: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]],
+    who: str,
+) -> Dataset:
+    """Each id of the rows once, with its text."""
+    features = Features({column: Value("string"), "text": Value("string")})
+    options = {"remove_columns": rows.column_names, "features": features, "desc": who}
+    return cached(rows, "map", Distinct(column, named), batched=True, **options)
+
+
+def _named_query(row: Mapping[str, Any], query: str) -> list[tuple[str, str]]:
+    return [(query_id(row, query), row[query])]
+
+
+def _named_passages(row: Mapping[str, Any], ways: int | None = None) -> list[tuple[str, str]]:
+    return list(zip(passage_ids(row), passages_of(row), strict=True))[:ways]
 
 
 def _write_train(file: Path, train: Dataset) -> None:

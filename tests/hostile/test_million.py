@@ -40,7 +40,7 @@ NUMBERS = {
     "attach_lexical": 400,
     "Search of a million passages": 600,
     "MineNegatives of a million passages": 700,
-    "to_pylate": 400,
+    "to_pylate": 300,
     "write_run and evaluate": 4000,
     "retry": 100,
 }
