@@ -41,7 +41,7 @@ NUMBERS = {
     "attach_lexical": 400,
     "Search of a million passages": 600,
     "MineNegatives of a million passages": 700,
-    "to_pylate": 300,
+    "to_pylate": 150,
     "write_run and evaluate": 4000,
     "retry": 100,
 }
