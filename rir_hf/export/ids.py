@@ -28,6 +28,20 @@ def query_id(row: Mapping[str, Any], query: str) -> str:
     return _id_of(row.get(QUERY_ID.name), row[query])
 
 
+class TwoTextsError(ValueError):
+    """An id stands for more than one text.
+
+    Args:
+        name: the id.
+        text: the second text.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text)
+        self.name = name
+        self.text = text
+
+
 class Distinct:
     """For a batched `map`: each id of the rows once, with its text. It remembers a digest of each
     text in place of the text.
@@ -37,7 +51,7 @@ class Distinct:
         named: the ids and texts of a row.
 
     Raises:
-        ValueError: one id stands for two texts.
+        TwoTextsError: one id stands for two texts.
     """
 
     def __init__(
@@ -57,7 +71,7 @@ class Distinct:
                     self.known[name] = digest
                     new[name] = text
                 elif self.known[name] != digest:
-                    raise ValueError(f"The id {name!r} stands for two texts, {text!r:.60} is one.")
+                    raise TwoTextsError(name, text)
         return {self.column: [*new], "text": [*new.values()]}
 
 

@@ -15,11 +15,11 @@ from datasets import Dataset, DatasetDict, Features, Value
 from rir_hf.core.columns import cached, check_at_least
 from rir_hf.core.unfinished import replacing
 from rir_hf.export.files import check_path, write_rows
-from rir_hf.export.ids import Distinct, passage_ids, passages_of, query_id
+from rir_hf.export.ids import Distinct, TwoTextsError, passage_ids, passages_of, query_id
 from rir_hf.export.rows import each_row, lengths_of, scores_of, usable_rows, with_each
 from rir_hf.export.scores import Rescale, check_rescale, rescaled
 from rir_hf.export.usable import keep, why_ragged_ids
-from rir_hf.schema import NEG, POS, QUERY
+from rir_hf.schema import NEG, POS, QUERY, QUERY_ID
 
 _CORPUS = "corpus"
 
@@ -83,8 +83,9 @@ def to_pylate(
         "rescale": rescale,
         "temperature": temperature,
     }
+    asked = rows.select_columns([each for each in (query, QUERY_ID.name) if each in rows.features])
     made = DatasetDict(
-        queries=_distinct(rows, "query_id", partial(_named_query, query=query), "to_pylate"),
+        queries=_distinct(asked, "query_id", partial(_named_query, query=query), "to_pylate"),
         documents=_distinct(rows, "document_id", partial(_named_passages, ways=ways), "to_pylate"),
         train=with_each(rows, _pylate_row, "to_pylate", **settings),
     )
@@ -179,10 +180,17 @@ def _distinct(
     named: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]],
     who: str,
 ) -> Dataset:
-    """Each id of the rows once, with its text."""
+    """Each id of the rows once, with its text; `ValueError` where one stands for two."""
     features = Features({column: Value("string"), "text": Value("string")})
     options = {"remove_columns": rows.column_names, "features": features, "desc": who}
-    return cached(rows, "map", Distinct(column, named), batched=True, **options)
+    try:
+        return cached(rows, "map", Distinct(column, named), batched=True, **options)
+    except TwoTextsError as error:
+        pairs = (pair for row in each_row(rows) for pair in named(row))
+        first = next(text for name, text in pairs if name == error.name)
+        raise ValueError(
+            f"The id {error.name!r} stands for two texts: {first!r:.60} and {error.text!r:.60}."
+        ) from None
 
 
 def _named_query(row: Mapping[str, Any], query: str) -> list[tuple[str, str]]:

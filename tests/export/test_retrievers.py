@@ -447,7 +447,7 @@ def test_automodel_names_its_passages_by_id(rows: Dataset, tmp_path: Path) -> No
 
 
 def test_pylate_refuses_one_id_for_two_texts(rows: Dataset) -> None:
-    with pytest.raises(ValueError, match="The id 'same' stands for two texts, 'query 1' is one"):
+    with pytest.raises(ValueError, match="The id 'same' stands for two texts: 'query 0'"):
         to_pylate(rows.map(lambda _: {"query_id": "same"}))
 
 
