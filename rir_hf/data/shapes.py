@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import xxhash
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
 from rir_hf.core.columns import cached
@@ -169,11 +171,21 @@ def _without_repeats(corpus: Dataset, source: object) -> Dataset:
     Raises:
         ValueError: a row without an id, or two that differ with the same.
     """
-    first: dict[str, int] = {}
-    repeats = 0
+    digests = np.empty(len(corpus), np.uint64)
     for row, (id,) in enumerate(_values(corpus, ID.name)):
         if not id:
             raise ValueError(f"{source}: row {row} has no id: give each passage one of its own.")
+        digests[row] = xxhash.xxh3_64_intdigest(id.encode())
+    if len(np.unique(digests)) == len(corpus):
+        return corpus
+    return _first_of_each(corpus, source)
+
+
+def _first_of_each(corpus: Dataset, source: object) -> Dataset:
+    """The first row of each id; `ValueError` where another one differs."""
+    first: dict[str, int] = {}
+    repeats = 0
+    for row, (id,) in enumerate(_values(corpus, ID.name)):
         other = first.setdefault(id, row)
         if other != row and corpus[row] != corpus[other]:
             raise ValueError(

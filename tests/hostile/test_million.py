@@ -36,7 +36,6 @@ NUMBERS = {
     "split_by_group": 900,
     "leaks": 300,
     "audit": 500,
-    "load_corpus": 100,
     "attach_index": 60,
     "attach_lexical": 400,
     "Search of a million passages": 600,
@@ -47,7 +46,7 @@ NUMBERS = {
 }
 """Bytes for each row that may be added to that, where something is known of each row by nature:
 numbers of which the quantiles are told, keys by which texts are compared, words of an index, the
-ids of all queries or passages. What is kept of texts lies in files."""
+ids of all queries. What is kept of texts lies in files."""
 
 
 @pytest.fixture(scope="module")
