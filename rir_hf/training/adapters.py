@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from transformers import set_seed
 
+from rir_hf.training.best import trained_weights
+
 _MATRICES = "lora.safetensors"
 """The file of LoRA's matrices in a checkpoint."""
 
@@ -27,9 +29,7 @@ class LoraTrainer(SentenceTransformerTrainer):
     ) -> None:
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        named = self.model.named_parameters()
-        trained = {name: weight.detach() for name, weight in named if weight.requires_grad}
-        save_file(trained, folder / _MATRICES)
+        save_file(trained_weights(self.model), folder / _MATRICES)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         self.model.load_state_dict(load_file(Path(checkpoint_path, _MATRICES)), strict=False)

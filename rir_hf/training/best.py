@@ -31,6 +31,12 @@ def best_of(history: Iterable[Mapping[str, Any]], metric: str) -> str:
     return f"{found[0][0]:.4f} before the training, {best:.4f} at the best step, {step}"
 
 
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a model that are trained, not copied."""
+    named = model.named_parameters()
+    return {name: weight.detach() for name, weight in named if weight.requires_grad}
+
+
 class KeepBest(TrainerCallback):
     """Gives the model at the end the weights of its best evaluation; that at the start counts too.
 
@@ -69,7 +75,8 @@ class KeepBest(TrainerCallback):
         """Keep a copy of the weights where they are better than all before."""
         value = kwargs["metrics"][self.metric] * (-1 if self.metric.endswith("loss") else 1)
         if self.best is None or value > self.best["value"]:
-            weights = {name: weight.to("cpu", copy=True) for name, weight in self._trained()}
+            trained = trained_weights(self.model).items()
+            weights = {name: weight.to("cpu", copy=True) for name, weight in trained}
             self.best = {"value": value, "weights": weights}
             if args.save_strategy != "no" and state.is_world_process_zero:
                 self._write(_path(args))
@@ -79,12 +86,8 @@ class KeepBest(TrainerCallback):
     ) -> None:
         """Give the model the best weights."""
         if self.best is not None:
-            for name, weight in self._trained():
+            for name, weight in trained_weights(self.model).items():
                 weight.copy_(self.best["weights"][name])
-
-    def _trained(self) -> list[tuple[str, torch.Tensor]]:
-        named = self.model.named_parameters()
-        return [(name, weight.detach()) for name, weight in named if weight.requires_grad]
 
     def _write(self, path: Path) -> None:
         with replacing(path) as part:
