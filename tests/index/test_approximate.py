@@ -72,10 +72,13 @@ def test_the_index_is_asked_for_more_only_where_rows_need_more(
         faiss.index_factory(8, "NSG8,Flat", faiss.METRIC_INNER_PRODUCT),
         faiss.index_factory(8, "PCAW4,Flat", faiss.METRIC_INNER_PRODUCT),
         faiss.IndexScalarQuantizer(
+            8, faiss.ScalarQuantizer.QT_4bit_eden, faiss.METRIC_INNER_PRODUCT
+        ),
+        faiss.IndexScalarQuantizer(
             8, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT
         ),
     ],
-    ids=["a kind of index", "whitening", "a name that FAISS does not read"],
+    ids=["a kind of index", "whitening", "a kind of codes", "a name that FAISS does not read"],
 )
 def test_what_no_factory_string_builds_is_built_as_nothing(index: faiss.Index) -> None:
     vectors = unit_vectors(300, 8, 3)
