@@ -155,7 +155,7 @@ def check_shared(folder: Path, name: str, overwrite: bool) -> None:
     from rir_hf.export.generators import read_info
 
     entry = read_info(folder).get(name)
-    is_filled = folder.is_dir() and any(folder.iterdir())
+    is_filled = folder.is_dir() and any(file.suffix != ".part" for file in folder.iterdir())
     if is_filled and not (folder / "dataset_info.json").exists():
         raise FileExistsError(
             f"{folder} holds other files, and no dataset_info.json: choose another --path"

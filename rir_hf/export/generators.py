@@ -194,14 +194,16 @@ def to_llamafactory(
     entries = {} if path is None else read_info(Path(path))
     made = {split: _as_sharegpt_rows(rows) for split, rows in splits.items()}
     if path is not None:
-        for split, rows in made.items():
+        files = {}
+        for split in made:
             called = f"{name}_{split}" if isinstance(pairs, DatasetDict) else name
-            file = check_path(Path(path) / f"{called}.jsonl", lines_only=True)
-            write_rows(rows, file)
-            entries[called] = {"file_name": file.name, **_RANKING}
-        with replacing(Path(path) / "dataset_info.json") as part:
+            files[split] = check_path(Path(path) / f"{called}.jsonl", lines_only=True)
+            entries[called] = {"file_name": files[split].name, **_RANKING}
+        with replacing(Path(path) / "dataset_info.json") as part:  # first: it says whose files are
             text = json.dumps(entries, indent=2, ensure_ascii=False)
             part.write_text(text + "\n", encoding="utf-8")
+        for split, rows in made.items():
+            write_rows(rows, files[split])
     return _same_class(pairs, made)
 
 

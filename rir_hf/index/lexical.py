@@ -11,7 +11,7 @@ import shutil
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 _FILE_VERSION = 1
 _BLOCK = 8192
 _SAMPLE = 100
+_STEMS = 1 << 16
+"""How many are kept in memory: names and numbers in a million texts are no end of words."""
 _WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _ABOUT = "about.json"
 
@@ -156,7 +158,7 @@ class Words(Configured):
         self.stemmer = stemmer
         self.stopwords = stopwords
         self.tokenizer = tokenizer
-        _ = self._splitter, self._stems  # what is unknown or not installed is told at once
+        _ = self._splitter, self._stem  # what is unknown or not installed is told at once
 
     def of(self, text: str) -> list[str]:
         """The words of a text, in order, repeated ones included; none where it is no valid Unicode
@@ -166,21 +168,22 @@ class Words(Configured):
             return []
         if self.tokenizer is not None:
             return list(self.tokenizer(text))
-        stems = map(self._stems.__getitem__, self._splitter(text.lower()))
-        return [stem for stem in stems if stem]
+        return [stem for stem in map(self._stem, self._splitter(text.lower())) if stem]
 
     @cached_property
     def _splitter(self) -> Callable[[str], list[str]]:
         return _require_bm25s().tokenization.Tokenizer().splitter
 
     @cached_property
-    def _stems(self) -> _Stems:
+    def _stem(self) -> Callable[[str], str]:
+        """From a word to its stem; "" for a stop word. Frequent words are stemmed once."""
         stem = _stem_of(self.stemmer)
         try:
             stopwords = _require_bm25s().tokenization.Tokenizer(stopwords=self.stopwords).stopwords
         except ValueError as error:
             raise ValueError(f"stopwords={self.stopwords!r}: {error}") from None
-        return _Stems(stem, stopwords)
+        is_left_out = frozenset(stopwords).__contains__
+        return lru_cache(_STEMS)(lambda word: "" if is_left_out(word) else stem(word))
 
 
 class WordIndex(Configured, BaseIndex):
@@ -392,18 +395,6 @@ def _warn_of_missing_spaces(corpus: Dataset, column: str, words: Words) -> None:
 class _Built(NamedTuple):
     index: bm25s.BM25
     words_per_passage: float
-
-
-class _Stems(dict[str, str]):
-    """Each word's stem, made when it is first asked for; "" for a stop word."""
-
-    def __init__(self, stem: Callable[[str], str], stopwords: Iterable[str]) -> None:
-        super().__init__(dict.fromkeys(stopwords, ""))
-        self._stem = stem
-
-    def __missing__(self, word: str) -> str:
-        self[word] = self._stem(word)
-        return self[word]
 
 
 def _stem_of(language: str | None) -> Callable[[str], str]:

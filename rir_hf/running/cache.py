@@ -12,6 +12,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import datasets
 
@@ -95,11 +96,21 @@ def delete(
             )
     named = [entry for entry in entries if any(_is_called(entry, name) for name in names)]
     for entry in [] if dry_run else named:
-        if entry.path.is_dir() and not entry.path.is_symlink():
-            shutil.rmtree(entry.path)
-        else:
-            entry.path.unlink()
+        _delete(entry)
     return named
+
+
+def _delete(entry: Cached) -> None:
+    """Delete a file or folder. A stage loses its name first: its record does not say that files
+    are missing, as shards and indexes do.
+    """
+    path = entry.path
+    if not path.is_dir() or path.is_symlink():
+        path.unlink()
+        return
+    if entry.kind == "stage":
+        path = path.rename(path.with_name(f"{path.name}-{uuid4().hex}.part"))
+    shutil.rmtree(path)
 
 
 def _is_called(entry: Cached, name: str) -> bool:

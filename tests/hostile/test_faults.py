@@ -103,6 +103,11 @@ def inputs(
     ]
     write_lines(folder / "corpus.jsonl", [{"_id": key, "text": texts[key]} for key in texts])
     write_lines(folder / "pairs.jsonl", pairs)
+    judged = {f"q{at}": {f"p{at}": 1} for at in range(len(animals))}
+    labelled = {"query": "Q?", "pos": ["a"], "pos_scores": [0.0], "neg": ["b"], "neg_ids": ["p1"]}
+    labelled |= {"query_id": "q1", "neg_scores": [1.0], "teacher_error": None, "teacher_cut": 0}
+    write_lines(folder / "labelled.jsonl", [labelled] * 20)
+    rir_hf.write_qrels(judged, folder / "judged.qrels")
     shutil.copytree(tiny_lm, folder / "generator")
     preferences(4).save_to_disk(folder / "preferred")
     faq = rir_hf.load_rows(faq_file).select_columns(["id", "a"]).rename_column("a", "text")
@@ -112,9 +117,13 @@ def inputs(
     with OpenAIServer(said_by_model) as server:
         (folder / "server").write_text(server.base_url)
         work = tmp_path_factory.mktemp("work")
-        for name in ("search", "mine", "score", "generate-queries", "generate-answers"):
-            done = faulty.run([*command(name, folder), "--output", folder / name], work)
+        for name in ("search", "mine", "score", "generate-queries", "generate-answers",
+                     "preferences", "candidates", "score a blend", "evaluate"):  # fmt: skip
+            done = faulty.run([*command(name, folder), *outputs(name, folder / name)], work)
             assert done["code"] == 0, done["said"]
+        (folder / "data").mkdir()
+        rows = [{"query": pair["query"], "pos": pair["pos"], "neg": ["Me."]} for pair in pairs]
+        write_lines(folder / "data" / "train.jsonl", rows)
         yield folder
 
 
@@ -127,13 +136,16 @@ def command(name: str, inputs: Path) -> list[Any]:
     llm += ["--api_key", "none"]
     teacher = ["--teacher", "Similarities"]
     few = ["--size", 3, "--top", 1]
+    judged, run = ["--qrels", inputs / "judged.qrels"], inputs / "evaluate" / "run.txt"
+    scored = ["--rows", inputs / "score"]
+    itself = f"{{RetrieverTeacher: {{retriever: {inputs / 'model'}}}}}"
     options: dict[str, list[Any]] = {
         "embed": [*corpus, *model],
         "search": [*corpus, *model, "--queries", inputs / "pairs.jsonl", "--k", 3],
         "mine": [*corpus, *pairs, *model, "--num_negatives", 2],
         "candidates": [*corpus, *model, *few, "--queries", inputs / "pairs.jsonl"],
         "score": ["--rows", inputs / "mine", *teacher],
-        "relabel": ["--rows", inputs / "score", "--drop", 0.0],
+        "relabel": [*scored, "--drop", 0.0],
         "generate-queries": [*corpus, *llm, "--n", 1],
         "generate-answers": ["--rows", inputs / "pairs.jsonl", *llm, "--n", 2],
         "preferences": ["--rows", inputs / "generate-answers", *model, "--require_gain", "false"],
@@ -141,7 +153,7 @@ def command(name: str, inputs: Path) -> list[Any]:
         "split": ["--rows", inputs / "pairs.jsonl"],
         "pull": ["--repo", "me/there"],
         "push": ["--rows", inputs / "pairs.jsonl", "--repo", "me/there", "--config_name", "new"],
-        "train-retriever": ["--rows", inputs / "score", *model, *_QUICK],
+        "train-retriever": [*scored, *model, *_QUICK],
         "train-generator": [
             *("--rows", inputs / "preferred", "--model", inputs / "generator"),
             *("--lora_r", 2, "--accumulate", 1, *_QUICK),
@@ -151,8 +163,26 @@ def command(name: str, inputs: Path) -> list[Any]:
             *("--passages", 8, "--held_out", 20, "--candidates", 3, *_QUICK[:4]),
             *("--training", "{batch_size: 2}"),
         ],
+        "score a blend": [
+            *("--rows", inputs / "candidates", *corpus),
+            *("--teacher", f"{{Blend: {{teachers: [LexicalTeacher, {itself}]}}}}"),
+        ],
+        "evaluate": [*corpus, *model, "--queries", inputs / "pairs.jsonl", *judged],
+        "fuse": ["--runs", run, run],
+        "compare": ["--run", run, "--other", run, *judged],
+        "fit-blend": ["--rows", inputs / "score a blend", *judged],
+        "thresholds": ["--rows", inputs / "labelled.jsonl", *judged],
+        "margin": [*scored, *teacher, "--num_negatives", 1],
+        "report": scored,
+        "audit": [*corpus, "--train", inputs / "pairs.jsonl", "--test", inputs / "pairs.jsonl"],
+        "distill": ["--dataset_path", inputs / "data", *llm, "--method", "yes_no"],
+        "export sentence-transformers": [*scored, "--options", "{loss: triplet}"],
+        "export trl": ["--rows", inputs / "preferences"],
+        "export llamafactory": ["--rows", inputs / "preferences"],
     }
-    return [name, *options[name]]
+    verb, _, kind = name.partition(" ")
+    form = ["--format", kind] if verb == "export" else []
+    return [verb, *form, *options.get(name, scored)]
 
 
 _QUICK = ("--max_steps", 2, "--checkpoint_steps", 1, "--batch_size", 2)
@@ -163,14 +193,54 @@ COMMANDS = (
     "generate-answers", "preferences", "unnest", "split", "pull", "train-retriever",
     "train-generator", "boost",
 )  # fmt: skip
+"""Those with `--output`."""
+
+WRITES = {
+    "evaluate": ("--run_file", "run.txt", "--json", "found.json"),
+    "fuse": ("--run_file", "run.txt"),
+    "compare": ("--json", "found.json"),
+    "fit-blend": ("--json", "found.json"),
+    "thresholds": ("--json", "found.json"),
+    "margin": ("--json", "found.json"),
+    "report": ("--html", "rows.html", "--plot", "rows.png", "--json", "rows.json"),
+    "audit": ("--output", "flagged", "--json", "found.json"),
+    "distill": ("--output_dir", "scored"),
+    "export sentence-transformers": ("--path", "train.parquet"),
+    "export flagembedding": ("--path", "train.jsonl"),
+    "export tevatron": ("--path", "train.jsonl"),
+    "export pylate": ("--path", "pylate"),
+    "export automodel": ("--path", "automodel"),
+    "export trl": ("--path", "trl"),
+    "export llamafactory": ("--path", "llamafactory"),
+}
+"""What else a command writes: options, and the file or folder that each is given."""
+
+
+GOES_ON = (
+    "boost", "evaluate", "fuse", "compare", "fit-blend", "thresholds", "margin", "report"
+)  # fmt: skip
+"""Commands that need no `--overwrite` to be run again."""
+
+
+def outputs(name: str, out: Path) -> list[Any]:
+    """The options that say where a command writes."""
+    options = iter(WRITES.get(name, ()))
+    named = [part for option in options for part in (option, out / next(options))]
+    return named or ["--output", out]
 
 
 def rows_of(output: Path) -> list[Any]:
-    """The rows that a command left, of `boost` those of all stages; of a model its weights."""
+    """The rows that a command left, of `boost` those of all stages; of a model its weights; of
+    other files what is in them.
+    """
     if stages := sorted(path.parent for path in output.glob("*/*/dataset_info.json")):
         return [{stage.name: rows_of(stage)} for stage in stages]
     if weights := sorted(output.glob("*.safetensors")):
         return [hashlib.sha256(path.read_bytes()).hexdigest() for path in weights]
+    if not (output / "state.json").exists() and not (output / "dataset_dict.json").exists():
+        return sorted(
+            (str(file.relative_to(output)), text) for file, text in contents_of(output).items()
+        )
     found = load_from_disk(str(output))
     parts = found.values() if isinstance(found, dict) else [found]
     return [row for part in parts for row in part.to_list()]
@@ -213,7 +283,7 @@ def some_of(calls: int, which: str) -> list[int]:
     ("which", "name"),
     [pytest.param("some", name, marks=pytest.mark.slow) for name in ("mine", "generate-answers")]
     + [pytest.param("some", name, marks=pytest.mark.soak) for name in COMMANDS]
-    + [pytest.param("every", name, marks=pytest.mark.soak) for name in COMMANDS],
+    + [pytest.param("every", name, marks=pytest.mark.soak) for name in (*COMMANDS, *WRITES)],
 )
 def test_after_a_fault_the_same_command_ends_with_the_same_rows(
     which: str, name: str, kind: int, faulty: Faulty, inputs: Path, tmp_path: Path
@@ -221,22 +291,22 @@ def test_after_a_fault_the_same_command_ends_with_the_same_rows(
     argv, before = command(name, inputs), contents_of(inputs)
     plain = tmp_path / "plain"
     plain.mkdir()
-    done = faulty.run([*argv, "--output", plain / "out"], plain)
+    done = faulty.run([*argv, *outputs(name, plain / "out")], plain)
     assert done["code"] == 0, done["said"]
     expected, files = rows_of(plain / "out"), files_of(plain)
     for at in some_of(done["calls"], which):
         folder = tmp_path / f"at-{at}"
         folder.mkdir()
         (folder / "mine.txt").write_text("the user's")
-        hit = faulty.run([*argv, "--output", folder / "out"], folder, at, kind)
+        wanted = [*argv, *outputs(name, folder / "out")]
+        hit = faulty.run(wanted, folder, at, kind)
         if kind == FULL and hit["code"]:
             assert hit["code"] == 2, f"at call {at}: {hit['said'][-3000:]}"
         if hit["code"] == 0:
             assert rows_of(folder / "out") == expected, at
         grow_old(folder)
-        goes_on = name == "boost" or not (folder / "out").exists()
-        again = [] if goes_on else ["--overwrite"]
-        after = faulty.run([*argv, "--output", folder / "out", *again], folder)
+        goes_on = argv[0] in GOES_ON or not (folder / "out").exists()
+        after = faulty.run([*wanted, *([] if goes_on else ["--overwrite"])], folder)
         assert after["code"] == 0, f"after call {at}: {after['said'][-3000:]}"
         assert rows_of(folder / "out") == expected, at
         assert files_of(folder) == files | {"mine.txt"}, at
@@ -299,3 +369,29 @@ def test_an_older_result_is_there_whole_until_the_new_one_is(
         argv = [folder / "out" if part == counted / "out" else part for part in new]
         faulty.run(argv, folder, at, KILL)
         assert rows_of(folder / "out") in (two, one), at
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["mine", "boost"])
+def test_after_a_kill_within_a_deletion_what_is_left_is_not_trusted(
+    name: str, faulty: Faulty, inputs: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    (work / "out").mkdir(parents=True)
+    made = [*command(name, inputs), "--output", work / "out"]
+    assert faulty.run(made, work)["code"] == 0
+    expected = rows_of(work / "out")
+    deletes = ["cache", "--delete", "*", *(["--run", work / "out"] if name == "boost" else [])]
+    before = tmp_path / "before"
+    shutil.copytree(work, before)
+    calls = faulty.run(deletes, work)["calls"]
+    for at in some_of(calls, "every"):
+        shutil.rmtree(work)
+        shutil.copytree(before, work)
+        assert faulty.run(deletes, work, at, KILL)["code"] == -9
+        again = [] if name == "boost" else ["--overwrite"]
+        after = faulty.run([*made, *again], work)
+        assert after["code"] == 0, f"after call {at}: {after['said'][-3000:]}"
+        assert rows_of(work / "out") == expected, at
+        assert faulty.run(deletes, work)["code"] == 0
+        assert faulty.run([*deletes, "--dry_run"], work)["code"] == 2  # nothing is left

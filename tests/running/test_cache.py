@@ -102,6 +102,20 @@ def test_what_is_named_is_deleted_and_nothing_else(cache: Path, boosted: Path) -
     assert files_of(cache) == before - gone
 
 
+def test_a_stage_that_is_half_deleted_has_lost_its_name(
+    boosted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rir_hf.running.cache.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        delete(["round-1:queries"], boosted)
+    assert not (boosted / "round-1" / "queries").exists()
+    left = [entry for entry in cached(boosted) if "queries" in entry.name and entry.size == 30]
+    assert [entry.kind for entry in left] == ["leftover"]
+
+
 def test_of_indexes_of_the_same_texts_in_several_corpora_one_can_be_deleted(cache: Path) -> None:
     for corpus in ("json/default-1", "me___rows/corpus"):
         write(cache / corpus / "0.0.0" / "ab" / "index-e.faiss", 10)
