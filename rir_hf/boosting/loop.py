@@ -42,6 +42,7 @@ from rir_hf.core.columns import digest_of_rows
 from rir_hf.core.configured import key_of, record_of
 from rir_hf.core.secrets import without_secrets
 from rir_hf.core.step import Step
+from rir_hf.core.unfinished import alone_in
 from rir_hf.models.llm import LLM
 from rir_hf.models.local import ChatLLM, CompletionLLM, as_llm
 from rir_hf.models.retriever import Retriever
@@ -186,6 +187,7 @@ def boost(
         ValueError: an option out of range, a missing column, written kinds without a generator, too
             few held-out queries.
         NotADirectoryError: `output` is a file.
+        BlockingIOError: another process runs in `output`.
 
     Example:
         >>> result = boost("corpus.jsonl", "BAAI/bge-base-en-v1.5", "Qwen/Qwen3-8B",
@@ -251,30 +253,31 @@ def boost(
         return Boosted(_name_of(first), _name_of(llm), rows, None)
     runner = partial(_mapped, engine=engine, **(engine_options or {}))
     check_generator(llm)
-    aside = SetAside(folder, texts, options, first, teacher, llm, runner, sizes)
-    dev_stage, test_stage, labelled, unlabelled = aside.stages(
-        for_dev, for_test, labelled, unlabelled
-    )
-    given = concatenate_datasets([labelled, unlabelled])
-    setup = Setup(
-        corpus=texts,
-        corpus_key=aside.corpus_key,
-        given=given,
-        given_key=digest_of_rows(given),
-        replay=replay,
-        replay_key=None if replay is None else digest_of_rows(replay),
-        dev=dev_stage,
-        test=test_stage,
-        set_aside=aside.passages,
-        twins=aside.twins,
-        options=options,
-        teacher=teacher,
-        generator_weights=weights,
-        folder=folder,
-        run=runner,
-    )
-    write_json(folder.root / "settings.json", _said(setup, first, llm, rounds, patience))
-    return _looped(setup, first, llm, rounds, patience)
+    with alone_in(folder.root):
+        aside = SetAside(folder, texts, options, first, teacher, llm, runner, sizes)
+        dev_stage, test_stage, labelled, unlabelled = aside.stages(
+            for_dev, for_test, labelled, unlabelled
+        )
+        given = concatenate_datasets([labelled, unlabelled])
+        setup = Setup(
+            corpus=texts,
+            corpus_key=aside.corpus_key,
+            given=given,
+            given_key=digest_of_rows(given),
+            replay=replay,
+            replay_key=None if replay is None else digest_of_rows(replay),
+            dev=dev_stage,
+            test=test_stage,
+            set_aside=aside.passages,
+            twins=aside.twins,
+            options=options,
+            teacher=teacher,
+            generator_weights=weights,
+            folder=folder,
+            run=runner,
+        )
+        write_json(folder.root / "settings.json", _said(setup, first, llm, rounds, patience))
+        return _looped(setup, first, llm, rounds, patience)
 
 
 def _looped(setup: Setup, first: Retriever, llm: LLM | None, rounds: int, patience: int) -> Boosted:

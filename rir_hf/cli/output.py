@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from rir_hf.cli.checks import check_room
 from rir_hf.cli.options import DryRun, HubOptions, Rows
-from rir_hf.core.unfinished import replacing, rewriting, take_place, write_text
+from rir_hf.core.unfinished import alone_in, replacing, rewriting, take_place, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -223,18 +223,18 @@ class ModelOutput(DryRun):
         place when it is complete. Several processes of one training may call it.
         """
         folder = Path(output)
-        if not any((folder / mark).exists() for mark in marks):
+        is_there = any((folder / mark).exists() for mark in marks)
+        place = folder.with_name(f".{folder.name}.new") if is_there else folder
+        is_first = os.environ.get("RANK", "0") == "0"
+        with alone_in(place) if is_first else nullcontext():
             try:
-                yield folder
+                yield place
             except BaseException:
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+                if place.is_dir() and not any(place.iterdir()):
+                    place.rmdir()
                 raise
-            return
-        part = folder.with_name(f".{folder.name}.new")
-        yield part
-        if os.environ.get("RANK", "0") == "0":
-            take_place(part, folder)
+            if is_there and is_first:
+                take_place(place, folder)
 
 
 def check_kind(folder: Path, *marks: str) -> None:

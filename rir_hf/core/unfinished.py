@@ -20,6 +20,9 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
+_held: set[int] = set()
+"""Descriptors of this process that hold locks."""
+
 _UNIQUE = "[0-9a-f]" * 32
 _YOUNG = 2
 _DAY = 24 * 3600
@@ -62,8 +65,33 @@ def unfinished(path: Path, *, folder: bool = False) -> Iterator[Path]:
         raise
     finally:
         if lock is not None:
-            os.close(lock)
+            _unlock(lock)
         _remove(part)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """The one process of ours that writes into a folder, which is made where it is missing.
+
+    Where the file system has no locks, nobody is kept out.
+
+    Raises:
+        BlockingIOError: another process does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = None
+    try:
+        lock = _lock(folder)
+    except BlockingIOError:
+        message = f"{folder} is written to by another process: wait for it, or name another output"
+        raise BlockingIOError(message) from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        if lock is not None:
+            _unlock(lock)
 
 
 @contextmanager
@@ -134,7 +162,7 @@ def _is_left(part: Path) -> bool:
     """Whether the process that wrote it is gone."""
     age = time.time() - part.stat().st_mtime
     try:
-        os.close(_lock(part))
+        _unlock(_lock(part))
     except BlockingIOError:
         return False
     except OSError:
@@ -152,7 +180,23 @@ def _lock(part: Path) -> int:
     except OSError:
         os.close(descriptor)
         raise
+    _held.add(descriptor)
     return descriptor
+
+
+def _unlock(descriptor: int) -> None:
+    _held.discard(descriptor)
+    os.close(descriptor)
+
+
+def _hold_nothing() -> None:
+    """In a process that was forked, which may live on where this one is killed."""
+    while _held:
+        os.close(_held.pop())
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_hold_nothing)
 
 
 def _exchange(part: Path, path: Path) -> None:

@@ -87,13 +87,11 @@ def test_a_model_goes_into_no_folder_of_other_files(tmp_path: Path) -> None:
 def test_a_model_is_replaced_only_where_asked_and_when_the_new_one_is_there(tmp_path: Path) -> None:
     tuned = tmp_path / "tuned"
     with ModelOutput().folder(str(tuned), "modules.json") as folder:
-        folder.mkdir()
         (folder / "modules.json").write_text("old")
     with pytest.raises(FileExistsError, match="holds a model: --overwrite replaces it"):
         ModelOutput().check(str(tuned), "modules.json")
     again = ModelOutput(overwrite=True)
     with again.folder(str(tuned), "modules.json") as folder:
-        folder.mkdir()
         (folder / "modules.json").write_text("new")
         assert (tuned / "modules.json").read_text() == "old"
     assert (tuned / "modules.json").read_text() == "new"
@@ -153,7 +151,6 @@ def test_parts_are_saved_and_replaced_as_one_folder(tmp_path: Path) -> None:
 def test_a_training_that_fails_at_once_leaves_no_empty_folder(tmp_path: Path) -> None:
     def train() -> None:
         with ModelOutput().folder(str(tmp_path / "tuned"), "modules.json") as folder:
-            folder.mkdir()
             raise ValueError("no row")
 
     with pytest.raises(ValueError, match="no row"):

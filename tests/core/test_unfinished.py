@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from rir_hf.core.unfinished import (
+    alone_in,
     remove_leftovers,
     replacing,
     take_place,
@@ -45,6 +48,27 @@ def test_what_is_half_written_stays_while_its_writer_lives_and_is_removed_after(
     assert part.exists()
     remove_leftovers(tmp_path, "index-*")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_has_one_writer_and_a_forked_process_does_not_hold_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    reads, writes = os.pipe()
+    with alone_in(folder):
+        child = os.fork()
+        if child == 0:  # lives on
+            os.write(writes, b"here")
+            time.sleep(600)
+            os._exit(0)
+        assert os.read(reads, 4) == b"here"
+        refused = pytest.raises(BlockingIOError, match="run is written to by another process")
+        with refused, alone_in(folder):
+            pass
+    try:
+        with alone_in(folder):
+            assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Several threads and processes do the same at once, over one cache and one index file."""
+"""Several threads and processes do the same at once, over one cache, one index file, one output."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset
 
+from tests.cli.conftest import read_lines, write_lines
+from tests.hostile.test_faults import rows_of, unfinished_in
 from tests.index.vectors import unit_vectors
 
 WORKERS, THREADS = 4, 16
@@ -69,3 +72,41 @@ def test_threads_and_processes_that_mine_at_once_give_the_same_rows(
     assert json.loads(alone.stdout)[0] == found[0]
     left = [path.name for path in tmp_path.rglob("*.part")]
     assert left == []
+
+
+@pytest.mark.slow
+def test_of_two_runs_of_one_command_each_ends_well_or_says_that_the_other_runs(
+    tiny_static: str, faq_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    faq = read_lines(faq_file)[:200]
+    pairs = [{"query": row["q"], "pos": [row["a"]], "neg": ["No."]} for row in faq]
+    write_lines(tmp_path / "corpus.jsonl", [{"_id": row["id"], "text": row["a"]} for row in faq])
+    write_lines(tmp_path / "pairs.jsonl", pairs)
+    corpus, model = ["--corpus", tmp_path / "corpus.jsonl"], ["--model", tiny_static]
+    steps = ["--max_steps", 20, "--checkpoint_steps", 2]
+    commands: dict[str, list[Any]] = {
+        "mine": [*corpus, *model, "--pairs", tmp_path / "pairs.jsonl", "--num_negatives", 2],
+        "train-retriever": ["--rows", tmp_path / "pairs.jsonl", *model, *steps],
+        "boost": [
+            *(*corpus, "--retriever", tiny_static, "--passages", 8, "--held_out", 20),
+            *("--candidates", 3, *steps, "--training", "{batch_size: 2}"),
+        ],
+    }
+    for name, options in commands.items():
+        command = [sys.executable, "-m", "rir_hf.cli.main", name, *map(str, options), "--output"]
+        running = [
+            subprocess.Popen(
+                [*command, str(tmp_path / name)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+            for _ in range(2)
+        ]
+        said = [process.communicate()[0].decode() for process in running]
+        codes = [process.returncode for process in running]
+        refused = [text for text, code in zip(said, codes, strict=True) if code]
+        assert set(codes) <= {0, 2}, said
+        assert 0 in codes, said
+        assert all("another process" in text or "holds a model" in text for text in refused), said
+        subprocess.run([*command, str(tmp_path / "alone" / name)], check=True, capture_output=True)
+        assert rows_of(tmp_path / name) == rows_of(tmp_path / "alone" / name)
+        assert unfinished_in(tmp_path) == []
