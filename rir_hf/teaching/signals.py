@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 BEST = 100
 """Of so many passages the scores say how high a teacher scores for a query; see `Blend`."""
 
-_KEPT = 200_000
+_KEPT = {"query": 10_000, "passage": 200_000}
+"""Vectors kept from before: a query comes back soon or not at all."""
 _CLOSE = 0.02
 
 
@@ -82,8 +83,8 @@ class LexicalTeacher(Teacher):
 class RetrieverTeacher(Teacher):
     """The similarity of query and passage to another retriever, most often a larger one.
 
-    Each distinct text is encoded once in a run, as far as 200,000 vectors reach; of a corpus that
-    is given with its index, none that is in it.
+    Each distinct text is encoded once in a run, as far as the vectors of 200,000 passages and
+    10,000 queries reach; of a corpus that is given with its index, none that is in it.
 
     Args:
         retriever: a `Retriever` with its prompts, a model's name or folder, or whatever `Embed`
@@ -141,7 +142,7 @@ class RetrieverTeacher(Teacher):
 
     def _queries(self, rows: Sequence[Row]) -> np.ndarray:
         texts = [row.query for row in rows]
-        vectors = self._known(texts, self._kept["query"], self.retriever.encode_queries)
+        vectors = self._known(texts, "query", self.retriever.encode_queries)
         return np.array([vectors[text] for text in texts], np.float32)
 
     def _passages(self, texts: list[str]) -> dict[str, np.ndarray]:
@@ -154,15 +155,16 @@ class RetrieverTeacher(Teacher):
             vectors = self.view.vectors_at(np.array([*at.values()], np.int64))
             stored = dict(zip(at, vectors, strict=True))
         others = [text for text in texts if text not in stored]
-        return stored | self._known(others, self._kept["passage"], self.retriever.encode_corpus)
+        return stored | self._known(others, "passage", self.retriever.encode_corpus)
 
-    def _known(self, texts: list[str], kept: dict[str, np.ndarray], encode: Any) -> dict[str, Any]:
+    def _known(self, texts: list[str], role: str, encode: Any) -> dict[str, Any]:
         """The vectors of some texts, those encoded that are not kept from before."""
+        kept = self._kept[role]
         new = sorted({text for text in texts if text not in kept}, key=lambda text: -len(text))
         if new:
             kept.update(zip(new, np.asarray(encode(new), np.float32), strict=True))
         vectors = {text: kept[text] for text in texts}
-        for text in list(islice(kept, max(0, len(kept) - _KEPT))):  # the oldest
+        for text in list(islice(kept, max(0, len(kept) - _KEPT[role]))):  # the oldest
             del kept[text]
         return vectors
 
