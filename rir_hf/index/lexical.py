@@ -428,16 +428,37 @@ def _texts_of(corpus: Dataset, column: str) -> Iterator[str]:
 def _build(texts: Iterable[str], rows: int, words: Words, k1: float, b: float) -> _Built:
     """The index, with the words of every passage as 4-byte numbers on the way."""
     vocabulary: dict[str, int] = {}
-    passages = []
+    passages = _Lists()
     for text in tqdm(texts, total=rows, desc="attach_lexical", unit=" passages"):
         inside = words.of(text)
-        passages.append(array("i", [vocabulary.setdefault(w, len(vocabulary)) for w in inside]))
+        passages.append([vocabulary.setdefault(word, len(vocabulary)) for word in inside])
     if not vocabulary:
         raise ValueError("The corpus has no words: every passage is empty or of stop words alone.")
     index = _require_bm25s().BM25(k1=k1, b=b, method="lucene", csc_backend="scipy")
     index.scores = index.build_index_from_ids(range(len(vocabulary)), passages, show_progress=False)
     index.vocab_dict = vocabulary
-    return _Built(index, sum(map(len, passages)) / rows)
+    return _Built(index, len(passages.numbers) / rows)
+
+
+class _Lists(Sequence[Any]):
+    """Lists of numbers, one behind the other."""
+
+    def __init__(self) -> None:
+        self.numbers = array("i")
+        self.ends = array("q", [0])
+
+    def append(self, numbers: Iterable[int]) -> None:
+        self.numbers.extend(numbers)
+        self.ends.append(len(self.numbers))
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.numbers[slice(*self.ends[place : place + 2])]
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.__getitem__, range(len(self)))
 
 
 def _write(built: _Built, path: Path, about: dict[str, Any]) -> None:

@@ -151,6 +151,7 @@ def test_parts_are_saved_and_replaced_as_one_folder(tmp_path: Path) -> None:
 def test_a_training_that_fails_at_once_leaves_no_empty_folder(tmp_path: Path) -> None:
     def train() -> None:
         with ModelOutput().folder(str(tmp_path / "tuned"), "modules.json") as folder:
+            assert folder.is_dir()
             raise ValueError("no row")
 
     with pytest.raises(ValueError, match="no row"):

@@ -38,6 +38,7 @@ NUMBERS = {
     "audit": 500,
     "attach_index": 60,
     "attach_lexical": 400,
+    "push and pull": 120,
     "Search of a million passages": 600,
     "MineNegatives of a million passages": 700,
     "to_pylate": 150,
