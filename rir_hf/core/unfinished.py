@@ -185,8 +185,9 @@ def _lock(part: Path) -> int:
 
 
 def _unlock(descriptor: int) -> None:
-    _held.discard(descriptor)
-    os.close(descriptor)
+    if descriptor in _held:
+        _held.remove(descriptor)
+        os.close(descriptor)
 
 
 def _hold_nothing() -> None:
