@@ -78,8 +78,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_datasets(
     corpus = [{"id": row["id"], "text": row["a"]} for row in rows]
     pairs = [{"query_id": row["id"], "query": row["q"], "pos_ids": [row["id"]]} for row in rows]
     Dataset.from_list(corpus).to_json(tmp_path / "corpus.jsonl")
-    for name, start_at in (("pairs", 0), ("dev", 20), ("test", 40)):
-        some = pairs[start_at : start_at + 10]
+    for name, some in (("pairs", pairs[:4]), ("dev", pairs[20:30]), ("test", pairs[40:50])):
         Dataset.from_list(some).to_json(tmp_path / f"{name}.jsonl")
     command = command_for(tmp_path, minilm, smollm)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
