@@ -216,8 +216,9 @@ def check(
     of_engine = ("concurrency", "num_gpus", "num_cpus") if engine == "ray" else ("num_proc",)
     for name in engine_options:
         check_choice(f"engine_options with engine={engine!r}", name, of_engine)
-    if not 0 <= options.keep < 1:
-        raise ValueError(f"keep must be at least 0 and below 1, got {options.keep}.")
+    for name, share in (("keep", options.keep), ("word_dropout", options.word_dropout)):
+        if not 0 <= share < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, got {share}.")
     for kind in options.kinds:
         check_choice("kinds", kind, KINDS)
         if generator is None and kind not in TAKEN:

@@ -92,6 +92,7 @@ def boost(
     passages: int = 1000,
     queries_per_passage: int = 1,
     kinds: Sequence[str] | str | None = None,
+    word_dropout: float = 0.0,
     min_quality: float | None = None,
     examples: Sequence[Mapping[str, str]] = (),
     answers: int = 5,
@@ -149,6 +150,8 @@ def boost(
         kinds: kinds of query, in turn: `title`, `sentence` (taken from the passage), `task`,
             `question`, `claim`, `keywords` (written). Default: `task`, `sentence`, `title`; without
             a generator the last two.
+        word_dropout: share of the words that is left out of titles and sentences, drawn one by one.
+            0: they are whole, and their passage is no candidate of theirs. Above, it is one.
         min_quality: log-odds of Yes from which a written query is taken when its generator is asked
             whether it fits the passage. Default: the best three quarters are, since small models
             say Yes or No to everything.
@@ -202,6 +205,7 @@ def boost(
         passages=passages,
         queries_per_passage=queries_per_passage,
         kinds=kinds_of(kinds, generator),
+        word_dropout=word_dropout,
         min_quality=min_quality,
         examples=tuple(dict(example) for example in examples),
         answers=answers,

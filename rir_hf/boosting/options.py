@@ -16,6 +16,7 @@ class Options:
     passages: int
     queries_per_passage: int
     kinds: tuple[str, ...]
+    word_dropout: float
     min_quality: float | None
     examples: tuple[Mapping[str, str], ...]
     answers: int

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from rir_hf.boosting.queries import COPIED, FEATURES, TAKEN, first_of_equal, write_queries
+from rir_hf.boosting.queries import COPIED, FEATURES, TAKEN, THINNED, first_of_equal, write_queries
 from rir_hf.boosting.record import Stage, rows_of
 from rir_hf.boosting.split import cover
-from rir_hf.boosting.state import BOTH, LABELLED, UNLABELLED, Round, is_kept, is_pair
+from rir_hf.boosting.state import BOTH, LABELLED, UNLABELLED, Round, is_copy, is_kept, is_pair
 from rir_hf.core.configured import key_of
 from rir_hf.data.audit import leaks
 from rir_hf.index.search import Search
@@ -32,6 +32,7 @@ def queries(state: Round) -> Stage:
         "passages": options.passages,
         "per_passage": options.queries_per_passage,
         "kinds": options.kinds,
+        "word_dropout": options.word_dropout,
         "min_quality": options.min_quality,
         "examples": options.examples,
         "given": setup.given_key,
@@ -48,7 +49,7 @@ def _make(state: Round) -> tuple[Dataset, dict[str, Any]]:
     reasons = _reasons(state, rows)
     rows = rows.remove_columns("dropped").add_column("dropped", reasons)
     rows = rows.cast(FEATURES)
-    copies = sum(share >= COPIED for share in made["copied"])
+    copies = sum(map(is_copy, made))
     counts |= {"copies": copies, "given": len(state.setup.given)}
     counts |= Counter(reason for reason in reasons if reason is not None)
     kinds = Counter("pairs" if is_pair(row) else "lists" for row in rows if is_kept(row))
@@ -67,6 +68,7 @@ def _generated(state: Round) -> tuple[Dataset, dict[str, int]]:
         run=state.setup.run,
         seed=state.seed,
         per_passage=options.queries_per_passage,
+        word_dropout=options.word_dropout,
     )
     made = made.map(_with_twins, fn_kwargs={"twins": dict(state.setup.twins)})
     return made.cast(FEATURES), counts
@@ -118,7 +120,7 @@ def _lost(state: Round, rows: Dataset) -> list[bool]:
     written = [
         row
         for row, (kind, share) in enumerate(zip(rows["kind"], rows["copied"], strict=True))
-        if kind not in (*TAKEN, LABELLED, UNLABELLED) and share < COPIED
+        if kind not in (*TAKEN, *THINNED, LABELLED, UNLABELLED) and share < COPIED
     ]
     lost = [False] * len(rows)
     if not written:

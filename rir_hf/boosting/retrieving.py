@@ -21,6 +21,7 @@ from rir_hf.boosting.state import (
     UNLABELLED,
     Counts,
     Round,
+    is_copy,
     is_list,
     is_pair,
     where,
@@ -109,7 +110,9 @@ def relabelled(state: Round, scored: Stage) -> Stage:
 
 
 def lists(state: Round, queries: Stage) -> Stage:
-    """Scored candidates of queries without a passage, and of copies without theirs."""
+    """Scored candidates of queries without a passage, of thinned ones, and of copies without their
+    own passage.
+    """
     options = state.options
     key = {
         "from": queries.key,
@@ -119,16 +122,18 @@ def lists(state: Round, queries: Stage) -> Stage:
 
     def make() -> tuple[Dataset, Counts]:
         rows = where(queries.rows(), is_list)
+        own = [row["pos_ids"] if is_copy(row) else [] for row in rows]
+        rows = rows.add_column("own", own, feature=rows.features["pos_ids"])
         step = CandidateLists(
             state.searched,
             size=options.candidates,
             top=max(1, round(0.6 * options.candidates)),
             depth=max(_DEPTH, options.candidates),
-            exclude="pos_ids",
+            exclude="own",
             seed=state.seed,
         )
         rows = state.setup.run(state.with_vectors(rows), step)
-        rows = state.setup.run(_without(rows, "embedding"), ScorePassages(state.teacher))
+        rows = state.setup.run(_without(rows, "embedding", "own"), ScorePassages(state.teacher))
         return rows, {"lists": len(rows), "passages": sum(map(len, rows["passages"]))}
 
     return state.rows("lists", key, make)

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from rir_hf.boosting.judge import Judge, in_words
 from rir_hf.boosting.options import Options
-from rir_hf.boosting.queries import COPIED, Runner
+from rir_hf.boosting.queries import COPIED, THINNED, Runner
 from rir_hf.boosting.record import RunFolder, Stage
 from rir_hf.core.configured import key_of
 from rir_hf.index.attach import attach_index
@@ -199,13 +199,19 @@ def is_kept(row: Mapping[str, Any]) -> bool:
     return row["dropped"] is None
 
 
+def is_copy(row: Mapping[str, Any]) -> bool:
+    """Whether a query stands in its passage, all its words."""
+    return row["copied"] >= COPIED and row["kind"] not in THINNED
+
+
 def is_pair(row: Mapping[str, Any]) -> bool:
-    """Whether a query has a passage that it may be trained with."""
-    return is_kept(row) and bool(row["pos"]) and row["copied"] < COPIED
+    """Whether a query has a passage that answers it."""
+    is_thinned = row["kind"] in THINNED
+    return is_kept(row) and bool(row["pos"]) and not is_thinned and not is_copy(row)
 
 
 def is_list(row: Mapping[str, Any]) -> bool:
-    """Whether a query goes without a passage: it has none, or copies it."""
+    """Whether a query has candidates alone: it has no passage, or it is taken from it."""
     return is_kept(row) and not is_pair(row)
 
 

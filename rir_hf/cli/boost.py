@@ -98,6 +98,8 @@ class Asking:
         queries_per_passage: queries for each.
         kinds: kinds of query in turn: title, sentence, task, question, claim, keywords; none: task,
             sentence, title, without a generator the last two.
+        word_dropout: share of the words that is left out of titles and sentences; their passage is
+            then one of their candidates.
         min_quality: log-odds of Yes from which a written query is taken; none: the best three
             quarters.
         examples: two or three short rows of passage and query that show the generator what to
@@ -118,6 +120,7 @@ class Asking:
     passages: int = 1000
     queries_per_passage: int = 1
     kinds: list[str] | None = None
+    word_dropout: float = 0.0
     min_quality: float | None = None
     examples: str | None = None
     answers: int = 5

@@ -15,6 +15,7 @@ def options_of(**changes: Any) -> Options:
         "passages": 1000,
         "queries_per_passage": 1,
         "kinds": ("sentence", "title"),
+        "word_dropout": 0.0,
         "min_quality": None,
         "examples": (),
         "answers": 0,
