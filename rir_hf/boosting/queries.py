@@ -157,14 +157,15 @@ def without(sentence: str, text: str) -> str:
 
 def thinned(text: str, share: float, generator: np.random.Generator) -> str:
     """A text without a share of its words, drawn one by one (word deletion, as of Contriever,
-    Izacard et al. 2022); without a share of its characters where it has no spaces.
+    Izacard et al. 2022); of its characters where its script sets no spaces.
 
     Example:
         >>> thinned("Cats sleep for sixteen hours a day.", 0.4, np.random.default_rng(0))
         'Cats hours a day.'
     """
-    space = " " if " " in text else ""
-    parts = text.split() if space else [*text]
+    parts, space = text.split(), " "
+    if len(parts) == 1 and not text.isascii():
+        parts, space = [*text], ""
     drawn = generator.random(len(parts))
     kept = [part for part, number in zip(parts, drawn, strict=True) if number >= share]
     return space.join(kept) or text

@@ -215,6 +215,22 @@ def test_a_corpus_alone_is_enough(corpus: Dataset, tiny_static: str, tmp_path: P
     assert all(row["pos_ids"][0] not in row["passage_ids"] for row in lists)
 
 
+def test_a_title_without_some_of_its_words_has_its_passage_among_the_candidates(
+    corpus: Dataset, pairs: Dataset, tiny_static: str, tmp_path: Path
+) -> None:
+    options = {**SMALL, "queries": pairs.select(range(12)), "word_dropout": 0.4}
+    boost(corpus, tiny_static, output=tmp_path / "run", **options)
+    queries = load_from_disk(tmp_path / "run/round-1/queries")
+    kinds = {row["kind"] for row in queries}
+    assert kinds == {"thinned-title", "thinned-sentence", "given"}
+    lists = load_from_disk(tmp_path / "run/round-1/lists").filter(lambda row: row["pos_ids"])
+    assert len(lists) == 12
+    found = [row["pos_ids"][0] in row["passage_ids"] for row in lists]
+    assert sum(found) >= 10  # a few words of a short text may be those of others too
+    dev = load_from_disk(tmp_path / "run/held_out/dev")
+    assert {row["kind"] for row in dev} == {"title", "sentence"}  # whole ones judge
+
+
 def test_a_generator_whose_weights_are_elsewhere_writes_and_is_not_tuned(
     corpus: Dataset, tiny_static: str, tmp_path: Path
 ) -> None:
@@ -308,6 +324,7 @@ def test_what_does_not_fit_is_said_before_anything_is_made(
         ({"kinds": ["claim"]}, "'claim' is written by a generator, and none is given"),
         ({"kinds": ["poem"]}, "kinds must be one of"),
         ({"keep": 1.0}, "keep must be at least 0 and below 1, got 1.0"),
+        ({"word_dropout": 1}, "word_dropout must be at least 0 and below 1, got 1"),
         ({"passages": -1}, "passages must be at least 0, got -1"),
         ({"training": {"lr": 1}}, "train_retriever has no option 'lr' for boost"),
         ({"training": {"output": "a"}}, "train_retriever has no option 'output' for boost"),

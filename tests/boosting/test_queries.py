@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rir_hf import run
 from rir_hf.boosting.queries import (
@@ -15,6 +17,7 @@ from rir_hf.boosting.queries import (
     copied,
     first_of_equal,
     sentences_of,
+    thinned,
     without,
     write_queries,
 )
@@ -185,6 +188,33 @@ def test_sentences_end_with_a_mark_of_any_script() -> None:
 def test_a_passage_without_a_sentence_keeps_the_others() -> None:
     assert without(REST[0], f"{FIRST}  {REST[0]}\n{REST[1]}") == f"{FIRST} {REST[1]}"
     assert without(FIRST, FIRST) == ""
+
+
+@given(st.lists(st.sampled_from(["a", "cat", "sleeps", "long."]), min_size=1), st.floats(0, 0.99))
+def test_a_thinned_text_is_some_of_its_words_in_their_order(words: list[str], share: float) -> None:
+    left = iter(words)
+    kept = thinned(" ".join(words), share, np.random.default_rng(0)).split()
+    assert kept
+    assert all(word in left for word in kept)
+
+
+def test_of_a_long_text_so_many_words_are_left_out() -> None:
+    for text in ("word " * 1000, "\u732b" * 1000):
+        kept = thinned(text, 0.4, np.random.default_rng(0))
+        assert 0.57 < len(kept) / len(text) < 0.63
+
+
+def test_a_thinned_query_is_the_same_in_another_run_and_differs_between_passages() -> None:
+    passages = passages_of(*[f"{FIRST} {REST[0]} {number}" for number in range(8)])
+    made, again = (
+        write_queries(
+            passages, options_of(kinds=("title",)), llm=None, run=run, seed=0, word_dropout=0.4
+        )[0]
+        for _ in range(2)
+    )
+    assert made["query"][:] == again["query"][:]
+    assert len(set(made["query"])) > 1
+    assert set(made["kind"]) == {"thinned-title"}
 
 
 def test_of_equal_queries_the_first_counts_and_an_empty_one_never() -> None:
