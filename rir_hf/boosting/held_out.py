@@ -15,7 +15,15 @@ import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 from rir_hf.boosting.options import Options
-from rir_hf.boosting.queries import COPIED, TAKEN, Runner, without, write_queries
+from rir_hf.boosting.queries import (
+    COPIED,
+    TAKEN,
+    Runner,
+    thinned,
+    thinned_kind,
+    without,
+    write_queries,
+)
 from rir_hf.boosting.record import RunFolder, Stage, rows_of
 from rir_hf.boosting.state import UNLABELLED, searched_by, words_and_vectors
 from rir_hf.core.columns import digest_of_rows, require_columns
@@ -139,6 +147,7 @@ class SetAside:
             "passages": [*ids],
             "size": size,
             "kinds": options.kinds,
+            "word_dropout": options.word_dropout,
             "task": options.task,
             "language": options.language,
             "min_quality": options.min_quality,
@@ -179,6 +188,8 @@ class SetAside:
         made, counts = write_queries(passages, self.options, llm=self.llm, run=self.run, seed=seed)
         kept = held_out_from(made, self.twins)
         kept = kept.select(range(min(size, len(kept))))
+        if self.options.word_dropout:
+            kept = half_thinned(kept, self.options.word_dropout, seed)
         return kept, {**counts, "kept": len(kept)}
 
     def _drawn(self, sizes: Mapping[str, int], trained_on: set[str]) -> dict[str, list[str]]:
@@ -317,6 +328,20 @@ def held_out_from(queries: Dataset, twins: Mapping[str, list[str]]) -> Dataset:
         rows.append(
             _row(query["query_id"], query["query"], query["kind"], grades, passage, synthetic=True)
         )
+    return rows_of(rows, FEATURES)
+
+
+def half_thinned(queries: Dataset, share: float, seed: int) -> Dataset:
+    """Held-out queries, every second of those that are taken from their passage without a share of
+    its words: people ask in fewer words than a sentence has, and in more than are left of it.
+    """
+    rows = []
+    for place, query in enumerate(queries):
+        if place % 2 and query["kind"] in TAKEN:
+            kind = thinned_kind(query["kind"])
+            generator = generator_of(seed, kind, query["query"])
+            query = {**query, "kind": kind, "query": thinned(query["query"], share, generator)}
+        rows.append(query)
     return rows_of(rows, FEATURES)
 
 

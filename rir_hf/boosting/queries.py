@@ -29,9 +29,7 @@ from rir_hf.models.prompts import fill_prompt, find_task
 TAKEN = ("title", "sentence")
 """Kinds of query that stand in the passage."""
 
-_THINNED = {kind: f"thinned-{kind}" for kind in TAKEN}
-
-THINNED = tuple(_THINNED.values())
+THINNED = tuple(f"thinned-{kind}" for kind in TAKEN)
 """The same without some of their words."""
 
 WRITTEN = {
@@ -173,6 +171,16 @@ def thinned(text: str, share: float, generator: np.random.Generator) -> str:
     return space.join(kept) or text
 
 
+def thinned_kind(kind: str) -> str:
+    """What titles or sentences are called that lack some of their words.
+
+    Example:
+        >>> thinned_kind("title")
+        'thinned-title'
+    """
+    return THINNED[TAKEN.index(kind)]
+
+
 def first_of_equal(queries: Sequence[str]) -> list[bool]:
     """Whether each query is the first of those that differ in nothing that matters.
 
@@ -191,7 +199,7 @@ def first_of_equal(queries: Sequence[str]) -> list[bool]:
 def _taken(passages: Dataset, kind: str, number: int, seed: int, word_dropout: float) -> Dataset:
     """Titles or sentences of the passages; none where a passage has nothing of the kind."""
     rows = []
-    name = _THINNED[kind] if word_dropout else kind
+    name = thinned_kind(kind) if word_dropout else kind
     for passage in passages:
         sentences = sentences_of(passage["text"])
         if kind == "title":

@@ -51,6 +51,8 @@ _BLOCK = 8192
 _SAMPLE = 100
 _STEMS = 1 << 16
 """How many are kept in memory: names and numbers in a million texts are no end of words."""
+_TEXTS = 1 << 14
+"""As many texts are kept as numbers of their words: some 30 MB of abstracts."""
 _WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _ABOUT = "about.json"
 
@@ -241,17 +243,28 @@ class WordIndex(Configured, BaseIndex):
     def scores_of_texts(self, words: Sequence[int], texts: Sequence[str]) -> np.ndarray:
         """The BM25 scores of any texts, weighed by the corpus's statistics, `(texts,)` float64."""
         wanted = Counter(words)
-        stored, vocabulary = self._index.scores, self._index.vocab_dict
-        holders = np.diff(stored["indptr"])[[*wanted]]
+        asked = np.array([*wanted], np.int32)
+        holders = np.diff(self._index.scores["indptr"])[asked]
         rarity = np.log1p((len(self) - holders + 0.5) / (holders + 0.5)) * [*wanted.values()]
         found = np.zeros(len(texts))
         for number, text in enumerate(texts):
-            inside = self.words.of(text)
-            counts = Counter(vocabulary.get(word, -1) for word in inside)
-            count = np.array([counts[word] for word in wanted], np.float64)
+            inside = self._numbers_of(text)
+            count = np.count_nonzero(inside[:, None] == asked, axis=0)
             length = len(inside) / self._about["words_per_passage"]
             found[number] = rarity @ (count / (self.k1 * (1 - self.b + self.b * length) + count))
         return found
+
+    @cached_property
+    def _numbers_of(self) -> Callable[[str], np.ndarray]:
+        """From a text to the numbers of its words, -1 for one that no passage has. Candidates of
+        one query are those of another: texts are split once as long as they are kept.
+        """
+        vocabulary = self._index.vocab_dict
+
+        def numbers_of(text: str) -> np.ndarray:
+            return np.array([vocabulary.get(word, -1) for word in self.words.of(text)], np.int32)
+
+        return lru_cache(_TEXTS)(numbers_of)
 
     @cached_property
     def _about(self) -> dict[str, Any]:

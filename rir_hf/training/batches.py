@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
-from torch.utils.data import RandomSampler
+from torch.utils.data import RandomSampler, Sampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from rir_hf.schema import QUERY
 
@@ -24,16 +25,28 @@ class Batches:
 
     Args:
         in_batch: the columns of each dataset whose loss takes negatives from the batch.
+        lengths: from queries to their lengths, where a step costs what its queries cost: those of
+            about one length then come together, so that little is padded.
     """
 
-    def __init__(self, in_batch: Collection[Collection[str]]) -> None:
+    def __init__(
+        self,
+        in_batch: Collection[Collection[str]],
+        lengths: Callable[[list[str]], list[int]] | None = None,
+    ) -> None:
         self.in_batch = [set(columns) for columns in in_batch]
+        self.lengths = lengths
 
     def __call__(self, dataset: Dataset, **options: Any) -> DefaultBatchSampler:
         """The batches of a dataset."""
         if set(dataset.column_names) - {_MADE} in self.in_batch:
             return ApartBatchSampler(dataset, **options)
-        order = RandomSampler(dataset, generator=options.get("generator"))
+        order: Sampler[int] = RandomSampler(dataset, generator=options.get("generator"))
+        if self.lengths is not None:
+            lengths = self.lengths(dataset[QUERY.name][:])
+            order = LengthGroupedSampler(
+                options["batch_size"], lengths=lengths, generator=options.get("generator")
+            )
         return DefaultBatchSampler(order, **options)
 
 

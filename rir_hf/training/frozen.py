@@ -13,6 +13,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.data_collator import BaseDataCollator
 from sentence_transformers.base.modules import Router
+from transformers import PreTrainedTokenizerBase
 
 from rir_hf.export.usable import is_text
 from rir_hf.schema import QUERY
@@ -74,6 +75,15 @@ class TwoSides:
     def collator(self, prompts: Any) -> BaseDataCollator:
         """What makes batches of tokenized queries and vectors of passages."""
         return _Collator(self.queries.preprocess, prompts=prompts, sides=self)
+
+    def lengths(self, queries: list[str]) -> list[int]:
+        """The tokens of each query; its characters, where the model has a tokenizer of another
+        kind.
+        """
+        tokenizer = self.queries.tokenizer
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            return [*map(len, queries)]
+        return [*map(len, tokenizer(queries)["input_ids"])]
 
     def encode(self, texts: list[str]) -> torch.Tensor:
         """The vectors of passages."""

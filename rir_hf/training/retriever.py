@@ -312,7 +312,7 @@ def train_retriever(
     from rir_hf.training.batches import Batches
 
     in_batch = [data[part].column_names for part, name in names.items() if name in IN_BATCH]
-    usual = {"batch_sampler": Batches(in_batch)}
+    usual = {"batch_sampler": Batches(in_batch, None if sides is None else sides.lengths)}
     settings = settings_of(kind, {**usual, **(arguments or {})}, options)
     evaluator = _evaluator(judged, loaded, sides, query_prompt, passage_prompt, length)
     make_loss = _LossMaker(

@@ -14,6 +14,7 @@ from rir_hf import run
 from rir_hf.boosting.held_out import (
     FEATURES,
     SetAside,
+    half_thinned,
     held_out_from,
     held_out_of,
     split_pairs,
@@ -103,6 +104,26 @@ def test_a_taken_query_is_judged_on_its_passage_without_it() -> None:
     assert sentence["query"] not in sentence["passage"]
     assert sentence["passage"] == " ".join(text.replace(sentence["query"], "").split())
     assert (title["pos_ids"], title["grades"], title["synthetic"]) == (["a"], [1.0], True)
+
+
+def test_every_second_taken_query_is_thinned_and_its_passage_stays_without_all_of_it() -> None:
+    text = f"How cats spend their days. {' '.join(BODY)}"
+    passages = Dataset.from_dict({"id": [*"abcd"], "text": [text] * 4})
+    made, _ = write_queries(passages, options_of(kinds=("title",)), llm=None, run=run, seed=0)
+    written = {**made[0], "query_id": "w", "kind": "question", "query": "Do cats sleep?"}
+    written["copied"] = 0.0
+    whole = held_out_from(rows_of([*made, written, written], QUERIES), {})
+    found = half_thinned(whole, 0.5, seed=0)
+    kinds = ["title", "thinned-title", "title", "thinned-title", "question", "question"]
+    assert found["kind"][:] == kinds
+    for query, before in zip(found, whole, strict=True):
+        if query["kind"] == "thinned-title":
+            words = query["query"].split()
+            assert 0 < len(words) < 5
+            assert words == [word for word in before["query"].split() if word in words]
+            assert query["passage"] == " ".join(BODY)
+        else:
+            assert query == before
 
 
 def test_a_query_that_is_its_whole_passage_is_left_out() -> None:
