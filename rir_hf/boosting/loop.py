@@ -151,7 +151,8 @@ def boost(
             `question`, `claim`, `keywords` (written). Default: `task`, `sentence`, `title`; without
             a generator the last two.
         word_dropout: share of the words that is left out of titles and sentences, drawn one by one.
-            0: they are whole, and their passage is no candidate of theirs. Above, it is one.
+            0: they are whole, and their passage is no candidate of theirs. Above, it is one, and
+            every second held-out title or sentence is thinned in the same way.
         min_quality: log-odds of Yes from which a written query is taken when its generator is asked
             whether it fits the passage. Default: the best three quarters are, since small models
             say Yes or No to everything.

@@ -99,7 +99,7 @@ class Asking:
         kinds: kinds of query in turn: title, sentence, task, question, claim, keywords; none: task,
             sentence, title, without a generator the last two.
         word_dropout: share of the words that is left out of titles and sentences; their passage is
-            then one of their candidates.
+            then one of their candidates. Every second held-out one is thinned too.
         min_quality: log-odds of Yes from which a written query is taken; none: the best three
             quarters.
         examples: two or three short rows of passage and query that show the generator what to

@@ -1,4 +1,6 @@
-"""Batches in which no passage counts as a negative of a query that it is a positive of."""
+"""Batches of a trainer's rows: those in which no passage counts as a negative of a query that it is
+a positive of, and those of queries of about one length.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from typing import Any
 import torch
 from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
-from torch.utils.data import RandomSampler, Sampler
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from torch.utils.data import RandomSampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from rir_hf.schema import QUERY
 
@@ -41,13 +43,36 @@ class Batches:
         """The batches of a dataset."""
         if set(dataset.column_names) - {_MADE} in self.in_batch:
             return ApartBatchSampler(dataset, **options)
-        order: Sampler[int] = RandomSampler(dataset, generator=options.get("generator"))
         if self.lengths is not None:
-            lengths = self.lengths(dataset[QUERY.name][:])
-            order = LengthGroupedSampler(
-                options["batch_size"], lengths=lengths, generator=options.get("generator")
-            )
+            return EvenBatchSampler(self.lengths(dataset[QUERY.name][:]), **options)
+        order = RandomSampler(dataset, generator=options.get("generator"))
         return DefaultBatchSampler(order, **options)
+
+
+class EvenBatchSampler(DefaultBatchSampler):
+    """Batches of rows of about one length, those of transformers' `LengthGroupedSampler`, in an
+    order that seed and epoch decide: a training that goes on after a kill has the same.
+
+    Args:
+        lengths: of the rows.
+        others: as for `DefaultBatchSampler`.
+
+    Example:
+        >>> sampler = EvenBatchSampler([1, 1, 9, 9] * 8, batch_size=2, drop_last=False)
+        >>> len(sampler), sorted(row for batch in sampler for row in batch) == [*range(32)]
+        (16, True)
+    """
+
+    def __init__(self, lengths: list[int], **others: Any) -> None:
+        super().__init__(range(len(lengths)), **others)
+        self.lengths = lengths
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        self.sampler = get_length_grouped_indices(
+            self.lengths, self.batch_size, generator=generator
+        )
+        yield from super().__iter__()
 
 
 class ApartBatchSampler(DefaultBatchSampler):

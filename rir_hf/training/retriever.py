@@ -222,7 +222,8 @@ def train_retriever(
             itself where the GPU computes in it. Without a `batch_sampler` here, batches for
             `MultipleNegativesRankingLoss` and `GISTEmbedLoss` (also cached) hold no query twice,
             and no passage that is a positive of another query in the batch; rows that fit nowhere
-            come in smaller batches.
+            come in smaller batches. With `freeze_passages` all others hold queries of about one
+            length.
         dataset_id: name of the rows on the Hub, for the model card.
         seed: decides the order of the rows.
 

@@ -11,6 +11,8 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from rir_hf.models.retriever import Retriever
+from rir_hf.training.batches import Batches
+from rir_hf.training.frozen import TwoSides
 from rir_hf.training.retriever import train_retriever
 
 QUICK: dict[str, Any] = {
@@ -50,6 +52,25 @@ def margins(model: str | Path, rows: Dataset) -> np.ndarray:
         retriever.encode_corpus([texts[at] for texts in rows["passages"]]) for at in (0, 1)
     )
     return ((second - first) * queries).sum(axis=1)
+
+
+def test_queries_of_about_one_length_come_together(minilm: str) -> None:
+    words = np.random.default_rng(0).integers(1, 40, size=64)
+    queries = [" ".join(["cats"] * number) for number in words]
+    corpus = Dataset.from_dict({"query": queries, "positive": ["a passage"] * 64})
+    sides = TwoSides(SentenceTransformer(minilm), [corpus], "", 16, None)
+    lengths = sides.lengths(queries)
+    assert lengths == [number + 2 for number in words]  # and the tokens that begin and end a text
+    options: dict[str, Any] = {"batch_size": 8, "drop_last": False}
+    batches, shuffled = (
+        [*made(corpus, **options)] for made in (Batches([], sides.lengths), Batches([]))
+    )
+    assert sorted(row for batch in batches for row in batch) == [*range(64)]
+    padded, otherwise = (
+        sum(8 * max(lengths[row] for row in batch) for batch in each)
+        for each in (batches, shuffled)
+    )
+    assert padded < 0.9 * otherwise
 
 
 def test_queries_learn_and_passages_keep_their_vectors(
