@@ -10,16 +10,17 @@ from typing import Any
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 
 from rir_hf.training.best import trained_weights
+from rir_hf.training.trainer import RetrieverTrainer
 
 _MATRICES = "lora.safetensors"
 """The file of LoRA's matrices in a checkpoint."""
 
 
-class LoraTrainer(SentenceTransformerTrainer):
+class LoraTrainer(RetrieverTrainer):
     """Writes and reads checkpoints of LoRA's matrices alone, since sentence-transformers would read
     the whole model without them.
     """

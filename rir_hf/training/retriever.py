@@ -302,9 +302,9 @@ def train_retriever(
     precision = in_float32(encoder)
     started = copied(encoder) if keep else {}
     options["prompts"] = _one_or_all(prompts) if any(prompts.values()) else None
-    from sentence_transformers import SentenceTransformerTrainer
+    from rir_hf.training.trainer import RetrieverTrainer
 
-    plain, trainer_class = None, SentenceTransformerTrainer
+    plain, trainer_class = None, RetrieverTrainer
     if lora_r is not None:
         from rir_hf.training.adapters import LoraTrainer, merged, with_lora
 

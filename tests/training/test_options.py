@@ -222,6 +222,24 @@ def test_the_card_names_the_data_and_says_how_it_was_made(
     ]
 
 
+def test_the_card_of_rows_with_many_passages_shows_three_of_them(
+    tiny_bert: str, tmp_path: Path
+) -> None:
+    rows = {
+        "query": [f"What is number {number}?" for number in range(6)],
+        "passages": [[f"Passage {place} of {row}" for place in range(40)] for row in range(6)],
+        "passage_scores": [[float(-place) for place in range(40)]] * 6,
+    }
+    options = {**QUICK, "num_negatives": 39, "rescale": "none"}
+    folder = train_retriever(Dataset.from_dict(rows), tiny_bert, tmp_path, max_steps=1, **options)
+    card = ModelCard.load(folder / "README.md")
+    assert "negative_2" in card.content
+    assert "negative_3" not in card.content
+    asked = {example["source_sentence"] for example in card.data.widget}
+    assert asked <= {*rows["query"]}
+    assert all(len(example["sentences"]) < 6 for example in card.data.widget)
+
+
 def test_the_generator_s_weights_of_the_lowest_loss_are_kept_and_its_card_names_the_data(
     tiny_lm: str, tmp_path: Path
 ) -> None:
