@@ -20,9 +20,11 @@ class RetrieverTrainer(SentenceTransformerTrainer):
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Collect what the card says of the rows."""
-        whole, self.train_dataset = self.train_dataset, _narrow(self.train_dataset)
+        trainer: Any = self
+        whole = trainer.train_dataset
+        trainer.train_dataset = _narrow(whole)
         super().add_model_card_callback(default_args_dict)
-        self.train_dataset = whole
+        trainer.train_dataset = whole
 
     def _save(
         self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None
