@@ -37,7 +37,8 @@ def assert_ends_as_uninterrupted(
     main(str(whole))
     kill_after(at, killed)
     assert not (killed.parent / "out" / file).exists()
-    assert not list((killed.parent / "out").rglob("README.md"))  # slower to write than weights
+    if function == "train_retriever":  # whose card is slower to write than its weights
+        assert not list((killed.parent / "out").rglob("README.md"))
     (killed.parent / "out" / "checkpoint-999").mkdir()  # one that a kill left incomplete
     (killed.parent / "out" / ".tmpT1Q6TN").touch()  # weights that a kill left incomplete
     main(str(killed))
