@@ -71,7 +71,7 @@ def test_a_killed_retriever_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("freeze_passages", [True, pytest.param(False, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("freeze_passages", [False, True])
 def test_a_killed_retriever_with_lora_ends_with_the_same_weights(
     freeze_passages: bool, minilm: str, tmp_path: Path
 ) -> None:
