@@ -205,6 +205,7 @@ def check(
         ("held_out", held_out, FEWEST),
         ("passages", options.passages, 0),
         ("queries_per_passage", options.queries_per_passage, 1),
+        ("repeat_queries", options.repeat_queries, 1),
         ("answers", options.answers, 0),
         ("candidates", options.candidates, 2),
         ("checkpoint_steps", options.checkpoint_steps, 1),

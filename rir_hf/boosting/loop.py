@@ -93,6 +93,7 @@ def boost(
     queries_per_passage: int = 1,
     kinds: Sequence[str] | str | None = None,
     word_dropout: float = 0.0,
+    repeat_queries: int = 1,
     min_quality: float | None = None,
     examples: Sequence[Mapping[str, str]] = (),
     answers: int = 5,
@@ -153,6 +154,8 @@ def boost(
         word_dropout: share of the words that is left out of titles and sentences, drawn one by one.
             0: they are whole, and their passage is no candidate of theirs. Above, it is one, and
             every second held-out title or sentence is thinned in the same way.
+        repeat_queries: how often each of `queries` comes in an epoch, so that a few that people
+            have asked are not drowned by many generated ones.
         min_quality: log-odds of Yes from which a written query is taken when its generator is asked
             whether it fits the passage. Default: the best three quarters are, since small models
             say Yes or No to everything.
@@ -207,6 +210,7 @@ def boost(
         queries_per_passage=queries_per_passage,
         kinds=kinds_of(kinds, generator),
         word_dropout=word_dropout,
+        repeat_queries=repeat_queries,
         min_quality=min_quality,
         examples=tuple(dict(example) for example in examples),
         answers=answers,

@@ -17,6 +17,7 @@ class Options:
     queries_per_passage: int
     kinds: tuple[str, ...]
     word_dropout: float
+    repeat_queries: int
     min_quality: float | None
     examples: tuple[Mapping[str, str], ...]
     answers: int

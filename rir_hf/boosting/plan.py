@@ -51,13 +51,14 @@ def planned(
     asked = min(options.passages, corpus) * options.queries_per_passage
     written, taken = round(share * asked), asked - round(share * asked)
     pairs, lists = written + labelled, taken + unlabelled
+    repeated = unlabelled * (options.repeat_queries - 1)
     dev, test = held_out
     stages = [_held_out(name, size, share) for name, size in (("dev", dev), ("test", test))]
     for number in range(1, rounds + 1):
         of_round = [_queries(written, taken, corpus)]
         if with_generator and options.answers and pairs:
             of_round += _generator(options, pairs, dev, is_tuned)
-        of_round += _retriever(options, pairs, lists, corpus, dev, with_generator)
+        of_round += _retriever(options, pairs, lists, repeated, corpus, dev, with_generator)
         stages += [stage._replace(stage=f"round-{number}/{stage.stage}") for stage in of_round]
     stages.append(Planned("test", f"compare first and last on {test} queries", encoded=2 * corpus))
     return [stage._replace(is_made=folder.record(stage.stage) is not None) for stage in stages]
@@ -120,11 +121,17 @@ def _generator(options: Options, pairs: int, dev: int, is_tuned: bool) -> list[P
 
 
 def _retriever(
-    options: Options, pairs: int, lists: int, corpus: int, dev: int, with_answers: bool
+    options: Options,
+    pairs: int,
+    lists: int,
+    repeated: int,
+    corpus: int,
+    dev: int,
+    with_answers: bool,
 ) -> list[Planned]:
     size = options.training.get("batch_size", 8)
     epochs = options.training.get("epochs", 2)
-    rows = lists + pairs * (3 if with_answers and options.answers else 1)
+    rows = lists + repeated + pairs * (3 if with_answers and options.answers else 1)
     steps = options.training.get("max_steps", options.max_steps) or round(epochs * rows / size)
     encoded = dev if options.freezes_passages else corpus + dev
     of_pairs = [

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from rir_hf.boosting.judge import verdict_on
 from rir_hf.boosting.options import Options
@@ -149,6 +149,7 @@ def train(state: Round, parts: Mapping[str, Stage]) -> None:
         "training": dict(options.training),
         "max_steps": options.max_steps,
         "keep": options.keep,
+        "repeat_queries": options.repeat_queries,
         "temperature": temperature,
         "launch": options.launch,
     }
@@ -188,7 +189,7 @@ def _training_rows(
         parts["answers"] = _asked_with_answers(answers)
         parts["query_answer"] = _query_and_answer(answers)
     if "lists" in stages:
-        lists = stages["lists"].rows()
+        lists = _repeated(stages["lists"].rows(), options.repeat_queries)
         parts["lists"] = lists.select_columns(["query", "passages", "passage_scores"])
     if state.setup.replay is not None:
         parts["replay"] = _replayed(state, temperature)
@@ -226,6 +227,12 @@ def _labels(relabelled: Dataset, number: int) -> Dataset:
 
 def _filled(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     return {"neg": (row["neg"] * number)[:number]}
+
+
+def _repeated(lists: Dataset, times: int) -> Dataset:
+    """Lists, those of the user's queries so many times."""
+    own = where(lists, lambda row: row["kind"] == UNLABELLED)
+    return concatenate_datasets([lists, *[own] * (times - 1)])
 
 
 def _replayed(state: Round, temperature: float) -> Dataset:

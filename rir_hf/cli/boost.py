@@ -100,6 +100,7 @@ class Asking:
             sentence, title, without a generator the last two.
         word_dropout: share of the words that is left out of titles and sentences; their passage is
             then one of their candidates. Every second held-out one is thinned too.
+        repeat_queries: how often each of --queries comes in an epoch.
         min_quality: log-odds of Yes from which a written query is taken; none: the best three
             quarters.
         examples: two or three short rows of passage and query that show the generator what to
@@ -121,6 +122,7 @@ class Asking:
     queries_per_passage: int = 1
     kinds: list[str] | None = None
     word_dropout: float = 0.0
+    repeat_queries: int = 1
     min_quality: float | None = None
     examples: str | None = None
     answers: int = 5

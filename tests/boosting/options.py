@@ -16,6 +16,7 @@ def options_of(**changes: Any) -> Options:
         "queries_per_passage": 1,
         "kinds": ("sentence", "title"),
         "word_dropout": 0.0,
+        "repeat_queries": 1,
         "min_quality": None,
         "examples": (),
         "answers": 0,

@@ -51,6 +51,8 @@ def test_steps_are_those_of_the_epochs_unless_their_number_is_given(tmp_path: Pa
     options: dict[str, Any] = {"passages": 40, "kinds": ("claim", "title"), "answers": 5}
     epochs = plan_of(tmp_path, **options, training={"batch_size": 4, "epochs": 3})
     assert epochs["round-1/retriever"].steps == 3 * (20 + 3 * 20) / 4
+    own = {"unlabelled": 8, "repeat_queries": 3, "training": {"batch_size": 4, "epochs": 3}}
+    assert plan_of(tmp_path, **options, **own)["round-1/retriever"].steps == 3 * (80 + 3 * 8) / 4
     fixed = plan_of(tmp_path, **options, max_steps=7)
     assert {stage.steps for stage in fixed.values()} == {0, 7}
     assert fixed["test"].encoded == 2 * 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,21 @@ def test_a_run_whose_labels_have_no_negative_left_ends_with_what_there_is(
     options = {**SMALL, "pairs": pairs, "teacher": Disagreeing(), "training": training}
     found = boost(corpus, tiny_static, output=tmp_path / "run", max_steps=1, **options)
     assert counts_of(found, "retriever") == {"pairs": 1, "labels left out": 1, "lists": 12}
+
+
+def test_queries_that_are_given_come_as_often_as_asked_and_taken_ones_once(
+    trained: Trained, corpus: Dataset, tiny_static: str, tmp_path: Path
+) -> None:
+    queries = Dataset.from_dict({"query": ["What is sand?", "Who paints walls?"]})
+    options = {**SMALL, "queries": queries, "repeat_queries": 3}
+    found = boost(corpus, tiny_static, output=tmp_path / "run", **options)
+    asked = Counter(row["query"] for row in trained["rows"]["lists"])
+    assert [asked.pop(query) for query in queries["query"]] == [3, 3]
+    assert len(asked) == 12
+    assert set(asked.values()) == {1}
+    assert counts_of(found, "retriever") == {"lists": 3 + 3 + 12}
+    boost(corpus, tiny_static, output=tmp_path / "run", **{**options, "repeat_queries": 1})
+    assert len(trained["rows"]["lists"]) == 2 + 12
 
 
 @pytest.mark.parametrize("changes", [{}, {"scale": 40.0}, {"scale": 5.0, "teacher_temperature": 2}])
