@@ -1,9 +1,9 @@
 """Vectors in few bits for a fast product, and a bound on what is lost by it.
 
-A vector is kept as whole numbers times a scale of its own (`int8`), or with the upper half of each
-float's bits (`bfloat16`). With q' and p' for what is kept of q and p, the inequality of
-Cauchy-Schwarz gives `|q.p - q'.p'| <= |q| |p - p'| + |q - q'| |p'|`: two lengths a vector bound the
-error of every product, and are worked out in double precision when the copy is made.
+A vector is kept as whole numbers times a scale (`int8`), or with the upper half of each float's
+bits (`bfloat16`). With q' and p' for what is kept of q and p, the inequality of Cauchy-Schwarz
+gives `|q.p - q'.p'| <= |q| |p - p'| + |q - q'| |p'|`: two lengths a vector bound the error of every
+product, and are worked out in double precision when the copy is made.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ from rir_hf.index.files import is_intact, sign
 COARSE: dict[str, np.dtype[Any]] = {"int8": np.dtype(np.int8), "bfloat16": np.dtype(np.int16)}
 """The kinds, with the type in which NumPy keeps the codes."""
 
+GROUP = 2048
+"""How many passages in a row have a scale in common: their products with a query are compared as
+they are, before any is scaled.
+"""
+
 _UP = np.float32(1 + 2.0**-20)
 _LARGEST = 127
 _TINY = np.float32(2.0**-100)
@@ -29,8 +34,8 @@ _TINY = np.float32(2.0**-100)
 class Coarse(NamedTuple):
     """m vectors in few bits.
 
-    bounds: `(m, 3)` float32: the scale of each vector, the length of what its codes leave out, and
-        the length of what they stand for; the lengths are rounded up.
+    bounds: `(m, 3)` float32: the scale of each vector, the same in a group, the length of what its
+        codes leave out, and the length of what they stand for; the lengths are rounded up.
     codes: `(m, d)` int8, or int16 with the bits of bfloat16.
     """
 
@@ -38,12 +43,13 @@ class Coarse(NamedTuple):
     codes: np.ndarray
 
 
-def coarsened(vectors: np.ndarray, kind: str) -> Coarse:
+def coarsened(vectors: np.ndarray, kind: str, group: int = 1) -> Coarse:
     """A copy in few bits.
 
     Args:
         vectors: `(m, d)` float32, finite.
         kind: `"int8"` or `"bfloat16"`.
+        group: how many vectors in a row have a scale in common.
 
     Raises:
         ValueError: a vector is not finite.
@@ -57,7 +63,7 @@ def coarsened(vectors: np.ndarray, kind: str) -> Coarse:
         raise ValueError(
             "The index holds vectors with NaN or infinite values; rebuild it with attach_index."
         )
-    codes, scales = _int8(vectors) if kind == "int8" else _bfloat16(vectors)
+    codes, scales = _int8(vectors, group) if kind == "int8" else _bfloat16(vectors)
     kept = _floats(codes) * scales[:, None].astype(np.float64)
     lost = vectors - kept
     lengths = (np.sqrt(np.einsum("nd,nd->n", values, values)) for values in (lost, kept))
@@ -67,7 +73,7 @@ def coarsened(vectors: np.ndarray, kind: str) -> Coarse:
 
 def coarse_copy(blocks: Iterable[np.ndarray], kind: str) -> Coarse:
     """A copy in memory of vectors that come block by block."""
-    copies = [coarsened(block, kind) for block in blocks]
+    copies = [coarsened(block, kind, GROUP) for block in blocks]
     return Coarse(*(np.concatenate(parts) for parts in zip(*copies, strict=True)))
 
 
@@ -103,7 +109,7 @@ def _fill(copy: Coarse, blocks: Iterable[np.ndarray], kind: str) -> None:
     start = 0
     for block in blocks:
         part = slice(start, start + len(block))
-        copy.bounds[part], copy.codes[part] = coarsened(block, kind)
+        copy.bounds[part], copy.codes[part] = coarsened(block, kind, GROUP)
         start += len(block)
 
 
@@ -115,9 +121,11 @@ def _mapped(path: Path, shape: tuple[int, int], kind: str, mode: str) -> Coarse:
     return Coarse(np.asarray(bounds), np.asarray(codes))
 
 
-def _int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _int8(vectors: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
     """Whole numbers from -127 to 127, and what they are multiplied with."""
     largest = np.abs(vectors).max(axis=1, initial=0)
+    of_group = np.maximum.reduceat(largest, np.arange(0, len(largest), group))
+    largest = np.repeat(of_group, group)[: len(largest)]
     scales = (largest / _LARGEST).astype(np.float32)
     # So near to zero a quotient is not to be trusted: nothing is kept, everything is lost.
     scales[scales < np.finfo(np.float32).tiny] = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rir_hf.index.coarse import Coarse, coarse_copy, stored_copy
+from rir_hf.index.coarse import GROUP, Coarse, coarse_copy, stored_copy
 
 _BLOCK = 8192
 _PAIRS = 2048
@@ -94,7 +94,8 @@ class ArrayVectors(Vectors):
             return super()._copy(kind)
         path = self.file.with_name(f"{self.file.name}.{kind}")
         shape = (len(self), self.vectors.shape[1])
-        return stored_copy(path, self.identity, self.blocks(_BLOCK), shape, kind)
+        identity = f"{self.identity}, a scale for {GROUP}"
+        return stored_copy(path, identity, self.blocks(_BLOCK), shape, kind)
 
 
 def similarities(

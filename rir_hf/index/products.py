@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rir_hf.index.coarse import COARSE, Coarse, coarsened
+from rir_hf.index.coarse import COARSE, GROUP, Coarse, coarsened
 from rir_hf.index.devices import gpu_count
 from rir_hf.index.passages import Vectors
 
@@ -31,7 +31,6 @@ PRODUCTS = ("int8", "bfloat16", "torch", "numpy")
 
 _FEW = 20_000
 _FLOATS = 4096
-_CODES = 2048
 _FASTER = 2.0
 _SMALLEST = 2.0**-126
 
@@ -44,8 +43,8 @@ class Product(ABC):
     """
 
     _scores: Any
-    """`(n, passages)` float32, of an array on the CPU, of a tensor on a GPU; the exact scores over
-    `_units`.
+    """`(n, passages)` float32 or int32, of an array on the CPU, of a tensor on a GPU; the exact
+    scores over `_units`.
     """
 
     def __init__(self, queries: np.ndarray) -> None:
@@ -77,9 +76,12 @@ class Product(ABC):
         Args:
             low: `(n,)` float64.
         """
-        low = np.nextafter((low / self._units).astype(np.float32), np.float32(-np.inf))
-        rows, columns, scores = self._found(low)
+        rows, columns, scores = self._found(self._limits(low / self._units))
         return rows, columns, scores.astype(np.float64) * self._units[rows]
+
+    def _limits(self, low: np.ndarray) -> np.ndarray:
+        """What a number among `_scores` is above where it is not below a threshold, `(n,)`."""
+        return np.nextafter(low.astype(np.float32), np.float32(-np.inf))
 
     def _found(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not isinstance(self._scores, np.ndarray):
@@ -166,6 +168,8 @@ class FloatProduct(Product):
 class CoarseProduct(Product):
     """The product of vectors in few bits.
 
+    A block is a group of passages, which have a scale in common.
+
     Args:
         queries: `(n, d)` float32.
         passages: the passages in few bits.
@@ -177,7 +181,7 @@ class CoarseProduct(Product):
         kind = "int8" if passages.codes.dtype == np.int8 else "bfloat16"
         asked = coarsened(np.ascontiguousarray(queries), kind)
         scales, lost, kept = asked.bounds.T.astype(np.float64)
-        self._units = np.where(scales > 0, scales, 1.0)
+        self._scales = np.where(scales > 0, scales, 1.0)
         self._device = device
         self._passages = passages
         self._queries = asked.codes
@@ -185,15 +189,23 @@ class CoarseProduct(Product):
         # Each product is exact in int32, or rounded to bfloat16 once; scaling rounds a few times.
         rounding = 2.0**-20 if kind == "int8" else 2.0**-8 + queries.shape[1] * 2.0**-23
         self._for_kept = lost + rounding * (kept + self._for_lost)
-        self._least = (queries.shape[1] + self._units) * _SMALLEST
+        self._least = (queries.shape[1] + self._scales) * _SMALLEST
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         multiply = codes_product(self._queries, self._device)
-        for start in range(0, len(self._passages.codes), _CODES):
-            part = slice(start, start + _CODES)
+        for start in range(0, len(self._passages.codes), GROUP):
+            part = slice(start, start + GROUP)
             self._bounds = self._passages.bounds[part]
-            self._scores = multiply(self._passages.codes[part], self._bounds[:, 0])
+            self._units = self._scales * (float(self._bounds[0, 0]) or 1.0)
+            self._scores = multiply(self._passages.codes[part])
             yield start, len(self._bounds)
+
+    def _limits(self, low: np.ndarray) -> np.ndarray:
+        """Below each whole number that is not below the threshold."""
+        if self._queries.dtype != np.int8:
+            return super()._limits(low)
+        whole = np.iinfo(np.int32)
+        return (np.ceil(low) - 1).clip(whole.min, whole.max).astype(np.int32)
 
     def slack(self) -> np.ndarray:
         """How far the scores of the block can be from the exact ones."""
@@ -210,13 +222,29 @@ def product_for(queries: np.ndarray, vectors: Vectors, device: str | None) -> Pr
     """The product to search with: the one that the environment names, else the fastest where there
     are so many vectors that it matters.
     """
-    device = device or ("cuda:0" if gpu_count() else "cpu")
+    device = device or _device()
     way = named_product() or _unnamed(device, vectors)
     if way not in COARSE:
         return FloatProduct(queries, vectors, way, device)
     if not is_right(way, device) or (way == "bfloat16" and device != "cpu"):
         raise ValueError(f"{VARIABLE} is {way!r}, which {device} cannot multiply exactly enough.")
     return CoarseProduct(queries, vectors.coarse(way), device)
+
+
+def _device() -> str:
+    """The first GPU that FAISS sees; the CPU where there is none, and in a worker that was forked
+    from a process that uses the GPU, which cannot.
+    """
+    if not gpu_count():
+        return "cpu"
+    import torch
+
+    try:
+        torch.zeros(1, device="cuda:0")
+    except RuntimeError as error:
+        logger.info("Exact search multiplies on the CPU: %s", error)
+        return "cpu"
+    return "cuda:0"
 
 
 def named_product() -> str | None:
@@ -269,7 +297,7 @@ def is_right(kind: str, device: str) -> bool:
     given = codes if kind == "int8" else coarsened(codes.astype(np.float32), kind).codes
     exact = codes[:64].astype(np.int64) @ codes.T.astype(np.int64)
     try:
-        found = codes_product(given[:64], device)(given, np.ones(128, np.float32))
+        found = codes_product(given[:64], device)(given)
     except RuntimeError:  # torch has no such product on this device
         return False
     found = found if isinstance(found, np.ndarray) else found.cpu().numpy()
@@ -277,10 +305,9 @@ def is_right(kind: str, device: str) -> bool:
     return bool((np.abs(found - exact) <= allowed).all())
 
 
-def codes_product(
-    queries: np.ndarray, device: str
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray | Any]:
-    """A function of passages' codes and scales that gives scores `(n, passages)` float32.
+def codes_product(queries: np.ndarray, device: str) -> Callable[[np.ndarray], np.ndarray | Any]:
+    """A function of passages' codes, at most a group, that gives products `(n, passages)`: int32 of
+    int8, else float32.
 
     int8 is multiplied by `torch._int_mm`, which is private: no public function multiplies int8 into
     int32 on a CPU (torch 2.13). It stands here alone, and `is_right` says whether it may be used.
@@ -288,38 +315,36 @@ def codes_product(
     import torch
 
     is_int8 = queries.dtype == np.int8
-    n = len(queries)
+    n, d = queries.shape
     if device == "cpu":
-        whole = torch.empty(n * _CODES, dtype=torch.int32 if is_int8 else torch.bfloat16)
-        floats = np.empty(n * _CODES, np.float32)
+        whole = torch.empty(n * GROUP, dtype=torch.int32 if is_int8 else torch.bfloat16)
+        floats = torch.empty(0 if is_int8 else n * GROUP)
 
     def tensor(codes: np.ndarray) -> torch.Tensor:
         made = torch.from_numpy(codes)
         return (made if is_int8 else made.view(torch.bfloat16)).to(device)
 
-    asked = tensor(queries)
-
-    def on_cpu(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    def on_cpu(codes: np.ndarray) -> np.ndarray:
+        # Of vectors of one number torch tells the library a wrong distance from row to row, and
+        # does not notice that it has refused.
+        given = tensor(codes) if d > 1 else _padded(tensor(codes), 1, 2)
         into = whole[: n * len(codes)].view(n, len(codes))
-        scores = floats[: n * len(codes)].reshape(n, len(codes))
         if is_int8:
-            torch._int_mm(asked, tensor(codes).T, out=into)
-            scores[...] = into.numpy()
-        else:
-            torch.mm(asked, tensor(codes).T, out=into)
-            torch.from_numpy(scores).copy_(into)
-        scores *= scales
-        return scores
+            torch._int_mm(asked, given.T, out=into)
+            return into.numpy()
+        torch.mm(asked, given.T, out=into)
+        return floats[: n * len(codes)].view(n, len(codes)).copy_(into).numpy()
 
-    def on_gpu(codes: np.ndarray, scales: np.ndarray) -> torch.Tensor:
+    def on_gpu(codes: np.ndarray) -> torch.Tensor:
         # CUDA's int8 product takes more than 16 rows, and multiples of 8.
-        padded = _padded(tensor(codes), 8, asked.shape[1])
-        scores = torch._int_mm(asked, padded.T) if is_int8 else asked @ padded.T
-        return scores[:n, : len(codes)].float() * torch.from_numpy(scales.copy()).to(device)
+        given = _padded(tensor(codes), 8, asked.shape[1])
+        scores = torch._int_mm(asked, given.T) if is_int8 else (asked @ given.T).float()
+        return scores[:n, : len(codes)]
 
     if device == "cpu":
+        asked = tensor(queries) if d > 1 else _padded(tensor(queries), 1, 2)
         return on_cpu
-    asked = _padded(asked, 32, -(-asked.shape[1] // 8) * 8)
+    asked = _padded(tensor(queries), 32, -(-d // 8) * 8)
     return on_gpu
 
 
@@ -340,7 +365,7 @@ def _seconds(way: str, queries: np.ndarray, passages: np.ndarray, device: str) -
     if way in COARSE:
         asked, given = coarsened(queries, way), coarsened(passages, way)
         multiply = codes_product(asked.codes, device)
-        run = functools.partial(multiply, given.codes, given.bounds[:, 0])
+        run = functools.partial(multiply, given.codes)
     elif way == "numpy":
         run = functools.partial(np.matmul, queries, passages.T)
     else:

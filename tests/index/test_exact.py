@@ -8,6 +8,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -150,7 +151,27 @@ def test_a_copy_in_few_bits_is_made_once_and_again_for_other_vectors(tmp_path: P
     np.testing.assert_array_equal(other.codes, first.codes[::-1])
     file.write_bytes(file.read_bytes()[:-400])
     mended = ArrayVectors(vectors[::-1], tmp_path / "index", "b").coarse("int8")
-    np.testing.assert_array_equal(mended.codes, coarsened(vectors[::-1], "int8").codes)
+    np.testing.assert_array_equal(mended.codes, coarsened(vectors[::-1], "int8", 100).codes)
+
+
+def test_vectors_of_one_number_are_given_so_that_no_library_refuses_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    multiply = torch._int_mm
+
+    def as_onednn(one: torch.Tensor, other: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+        # What torch does on a CPU with VNNI: it gives the distance from row to row as oneDNN is to
+        # read them, and leaves in `out` what was there where oneDNN refuses that.
+        is_transposed = other.stride(1) != 1
+        distance = other.stride(1) if is_transposed else other.stride(0)
+        is_refused = distance < other.shape[0 if is_transposed else 1]
+        return out.fill_(1) if is_refused else multiply(one, other, out=out)
+
+    monkeypatch.setattr(torch, "_int_mm", as_onednn)
+    passages = np.arange(-3, 4, dtype=np.float32)[:, None]
+    with by("int8"):
+        found = nearest_below(np.array([[1], [-2]], np.float32), passages, 2)
+    assert found.positions.tolist() == [[6, 5], [0, 1]]
 
 
 def test_a_product_that_does_not_exist_is_refused_by_name() -> None:
@@ -206,6 +227,19 @@ def test_the_way_over_a_gpu_proposes_the_same(product: str) -> None:
         elsewhere = nearest_below(queries, passages, 30, np.full(50, 0.5), device="cpu:0")
     for expected, found in zip(on_cpu, elsewhere, strict=True):
         np.testing.assert_array_equal(expected, found)
+
+
+def test_a_worker_that_cannot_use_the_gpu_searches_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def zeros(*_: object, device: str) -> None:
+        raise RuntimeError(f"Cannot re-initialize CUDA in forked subprocess: {device}")
+
+    monkeypatch.setattr("rir_hf.index.products.gpu_count", lambda: 1)
+    monkeypatch.setattr(torch, "zeros", zeros)
+    queries, passages = unit_vectors(4, 8, 3), unit_vectors(50, 8, 4)
+    found = nearest_below(queries, passages, 3)
+    assert found.positions.tolist() == ranking(exact_scores(queries, passages))[:, :3].tolist()
 
 
 def test_vectors_that_are_not_finite_are_refused() -> None:
