@@ -24,7 +24,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,21 +180,22 @@ def generate_bge_train_data(
             "answer_embedding": _encoded(model.encode_corpus, answers, how),
         }
     )
-    below = MineNegatives(indexed, num_negatives=_NEGATIVES)
     of_answer = MineNegatives(
         indexed, num_negatives=_NEGATIVES, query="answer_embedding", output="neg_answer"
     )
-    mined = pairs.map(below, batched=True, batch_size=batch_size)
-    mined = mined.map(of_answer, batched=True, batch_size=batch_size)
+    mined = pairs.map(of_answer, batched=True, batch_size=batch_size)
     made = {
         "query": queries,
         "answer": answers,
         "pos": mined["pos"][:],
-        "neg": _negatives(neg_type, mined["neg"][:], pairs, indexed, batch_size),
+        "neg": _negatives(neg_type, pairs, indexed, batch_size),
         "neg_answer": mined["neg_answer"][:],
     }
     found = [dict(zip(made, values, strict=True)) for values in zip(*made.values(), strict=True)]
-    return _with_good_ranks(found, mined["pos_rank"][:], filter_num) if filter_data else found
+    if not filter_data:
+        return found
+    ranks = _below_positive(pairs, indexed, batch_size)["pos_rank"][:]
+    return _with_good_ranks(found, ranks, filter_num)
 
 
 def generate_llm_dpo_train_data(
@@ -463,23 +464,37 @@ def _require_positives_first(rows: list[dict[str, Any]], passages: list[str], dt
             )
 
 
-def _negatives(
-    neg_type: str, below: list[list[str]], pairs: Dataset, indexed: Dataset, batch_size: int
-) -> list[list[str]]:
-    """The negatives of each query, of which `below` are the best below the ceiling."""
+def _negatives(neg_type: str, pairs: Dataset, indexed: Dataset, batch_size: int) -> list[list[str]]:
+    """The negatives of each query."""
     if neg_type == "95neg":
-        return below
+        return _below_positive(pairs, indexed, batch_size)["neg"][:]
     if neg_type == "hard":
-        first = _drawn_by_rank(pairs, indexed)
-        parts = zip(first, below, strict=True)
-    else:
-        uniform = MineNegatives(
-            indexed, num_negatives=_NEGATIVES, sampling_strategy="uniform", seed=_SEED
-        )
-        drawn = pairs.map(uniform, batched=True, batch_size=batch_size)["neg"][:]
-        hard = (_NEGATIVES + 1) // 2 if neg_type == "mixed" else 0
-        parts = zip((row[:hard] for row in below), drawn, strict=True)
-    return [list(dict.fromkeys([*one, *other]))[:_NEGATIVES] for one, other in parts]
+        found = _drawn_by_rank(pairs, indexed)
+        if short := [row for row, texts in enumerate(found) if len(texts) < _NEGATIVES]:
+            others = _below_positive(pairs.select(short), indexed, batch_size)["neg"][:]
+            for row, texts in zip(short, others, strict=True):
+                found[row] += texts
+        return _first_of(found)
+    uniform = MineNegatives(
+        indexed, num_negatives=_NEGATIVES, sampling_strategy="uniform", seed=_SEED
+    )
+    drawn = pairs.map(uniform, batched=True, batch_size=batch_size)["neg"][:]
+    if neg_type == "random":
+        return drawn
+    best = _below_positive(pairs, indexed, batch_size)["neg"][:]
+    hard = (_NEGATIVES + 1) // 2
+    return _first_of([*one[:hard], *other] for one, other in zip(best, drawn, strict=True))
+
+
+def _first_of(negatives: Iterable[list[str]]) -> list[list[str]]:
+    """As many different ones of each row as there are to be."""
+    return [list(dict.fromkeys(texts))[:_NEGATIVES] for texts in negatives]
+
+
+def _below_positive(pairs: Dataset, indexed: Dataset, batch_size: int) -> Dataset:
+    """The best that score at most 95 % of the positive."""
+    below = MineNegatives(indexed, num_negatives=_NEGATIVES)
+    return pairs.map(below, batched=True, batch_size=batch_size)
 
 
 def _drawn_by_rank(pairs: Dataset, indexed: Dataset) -> list[list[str]]:

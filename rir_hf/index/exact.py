@@ -175,8 +175,10 @@ class _Rough(NamedTuple):
     slack: np.ndarray
 
     def take(self, which: np.ndarray) -> _Rough:
-        """Some of them."""
-        return _Rough(*(values[which] for values in self))
+        """Some of them, by number or by a mask."""
+        if which.dtype == bool:
+            which = np.flatnonzero(which)
+        return _Rough(*(values.take(which) for values in self))
 
     def made_exact(self, which: np.ndarray, queries: np.ndarray, vectors: Vectors) -> _Rough:
         """The same, with exact scores for some."""
@@ -297,9 +299,10 @@ def _kth_best(rows: np.ndarray, scores: np.ndarray, n: int, k: int) -> np.ndarra
     counts = np.bincount(rows, minlength=n)
     if k == 0 or counts.max(initial=0) < k:
         return worst
-    some = counts[rows] >= k
-    full, number = np.unique(rows[some], return_inverse=True)
-    table = np.full((len(full), counts.max()), -np.inf)
-    table[number, _place_in_row(rows, n)[some]] = scores[some]
-    worst[full] = np.partition(table, -k, axis=1)[:, -k]
+    is_full = counts >= k
+    number = np.cumsum(is_full) - 1
+    some = np.flatnonzero(is_full[rows])
+    table = np.full((is_full.sum(), counts.max()), -np.inf)
+    table[number[rows[some]], _place_in_row(rows, n)[some]] = scores[some]
+    worst[is_full] = np.partition(table, -k, axis=1)[:, -k]
     return worst
