@@ -107,7 +107,7 @@ def nearest_below(
     for start in range(0, len(queries), _QUERIES):
         part = slice(start, start + _QUERIES)
         some = asked.take(np.arange(len(queries))[part])
-        product = product_for(some.queries, passages, device)
+        product = product_for(some.queries, passages, device, len(queries))
         search = _Search(some, passages, k, eligible)
         for at, size in product:
             search.look_at(product, at, size)

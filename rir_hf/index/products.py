@@ -30,6 +30,7 @@ PRODUCTS = ("int8", "bfloat16", "torch", "numpy")
 """What it may be: codes of one or two bytes, or float32 by torch or by NumPy."""
 
 _FEW = 20_000
+_MANY = 8192
 _FLOATS = 4096
 _FASTER = 2.0
 _SMALLEST = 2.0**-126
@@ -218,12 +219,20 @@ class CoarseProduct(Product):
         return self._for_lost[rows] * lost + self._for_kept[rows] * kept + self._least[rows]
 
 
-def product_for(queries: np.ndarray, vectors: Vectors, device: str | None) -> Product:
+def product_for(
+    queries: np.ndarray, vectors: Vectors, device: str | None, searches: int = 0
+) -> Product:
     """The product to search with: the one that the environment names, else the fastest where there
     are so many vectors that it matters.
+
+    Args:
+        queries: `(n, d)` float32.
+        vectors: the passages' vectors.
+        device: a torch device. None: a GPU where one can be used, else the CPU.
+        searches: for how many queries in all the same vectors are searched.
     """
     device = device or _device()
-    way = named_product() or _unnamed(device, vectors)
+    way = named_product() or _unnamed(device, vectors, searches)
     if way not in COARSE:
         return FloatProduct(queries, vectors, way, device)
     if not is_right(way, device) or (way == "bfloat16" and device != "cpu"):
@@ -255,11 +264,11 @@ def named_product() -> str | None:
     return named
 
 
-def _unnamed(device: str, vectors: Vectors) -> str:
-    """The fastest product for vectors whose copy in few bits is kept for the next time; for few, or
-    those of no file, plain float32, by NumPy where torch need not even be loaded.
+def _unnamed(device: str, vectors: Vectors, searches: int) -> str:
+    """The fastest product for vectors whose copy in few bits is kept for the next time, or pays at
+    once; for few vectors plain float32, by NumPy where torch need not even be loaded.
     """
-    if vectors.is_stored and len(vectors) >= _FEW:
+    if len(vectors) >= _FEW and (vectors.is_stored or searches >= _MANY):
         return fastest(device)
     return "numpy" if device == "cpu" else "torch"
 

@@ -128,6 +128,7 @@ def test_each_worker_puts_its_encoder_on_a_gpu_of_its_own_where_there_are_some(
         def to(self, device: str) -> None:
             moved.append(device)
 
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     Embed(Movable())({"text": ["a"]}, rank=5)
     assert moved == []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
