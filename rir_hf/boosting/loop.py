@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
@@ -257,6 +258,7 @@ def boost(
             held_out=sizes,
             with_generator=llm is not None,
             is_tuned=tuned is not None,
+            text_length=fmean(len(text or "") for text in texts["text"]),
         )
         rows = Dataset.from_list([stage._asdict() for stage in stages])
         return Boosted(_name_of(first), _name_of(llm), rows, None)
