@@ -92,8 +92,8 @@ def nearest_below(
         marks: a passage for each query; how many rank before it is counted. None for none.
         eligible: `(m,)` bool, which passages may be found; the others are counted all the same.
             None for all.
-        device: a torch device on which to multiply. Default: the first GPU that FAISS sees, else
-            the CPU. The result does not depend on it.
+        device: a torch device on which to multiply. Default: for 20,000 passages or more the first
+            GPU, else the CPU. The result does not depend on it.
 
     Example:
         >>> passages = np.array([[1, 0], [0.6, 0.8], [0, 1], [0.6, 0.8]], "float32")

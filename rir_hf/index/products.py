@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from rir_hf.index.coarse import COARSE, GROUP, Coarse, coarsened
-from rir_hf.index.devices import gpu_count
 from rir_hf.index.passages import Vectors
 
 logger = logging.getLogger(__name__)
@@ -228,26 +227,27 @@ def product_for(
     Args:
         queries: `(n, d)` float32.
         vectors: the passages' vectors.
-        device: a torch device. None: a GPU where one can be used, else the CPU.
+        device: a torch device. None: a GPU, where there are so many vectors and one can be used,
+            else the CPU.
         searches: for how many queries in all the same vectors are searched.
     """
-    device = device or _device()
+    device = device or (_device() if len(vectors) >= _FEW else "cpu")
     way = named_product() or _unnamed(device, vectors, searches)
     if way not in COARSE:
-        return FloatProduct(queries, vectors, way, device)
+        return FloatProduct(queries, vectors, way, "cpu" if way == "numpy" else device)
     if not is_right(way, device) or (way == "bfloat16" and device != "cpu"):
         raise ValueError(f"{VARIABLE} is {way!r}, which {device} cannot multiply exactly enough.")
     return CoarseProduct(queries, vectors.coarse(way), device)
 
 
 def _device() -> str:
-    """The first GPU that FAISS sees; the CPU where there is none, and in a worker that was forked
-    from a process that uses the GPU, which cannot.
+    """The first GPU; the CPU where there is none, and in a worker that was forked from a process
+    that uses the GPU, which cannot.
     """
-    if not gpu_count():
-        return "cpu"
     import torch
 
+    if not torch.cuda.is_available():
+        return "cpu"
     try:
         torch.zeros(1, device="cuda:0")
     except RuntimeError as error:

@@ -235,9 +235,9 @@ def test_a_worker_that_cannot_use_the_gpu_searches_on_the_cpu(
     def zeros(*_: object, device: str) -> None:
         raise RuntimeError(f"Cannot re-initialize CUDA in forked subprocess: {device}")
 
-    monkeypatch.setattr("rir_hf.index.products.gpu_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "zeros", zeros)
-    queries, passages = unit_vectors(4, 8, 3), unit_vectors(50, 8, 4)
+    queries, passages = unit_vectors(4, 8, 3), unit_vectors(20_000, 8, 4)
     found = nearest_below(queries, passages, 3)
     assert found.positions.tolist() == ranking(exact_scores(queries, passages))[:, :3].tolist()
 
