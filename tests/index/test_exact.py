@@ -223,8 +223,9 @@ def test_the_way_over_a_gpu_proposes_the_same(product: str) -> None:
     queries, passages = unit_vectors(50, 13, 3), unit_vectors(5000, 13, 4)
     passages[100:200] = passages[7]
     on_cpu = nearest_below(queries, passages, 30, np.full(50, 0.5), device="cpu")
-    with by(product):  # "cpu:0" goes where a GPU goes
-        elsewhere = nearest_below(queries, passages, 30, np.full(50, 0.5), device="cpu:0")
+    gpu = "cuda:0" if torch.cuda.is_available() else "cpu:0"  # which goes the same way
+    with by(product):
+        elsewhere = nearest_below(queries, passages, 30, np.full(50, 0.5), device=gpu)
     for expected, found in zip(on_cpu, elsewhere, strict=True):
         np.testing.assert_array_equal(expected, found)
 
