@@ -36,7 +36,10 @@ def mined() -> Dataset:
     )
 
 
-@pytest.mark.filterwarnings("error")
+# What other tests have left open is closed at some time or other, and said then.
+@pytest.mark.filterwarnings(
+    "error", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_the_plot_is_a_picture_even_where_there_is_nothing_to_plot(
     mined: Dataset, tmp_path: Path
 ) -> None:
