@@ -24,7 +24,8 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -184,18 +185,16 @@ def generate_bge_train_data(
         indexed, num_negatives=_NEGATIVES, query="answer_embedding", output="neg_answer"
     )
     mined = pairs.map(of_answer, batched=True, batch_size=batch_size)
+    below = cache(partial(_below_positive, pairs, indexed, batch_size))
     made = {
         "query": queries,
         "answer": answers,
         "pos": mined["pos"][:],
-        "neg": _negatives(neg_type, pairs, indexed, batch_size),
+        "neg": _negatives(neg_type, pairs, indexed, batch_size, below),
         "neg_answer": mined["neg_answer"][:],
     }
     found = [dict(zip(made, values, strict=True)) for values in zip(*made.values(), strict=True)]
-    if not filter_data:
-        return found
-    ranks = _below_positive(pairs, indexed, batch_size)["pos_rank"][:]
-    return _with_good_ranks(found, ranks, filter_num)
+    return _with_good_ranks(found, below()["pos_rank"][:], filter_num) if filter_data else found
 
 
 def generate_llm_dpo_train_data(
@@ -464,10 +463,16 @@ def _require_positives_first(rows: list[dict[str, Any]], passages: list[str], dt
             )
 
 
-def _negatives(neg_type: str, pairs: Dataset, indexed: Dataset, batch_size: int) -> list[list[str]]:
-    """The negatives of each query."""
+def _negatives(
+    neg_type: str,
+    pairs: Dataset,
+    indexed: Dataset,
+    batch_size: int,
+    below: Callable[[], Dataset],
+) -> list[list[str]]:
+    """The negatives of each query; `below` mines those below the positive for all."""
     if neg_type == "95neg":
-        return _below_positive(pairs, indexed, batch_size)["neg"][:]
+        return below()["neg"][:]
     if neg_type == "hard":
         found = _drawn_by_rank(pairs, indexed)
         if short := [row for row, texts in enumerate(found) if len(texts) < _NEGATIVES]:
@@ -481,7 +486,7 @@ def _negatives(neg_type: str, pairs: Dataset, indexed: Dataset, batch_size: int)
     drawn = pairs.map(uniform, batched=True, batch_size=batch_size)["neg"][:]
     if neg_type == "random":
         return drawn
-    best = _below_positive(pairs, indexed, batch_size)["neg"][:]
+    best = below()["neg"][:]
     hard = (_NEGATIVES + 1) // 2
     return _first_of([*one[:hard], *other] for one, other in zip(best, drawn, strict=True))
 

@@ -4,10 +4,11 @@ written below a temporary folder.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ import rir_hf  # noqa: E402
 # The same examples in every run. For others: pytest --hypothesis-profile=default.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What other tests have left open is closed before one to which warnings are errors."""
+    if item.get_closest_marker("filterwarnings"):
+        gc.collect()
+    return (yield)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def planned(
     held_out: Sequence[int],
     with_generator: bool,
     is_tuned: bool,
-    text_length: float = 0,
+    text_length: float,
 ) -> list[Planned]:
     """The stages of a run; numbers of queries are upper bounds, since no check has been made.
 

@@ -231,8 +231,8 @@ def _filled(row: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 def _repeated(lists: Dataset, times: int) -> Dataset:
     """Lists, those of the user's queries so many times."""
-    own = where(lists, lambda row: row["kind"] == UNLABELLED)
-    return concatenate_datasets([lists, *[own] * (times - 1)])
+    own = [place for place, kind in enumerate(lists["kind"]) if kind == UNLABELLED]
+    return concatenate_datasets([lists, *[lists.select(own)] * (times - 1)])
 
 
 def _replayed(state: Round, temperature: float) -> Dataset:

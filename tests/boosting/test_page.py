@@ -163,10 +163,7 @@ def test_without_matplotlib_the_page_has_no_picture_and_the_log_names_the_extra(
         plot_rounds(read_rounds(run), run / "rounds.png")
 
 
-# What other tests have left open is closed at some time or other, and said then.
-@pytest.mark.filterwarnings(
-    "error", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+@pytest.mark.filterwarnings("error")
 def test_the_picture_shows_each_model_with_its_interval_and_hollow_where_turned_down(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

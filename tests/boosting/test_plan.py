@@ -22,10 +22,9 @@ def plan_of(folder: Path, rounds: int = 1, **changes: Any) -> dict[str, Planned]
         "held_out": (10, 20),
         "with_generator": True,
         "is_tuned": True,
+        "text_length": 0.0,
     }
-    numbers |= {
-        name: changes.pop(name) for name in [*changes] if name in numbers or name == "text_length"
-    }
+    numbers |= {name: changes.pop(name) for name in [*changes] if name in numbers}
     stages = planned(RunFolder(folder), options_of(**changes), rounds, **numbers)
     assert len({stage.stage for stage in stages}) == len(stages)
     return {stage.stage: stage for stage in stages}

@@ -36,10 +36,7 @@ def mined() -> Dataset:
     )
 
 
-# What other tests have left open is closed at some time or other, and said then.
-@pytest.mark.filterwarnings(
-    "error", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+@pytest.mark.filterwarnings("error")
 def test_the_plot_is_a_picture_even_where_there_is_nothing_to_plot(
     mined: Dataset, tmp_path: Path
 ) -> None:
