@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
@@ -258,7 +257,6 @@ def boost(
             held_out=sizes,
             with_generator=llm is not None,
             is_tuned=tuned is not None,
-            text_length=fmean(len(text or "") for text in texts["text"]),
         )
         rows = Dataset.from_list([stage._asdict() for stage in stages])
         return Boosted(_name_of(first), _name_of(llm), rows, None)

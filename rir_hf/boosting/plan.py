@@ -11,7 +11,6 @@ from rir_hf.boosting.record import RunFolder
 
 QUERY_TOKENS = 30
 TOKENS_PER_WORD = 1.4
-_COPIES = 4  # of the texts in lists: found, scored, as the stage, as rows of the trainer
 
 
 class Planned(NamedTuple):
@@ -46,12 +45,8 @@ def planned(
     held_out: Sequence[int],
     with_generator: bool,
     is_tuned: bool,
-    text_length: float,
 ) -> list[Planned]:
-    """The stages of a run; numbers of queries are upper bounds, since no check has been made.
-
-    `text_length` is the mean of the corpus, in characters.
-    """
+    """The stages of a run; numbers of queries are upper bounds, since no check has been made."""
     share = sum(kind not in TAKEN for kind in options.kinds) / len(options.kinds)
     asked = min(options.passages, corpus) * options.queries_per_passage
     written, taken = round(share * asked), asked - round(share * asked)
@@ -64,9 +59,6 @@ def planned(
         if with_generator and options.answers and pairs:
             of_round += _generator(options, pairs, dev, is_tuned)
         of_round += _retriever(options, pairs, lists, repeated, corpus, dev, with_generator)
-        of_round = [
-            _with_disk(stage, lists * options.candidates * text_length) for stage in of_round
-        ]
         stages += [stage._replace(stage=f"round-{number}/{stage.stage}") for stage in of_round]
     stages.append(Planned("test", f"compare first and last on {test} queries", encoded=2 * corpus))
     return [stage._replace(is_made=folder.record(stage.stage) is not None) for stage in stages]
@@ -126,14 +118,6 @@ def _generator(options: Options, pairs: int, dev: int, is_tuned: bool) -> list[P
                 2 * dev * length, 2 * dev, steps),
         last,
     ]  # fmt: skip
-
-
-def _with_disk(stage: Planned, texts: float) -> Planned:
-    """The lists with what their texts take, where that is much."""
-    gigabytes = _COPIES * texts / 1e9
-    if stage.stage != "lists" or gigabytes < 1:
-        return stage
-    return stage._replace(does=f"{stage.does}; {gigabytes:.0f} GB of disk")
 
 
 def _retriever(

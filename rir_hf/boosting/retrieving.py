@@ -13,6 +13,7 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 
 from rir_hf.boosting.judge import verdict_on
+from rir_hf.boosting.listed import ScoredLists
 from rir_hf.boosting.options import Options
 from rir_hf.boosting.record import Stage
 from rir_hf.boosting.state import (
@@ -111,20 +112,21 @@ def relabelled(state: Round, scored: Stage) -> Stage:
 
 def lists(state: Round, queries: Stage) -> Stage:
     """Scored candidates of queries without a passage, of thinned ones, and of copies without their
-    own passage.
+    own passage; by id alone where passages are frozen, since a trainer then needs their vectors.
     """
     options = state.options
     key = {
         "from": queries.key,
         "candidates": options.candidates,
         "teacher": state.teacher_key,
+        "texts": not options.freezes_passages,
     }
 
     def make() -> tuple[Dataset, Counts]:
         rows = where(queries.rows(), is_list)
         own = [row["pos_ids"] if is_copy(row) else [] for row in rows]
         rows = rows.add_column("own", own, feature=rows.features["pos_ids"])
-        step = CandidateLists(
+        candidates = CandidateLists(
             state.searched,
             size=options.candidates,
             top=max(1, round(0.6 * options.candidates)),
@@ -132,9 +134,10 @@ def lists(state: Round, queries: Stage) -> Stage:
             exclude="own",
             seed=state.seed,
         )
-        rows = state.setup.run(state.with_vectors(rows), step)
-        rows = state.setup.run(_without(rows, "embedding", "own"), ScorePassages(state.teacher))
-        return rows, {"lists": len(rows), "passages": sum(map(len, rows["passages"]))}
+        scores = ScorePassages(state.teacher)
+        step = ScoredLists(candidates, scores, texts=not options.freezes_passages)
+        rows = _without(state.setup.run(state.with_vectors(rows), step), "embedding", "own")
+        return rows, {"lists": len(rows), "passages": sum(map(len, rows["passage_ids"]))}
 
     return state.rows("lists", key, make)
 
@@ -190,7 +193,8 @@ def _training_rows(
         parts["query_answer"] = _query_and_answer(answers)
     if "lists" in stages:
         lists = _repeated(stages["lists"].rows(), options.repeat_queries)
-        parts["lists"] = lists.select_columns(["query", "passages", "passage_scores"])
+        name = "passage_ids" if options.freezes_passages else "passages"
+        parts["lists"] = lists.select_columns(["query", name, "passage_scores"])
     if state.setup.replay is not None:
         parts["replay"] = _replayed(state, temperature)
     taken = {name: where(rows, partial(_is_usable, options)) for name, rows in parts.items()}
@@ -211,8 +215,9 @@ def _is_usable(options: Options, row: Mapping[str, Any]) -> bool:
     scores = chain.from_iterable(row[name] or [None] for name in _SCORES if name in row)
     if not all(score is not None and math.isfinite(score) for score in scores):
         return False
-    if "passages" in row:
-        return len(row["passages"]) > options.negatives
+    for name in ("passages", "passage_ids"):
+        if name in row:
+            return len(row[name]) > options.negatives
     return "neg" not in row or len(row["neg"]) >= options.negatives
 
 

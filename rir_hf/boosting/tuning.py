@@ -177,7 +177,7 @@ def _call(
     `embedded` is a corpus whose vectors a trainer of the queries' side alone need not make again.
     """
     if embedded is not None:
-        embedded = without_indexes(embedded).select_columns(["text", "embedding"])
+        embedded = without_indexes(embedded).select_columns(["id", "text", "embedding"])
     if launch is None:
         trainer: Any = train_retriever if function == "train_retriever" else train_generator
         if embedded is not None:

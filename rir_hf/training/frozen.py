@@ -35,7 +35,8 @@ class TwoSides:
         data: rows of a trainer, with texts in the columns of passages.
         prompt: text before each passage.
         length: tokens after which a passage is cut.
-        embedded: a corpus with `text` and `embedding`, whose passages need not be encoded.
+        embedded: a corpus with `text` and `embedding`, whose passages need not be encoded, and
+            perhaps `id`, by which rows may name them.
 
     Raises:
         ValueError: the vectors of `embedded` are not those of this model.
@@ -141,13 +142,14 @@ def passages_in(columns: Iterable[str]) -> list[str]:
 
 
 def _known(texts: Mapping[str, None], embedded: Dataset | None) -> dict[str, np.ndarray]:
-    """The vectors of those texts that an embedded corpus holds."""
-    if embedded is None:
-        return {}
-    places = [row for row, text in enumerate(embedded["text"]) if text in texts]
-    rows = embedded.select(places)
-    vectors = rows.with_format("numpy")["embedding"][:]
-    return dict(zip(rows["text"], vectors, strict=True))
+    """The vectors of those texts, or ids, that an embedded corpus holds."""
+    known: dict[str, np.ndarray] = {}
+    for name in ("id", "text"):
+        if embedded is not None and name in embedded.column_names:
+            rows = embedded.select([row for row, key in enumerate(embedded[name]) if key in texts])
+            vectors = rows.with_format("numpy")["embedding"][:]
+            known.update(zip(rows[name], vectors, strict=True))
+    return known
 
 
 def _units(vectors: np.ndarray) -> np.ndarray:

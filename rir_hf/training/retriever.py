@@ -16,7 +16,7 @@ from rir_hf.export.retrievers import to_sentence_transformers
 from rir_hf.export.rows import has_scores
 from rir_hf.export.scores import Rescale
 from rir_hf.models.retriever import prompt_of, set_length
-from rir_hf.schema import QUERY
+from rir_hf.schema import NEG, PASSAGE_IDS, PASSAGES, QUERY
 from rir_hf.training.arguments import (
     check_apart,
     check_report_to,
@@ -153,7 +153,8 @@ def train_retriever(
         rows: with `query`, `pos`, `neg`, and for distillation `pos_scores`, `neg_scores`; or
             without any label `passages` and `passage_scores`; or `query` and `pos` alone, which
             are contrasted with the other passages of the batch. Several datasets by name are
-            trained together. Rows that the loss cannot take are left out with a warning.
+            trained together. Rows that the loss cannot take are left out with a warning. With
+            `embedded` a row may have `passage_ids` in the place of `passages`.
         model: Hub name or folder of the sentence-transformers model to start from.
         output: folder for the trained model; files of an earlier model in it are replaced.
         revision: branch, tag or commit of a Hub model.
@@ -195,7 +196,8 @@ def train_retriever(
             `MultipleNegativesRankingLoss`, `TripletLoss`.
         embedded: for `freeze_passages` the corpus with `text` and `embedding`, as `Embed` with the
             same model made them, or a folder of it: its passages are not encoded again. Some are
-            all the same, to see whether they are this model's.
+            all the same, to see whether they are this model's. With `id` too, rows may name their
+            passages by it.
         keep: share of the old weights in the trained model, 0 to below 1: 0.5 averages the two,
             which forgets less of what the model knew (WiSE-FT, Wortsman et al. 2022,
             https://arxiv.org/abs/2109.01903).
@@ -262,9 +264,9 @@ def train_retriever(
     given = dict(locals())
     asked = {name: value for name, value in given.items() if name not in _NOT_ASKED}
     dev = held_out(dev)
-    parts = _parts(rows)
-    names = _losses_of(parts, loss)
     known = _embedded(embedded)
+    parts = {name: _by_id(part, known) for name, part in _parts(rows).items()}
+    names = _losses_of(parts, loss)
     require_place(model)
     if checkpoint_steps is not None:
         check_apart_from_model(output, model)
@@ -378,6 +380,27 @@ def _parts(rows: Dataset | Mapping[str, Dataset]) -> dict[str, Dataset]:
             )
         require_dataset(part, f"train_retriever ({name!r})")
     return dict(rows)
+
+
+def _by_id(rows: Dataset, known: Dataset | None) -> Dataset:
+    """Rows whose passages are ids of the embedded corpus, these in the place of texts; others as
+    they are.
+    """
+    if {PASSAGES.name, NEG.name} & set(rows.column_names) or PASSAGE_IDS.name not in rows.features:
+        return rows
+    if known is None or "id" not in known.column_names:
+        raise ValueError(
+            f"train_retriever: rows have {PASSAGE_IDS.name!r} and no texts of passages. Give "
+            "freeze_passages=True and embedded=, the corpus with id, text and embedding."
+        )
+    texts = dict(zip(known["id"], known["text"], strict=True))
+    for text in texts.values():
+        if text in texts and texts[text] != text:
+            raise ValueError(
+                f"train_retriever: {text!r:.60} is the id of one passage of embedded and the text "
+                "of another: rename the ids, or give rows with passages."
+            )
+    return rows.rename_column(PASSAGE_IDS.name, PASSAGES.name)
 
 
 def _one_or_all(values: Mapping[str, Any]) -> Any:

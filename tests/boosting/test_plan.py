@@ -22,7 +22,6 @@ def plan_of(folder: Path, rounds: int = 1, **changes: Any) -> dict[str, Planned]
         "held_out": (10, 20),
         "with_generator": True,
         "is_tuned": True,
-        "text_length": 0.0,
     }
     numbers |= {name: changes.pop(name) for name in [*changes] if name in numbers}
     stages = planned(RunFolder(folder), options_of(**changes), rounds, **numbers)
@@ -46,14 +45,6 @@ def test_answers_are_asked_for_each_query_with_a_passage(tmp_path: Path) -> None
     assert stages["round-1/generator"].requests == 2 * 10  # dev, with both generators
     assert stages["round-1/negatives"].does == "of 20 queries"
     assert stages["round-1/lists"].does.startswith("4 candidates of 15 queries")
-
-
-def test_much_disk_is_said(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"kinds": ("title",), "queries_per_passage": 8, "candidates": 100}
-    lists = plan_of(tmp_path, **options, text_length=1e4)["round-1/lists"]
-    # Four copies of 100 passages, 10 kB each, for 800 queries.
-    assert lists.does == "100 candidates of 800 queries, scored; 3 GB of disk"
-    assert "disk" not in plan_of(tmp_path, **options, text_length=10)["round-1/lists"].does
 
 
 def test_steps_are_those_of_the_epochs_unless_their_number_is_given(tmp_path: Path) -> None:

@@ -169,6 +169,27 @@ def test_vectors_that_another_model_made_are_refused(
     train_retriever(rows, minilm, tmp_path, embedded=longer, max_steps=1, **QUICK)
 
 
+def test_rows_may_name_their_passages_by_id(rows: Dataset, minilm: str, tmp_path: Path) -> None:
+    texts = sorted({text for passages in rows["passages"] for text in passages})
+    vectors = Retriever(minilm).encode_corpus(texts)
+    corpus = Dataset.from_dict({"id": [f"d{at}" for at in range(8)], "text": texts})
+    corpus = corpus.add_column("embedding", vectors.tolist())
+    ids = [[f"d{texts.index(text)}" for text in passages] for passages in rows["passages"]]
+    by_id = rows.remove_columns("passages").add_column("passage_ids", ids)
+    one, two = (
+        SentenceTransformer(
+            str(train_retriever(part, minilm, tmp_path / name, embedded=corpus, **QUICK))
+        ).state_dict()
+        for name, part in (("by_text", rows), ("by_id", by_id))
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    with pytest.raises(ValueError, match=r"have 'passage_ids' and no texts of passages. Give "):
+        train_retriever(by_id, minilm, tmp_path, **QUICK)
+    twofold = corpus.map(lambda row: {"id": texts[0] if row["id"] == "d1" else row["id"]})
+    with pytest.raises(ValueError, match="is the id of one passage of embedded and the text of an"):
+        train_retriever(by_id, minilm, tmp_path, embedded=twofold, **QUICK)
+
+
 def test_a_corpus_without_vectors_is_refused(rows: Dataset, minilm: str, tmp_path: Path) -> None:
     texts = Dataset.from_dict({"text": ["a"]})
     with pytest.raises(ValueError, match="needs the column 'embedding'"):
