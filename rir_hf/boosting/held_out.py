@@ -19,6 +19,7 @@ from rir_hf.boosting.queries import (
     COPIED,
     TAKEN,
     Runner,
+    first_of_equal,
     thinned,
     thinned_kind,
     without,
@@ -61,6 +62,9 @@ the query was taken from.
 
 FEWEST = 10
 """Held-out queries that are needed to compare two models."""
+
+MOST_OF_EACH = 8
+"""Held-out queries that are generated from one passage at most."""
 
 _TO_CHOOSE_FROM = 20
 
@@ -120,7 +124,7 @@ class SetAside:
             asked, queries = split_queries(queries, missing["dev"], self.options.seed)
             missing["dev"] -= len(asked)
         trained_on = {name for ids in pairs["pos_ids"] for name in ids}
-        drawn = self._drawn({name: reserve(size) for name, size in missing.items()}, trained_on)
+        drawn = self._drawn(missing, trained_on)
         self.passages = frozenset(
             twin for ids in drawn.values() for name in ids for twin in self.twins.get(name, [name])
         )
@@ -185,15 +189,18 @@ class SetAside:
         chosen = [place for place, id in enumerate(self.corpus["id"]) if id in wanted]
         passages = self.corpus.select(chosen)
         seed = self.options.seed
-        made, counts = write_queries(passages, self.options, llm=self.llm, run=self.run, seed=seed)
+        per_passage = min(MOST_OF_EACH, -(-reserve(size) // max(1, len(passages))))
+        made, counts = write_queries(
+            passages, self.options, llm=self.llm, run=self.run, seed=seed, per_passage=per_passage
+        )
         kept = held_out_from(made, self.twins)
-        kept = kept.select(range(min(size, len(kept))))
+        kept = kept.select(np.flatnonzero(first_of_equal(kept["query"][:]))[:size])
         if self.options.word_dropout:
             kept = half_thinned(kept, self.options.word_dropout, seed)
         return kept, {**counts, "kept": len(kept)}
 
     def _drawn(self, sizes: Mapping[str, int], trained_on: set[str]) -> dict[str, list[str]]:
-        """Ids of a passage for each query of a part; those without a twin are drawn first, those
+        """Ids of passages for the queries of a part; those without a twin are drawn first, those
         that are trained on, and their twins, never.
         """
         if not sizes:
@@ -215,15 +222,26 @@ class SetAside:
             shuffled = sorted((names[at] for at in order), key=lambda name: name in self.twins)
             parts, start = {}, 0
             for part, size in sizes.items():
-                parts[part] = shuffled[start : start + size]
-                start += size
+                end = start + aside_of(size, len(names))
+                parts[part], start = shuffled[start:end], end
             return parts
 
         return self.folder.value("held_out/passages", key, draw)
 
 
+def aside_of(size: int, passages: int) -> int:
+    """How many of so many passages are set aside for a number of queries: a tenth at most, but for
+    the fewest that are needed.
+
+    Example:
+        >>> aside_of(200, 5000), aside_of(200, 240)
+        (253, 24)
+    """
+    return min(reserve(size), max(reserve(FEWEST), passages // 10))
+
+
 def reserve(size: int) -> int:
-    """Passages to draw so that some may give no query."""
+    """Queries to make, or passages to make them of, so that some may be of no use."""
     return size + size // 4 + 3
 
 

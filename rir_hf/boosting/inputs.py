@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from datasets import Dataset, Features, Value
 
-from rir_hf.boosting.held_out import FEWEST, Judged
+from rir_hf.boosting.held_out import FEWEST, MOST_OF_EACH, Judged, aside_of
 from rir_hf.boosting.options import Options
 from rir_hf.boosting.queries import FEATURES, KINDS, TAKEN
 from rir_hf.boosting.record import rows_of
@@ -67,7 +67,9 @@ _OWN_OPTIONS = {
 
 
 def corpus_of(corpus: Dataset | Source) -> Dataset:
-    """The corpus with `id`, `text` and, where it has one, `title`, and no index."""
+    """The corpus with `id`, `text` and, where it has one, `title`, and no index; a title that
+    several passages share is none of theirs: nobody who asks with it wants one of them alone.
+    """
     rows = load_corpus(corpus) if isinstance(corpus, (str, os.PathLike)) else corpus
     require_dataset(rows, "boost")
     require_columns(rows, ["id", "text"], "boost")
@@ -84,7 +86,21 @@ def corpus_of(corpus: Dataset | Source) -> Dataset:
         )
     if None in set(rows["text"]):
         rows = cached(rows, "map", lambda row: {"text": row["text"] or ""})
+    if "title" in names:
+        rows = rows.add_column("own", _own_titles(rows["title"][:]))
+        rows = rows.remove_columns("title").rename_column("own", "title")
     return cached(rows, "flatten_indices")
+
+
+def _own_titles(titles: Sequence[str | None]) -> list[str | None]:
+    """The titles that no other passage has.
+
+    Example:
+        >>> _own_titles(["Rome", "Warsaw", "rome ", None])
+        [None, 'Warsaw', None, None]
+    """
+    counts = Counter(plain(title or "") for title in titles)
+    return [title if title and counts[plain(title)] == 1 else None for title in titles]
 
 
 def given_queries(source: Dataset | Source | None, kind: str, corpus: Dataset) -> Dataset:
@@ -372,8 +388,8 @@ def judged_of(judged: Judged | Source | None, split: str | None, default: str) -
 def sizes_of(
     held_out: int, dev: Dataset | None, test: Dataset | None, passages: int, pairs: int
 ) -> tuple[int, int]:
-    """How many queries are set aside for dev and test: of pairs a fifth each at most, of passages
-    that no pair names a tenth.
+    """How many queries are set aside for dev and test: of pairs a fifth each at most; else as many
+    as the passages that are set aside give (`aside_of`).
 
     Raises:
         ValueError: there are too few passages to generate queries from that are set aside.
@@ -384,8 +400,8 @@ def sizes_of(
             f"The corpus has {passages} passages that no pair names, too few to set some aside to "
             f"judge with; at least {needed} are needed. Give dev and test."
         )
-    share = pairs // 5 if pairs // 5 >= FEWEST else max(FEWEST, passages // 10)
-    own = min(held_out, share)
+    most = pairs // 5 if pairs // 5 >= FEWEST else MOST_OF_EACH * aside_of(held_out, passages)
+    own = min(held_out, most)
     if own < held_out and None in (dev, test):
         logger.info("%d queries are held out in place of %d: there are no more.", own, held_out)
     dev_size, test_size = (own if judged is None else len(judged) for judged in (dev, test))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -27,7 +28,8 @@ class Judge:
     """Searches a corpus for held-out queries with one model after the other, and compares.
 
     A held-out query that was taken from its passage would find it by its own words. So the passage
-    is searched without it: `passage` of such a row takes the place of the text in the corpus.
+    is searched without it: `passage` of such a row takes the place of the text in the corpus. Of
+    several queries of one passage each is searched for by itself.
 
     Args:
         corpus: with `id` and `text`.
@@ -63,16 +65,31 @@ class Judge:
             step = Embed(retriever, "answers", role="query", output="answer_embedding")
             queries = self.run(queries, step)
             options = {"answer": "answer_embedding", "answer_weight": ANSWER_WEIGHT}
-        found = self.run(queries, Search(self._searched_by(retriever), **options))
-        rows = evaluate(found, self.qrels, [MEASURE], per_query=True)
+        found = []
+        for turn in self._turns():
+            searched = self._searched_by(retriever, self.held_out.select(turn))
+            found.append(self.run(queries.select(turn), Search(searched, **options)))
+        rows = evaluate(concatenate_datasets(found), self.qrels, [MEASURE], per_query=True)
         return dict(zip(rows["query_id"], rows[MEASURE], strict=True))
 
-    def _searched_by(self, retriever: Encoder) -> Dataset:
+    def _turns(self) -> list[list[int]]:
+        """The held-out queries in parts that have no passage twice which is to lack one."""
+        turns: list[list[int]] = []
+        seen: Counter[str] = Counter()
+        rows = zip(self.held_out["passage"], self.held_out["pos_ids"], strict=True)
+        for place, (text, ids) in enumerate(rows):
+            number = 0 if text is None else seen[ids[0]]
+            seen[ids[0]] += text is not None
+            turns += [[] for _ in range(number + 1 - len(turns))]
+            turns[number].append(place)
+        return turns
+
+    def _searched_by(self, retriever: Encoder, queries: Dataset) -> Dataset:
         """The corpus with vectors, in which some passages lack the query that was taken of them."""
         embed = Embed(self.embedder(retriever))
         corpus = self.run(self.corpus, embed)
-        masked = [row for row, text in enumerate(self.held_out["passage"]) if text is not None]
-        lacking = self.held_out.select(masked)
+        masked = [row for row, text in enumerate(queries["passage"]) if text is not None]
+        lacking = queries.select(masked)
         if not len(lacking):
             return attach_index(corpus)
         ids = [names[0] for names in lacking["pos_ids"]]
@@ -117,7 +134,8 @@ def qrels_of(held_out: Dataset) -> dict[str, dict[str, float]]:
 def verdict_on(
     after: Mapping[str, float], before: Mapping[str, float], held_out: Dataset
 ) -> dict[str, Any]:
-    """What comparing two models on the same queries says.
+    """What comparing two models on the same queries says. Queries that were made of one passage
+    rise and fall together, so they count as one: their mean.
 
     Returns:
         `measure`, `queries`, `synthetic`, `before`, `after` (means), `difference`, `low`, `high`,
@@ -125,7 +143,8 @@ def verdict_on(
         whether it is above and significant; `kinds`, the means by kind of query as JSON.
 
     Example:
-        >>> rows = {"query_id": ["p", "q"], "kind": ["claim"] * 2, "synthetic": [True] * 2}
+        >>> rows = {"query_id": ["p", "q"], "pos_ids": [["a"], ["b"]]}
+        >>> rows |= {"kind": ["claim"] * 2, "synthetic": [True] * 2}
         >>> after, before = {"p": 0.5, "q": 0.5}, {"p": 0.25, "q": 0.25}
         >>> found = verdict_on(after, before, Dataset.from_dict(rows))
         >>> found["difference"], found["kept"], found["gain"], found["kinds"]
@@ -134,13 +153,14 @@ def verdict_on(
     names = held_out["query_id"][:]
     new = np.array([after[name] for name in names])
     old = np.array([before[name] for name in names])
-    tested = paired_test(new - old)
     kinds = np.array([kind or "" for kind in held_out["kind"]])
     by_kind = {
         str(kind): [round(float(values[kinds == kind].mean()), 4) for values in (old, new)]
         for kind in np.unique(kinds)
         if kind
     }
+    old, new = (_by_passage(values, held_out) for values in (old, new))
+    tested = paired_test(new - old)
     return {
         "measure": MEASURE,
         "queries": len(names),
@@ -152,6 +172,14 @@ def verdict_on(
         "gain": tested["difference"] > 0 and tested["p_value"] < SIGNIFICANT,
         "kinds": json.dumps(by_kind) if by_kind else None,
     }
+
+
+def _by_passage(values: np.ndarray, held_out: Dataset) -> np.ndarray:
+    """The mean of the values of each passage's queries; those of people stay one by one."""
+    rows = zip(held_out["synthetic"], held_out["pos_ids"], held_out["query_id"], strict=True)
+    sources = [ids[0] if is_made else query for is_made, ids, query in rows]
+    _, groups = np.unique(sources, return_inverse=True)
+    return np.bincount(groups, values) / np.bincount(groups)
 
 
 def told_apart(held_out: Dataset, trained_on: Collection[str]) -> Dataset:

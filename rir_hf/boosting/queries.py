@@ -101,7 +101,7 @@ def write_queries(
         Rows as `FEATURES` says, `dropped` where the generator rejected its own query, and the
         counts.
     """
-    parts = []
+    parts = [rows_of([], FEATURES)]
     kinds = options.kinds
     for number in range(per_passage):
         for place, kind in enumerate(kinds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from rir_hf.boosting.held_out import (
     held_out_of,
     split_pairs,
 )
-from rir_hf.boosting.inputs import given_queries
+from rir_hf.boosting.inputs import given_queries, sizes_of
 from rir_hf.boosting.queries import FEATURES as QUERIES
 from rir_hf.boosting.queries import write_queries
 from rir_hf.boosting.querying import queries
@@ -272,6 +273,25 @@ def test_what_is_set_aside_is_the_same_when_a_run_goes_on(corpus: Dataset, tmp_p
     assert [stage.key for stage in stages[0]] == [stage.key for stage in stages[1]]
     assert first.passages == again.passages == other.passages
     assert stages[0][0].rows().to_list() == stages[2][0].rows().to_list()
+
+
+def test_a_small_corpus_gives_several_queries_of_each_passage_that_is_set_aside(
+    tmp_path: Path,
+) -> None:
+    letters = np.random.default_rng(0).choice([*"abcdefgh "], size=(100, 6, 40))
+    texts = [". ".join("".join(line).strip() for line in lines) for lines in letters]
+    corpus = Dataset.from_dict({"id": [f"d{at}" for at in range(100)], "text": texts})
+    sizes = sizes_of(200, None, None, len(corpus), 0)
+    assert sizes == (120, 120)
+    aside = set_aside(tmp_path, corpus, (40, 80))
+    dev, test, _ = stages_of(aside)
+    few, many = (Counter(ids[0] for ids in stage.rows()["pos_ids"]) for stage in (dev, test))
+    assert (len(few), len(many), len(aside.passages)) == (15, 15, 30)
+    assert few.total() == 40
+    assert min(many.values()) >= 3  # a title and five other sentences, some of them drawn twice
+    assert max(many.values()) <= 6
+    asked = [*dev.rows()["query"], *test.rows()["query"]]
+    assert len(set(asked)) == len(asked)
 
 
 def test_where_too_few_can_be_generated_that_is_said(corpus: Dataset, tmp_path: Path) -> None:

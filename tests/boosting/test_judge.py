@@ -92,18 +92,40 @@ def test_only_that_passage_changes_and_each_is_encoded_once() -> None:
     )
 
 
+def test_each_of_several_queries_of_a_passage_is_searched_for_in_what_is_left_without_it() -> None:
+    corpus = corpus_of((1.0, 1.0), (0.6, 0.6), (-0.1, 0.1))
+    held_out = held_out_of(
+        ("query 1.0 0.0", {"p0": 1.0}, "the rest 0.0 1.0"),
+        ("query 0.0 1.0", {"p0": 1.0}, "the rest 0.7 0.0"),
+        ("query 1.0 0.1", {"p0": 1.0}, "the rest 0.7 0.0"),
+        ("query 0.0 1.0", {"p1": 1.0}, None),
+    )
+    assert Judge(corpus, held_out, run).values(Numbers()) == pytest.approx(
+        # The other's words find the passage, its own do not; p1 is behind the rest of the first.
+        {"q0": 1 / np.log2(3), "q1": 1 / np.log2(4), "q2": 1.0, "q3": 1 / np.log2(3)}
+    )
+
+
 def test_grades_are_gains() -> None:
     held_out = held_out_of(("query", {"a": 2.0, "b": 0.0}, None), ("other", {"b": 1.0}, None))
     assert qrels_of(held_out) == {"q0": {"a": 2.0, "b": 0.0}, "q1": {"b": 1.0}}
 
 
-def verdict_of(*differences: float, kinds: list[str | None] | None = None) -> dict[str, Any]:
-    """The verdict where each query changes by so much from 0.5."""
+def verdict_of(
+    *differences: float,
+    kinds: list[str | None] | None = None,
+    passages: str | None = None,
+    synthetic: bool = True,
+) -> dict[str, Any]:
+    """The verdict where each query changes by so much from 0.5, each made of another passage where
+    these are not named by letters.
+    """
     names = [f"q{number}" for number in range(len(differences))]
     rows = {
         "query_id": names,
+        "pos_ids": [[name] for name in passages or names],
         "kind": kinds or [None] * len(names),
-        "synthetic": [True] * len(names),
+        "synthetic": [synthetic] * len(names),
     }
     after = {name: 0.5 + change for name, change in zip(names, differences, strict=True)}
     return verdict_on(after, dict.fromkeys(names, 0.5), Dataset.from_dict(rows))
@@ -116,6 +138,15 @@ def test_a_model_is_kept_where_nothing_is_lost_and_gains_where_that_is_no_chance
     assert (lost["kept"], lost["gain"]) == (False, False)
     assert (maybe["p_value"], maybe["kept"], maybe["gain"]) == (1.0, True, False)
     assert (sure["p_value"], sure["kept"], sure["gain"]) == (2 / 2**8, True, True)
+
+
+def test_what_is_made_of_one_passage_counts_once_and_what_people_ask_each_time() -> None:
+    changes = (0.25, 0.0, 0.5, 0.25, 0.25)
+    made = verdict_of(*changes, passages="abaab")
+    asked = verdict_of(*changes, passages="abaab", synthetic=False)
+    assert (made["difference"], made["queries"]) == (pytest.approx((1 / 3 + 1 / 8) / 2), 5)
+    assert made["after"] - made["before"] == pytest.approx(made["difference"])
+    assert asked["difference"] == pytest.approx(0.25)
 
 
 def test_a_significant_loss_is_no_gain() -> None:
