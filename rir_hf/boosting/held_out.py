@@ -14,10 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 
-from rir_hf.boosting.options import Options
+from rir_hf.boosting.options import TAKEN, Options
 from rir_hf.boosting.queries import (
     COPIED,
-    TAKEN,
     Runner,
     first_of_equal,
     thinned,

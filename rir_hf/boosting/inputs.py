@@ -18,8 +18,8 @@ import numpy as np
 from datasets import Dataset, Features, Value
 
 from rir_hf.boosting.held_out import FEWEST, MOST_OF_EACH, Judged, aside_of
-from rir_hf.boosting.options import Options
-from rir_hf.boosting.queries import FEATURES, KINDS, TAKEN
+from rir_hf.boosting.options import TAKEN, Options
+from rir_hf.boosting.queries import FEATURES, KINDS
 from rir_hf.boosting.record import rows_of
 from rir_hf.boosting.state import LABELLED
 from rir_hf.boosting.tuning import DATASETS, launcher
@@ -221,7 +221,8 @@ def check(
         ("held_out", held_out, FEWEST),
         ("passages", options.passages, 0),
         ("queries_per_passage", options.queries_per_passage, 1),
-        ("repeat_queries", options.repeat_queries, 1),
+        ("written", options.written, 1),
+        ("repeat_queries", 1 if options.repeat_queries is None else options.repeat_queries, 1),
         ("answers", options.answers, 0),
         ("candidates", options.candidates, 2),
         ("checkpoint_steps", options.checkpoint_steps, 1),
@@ -289,14 +290,6 @@ def checked_trainers(options: Options, *, with_labels: bool, with_generator: boo
 
 def _check_losses(options: Options, with_labels: bool, with_answers: bool) -> None:
     """Raise `ValueError` for a loss that needs what the rows of a dataset have not."""
-    negatives = options.training.get("num_negatives")
-    if negatives is not None:
-        check_at_least("training: num_negatives", negatives, 1)
-        if negatives >= options.candidates:
-            raise ValueError(
-                f"training: num_negatives must be below candidates={options.candidates}, got "
-                f"{negatives}: raise candidates."
-            )
     losses = options.training.get("loss") or {}
     if not isinstance(losses, Mapping):
         unscored = {"labels": with_labels, "query_answer": with_answers}
@@ -316,6 +309,18 @@ def _check_losses(options: Options, with_labels: bool, with_answers: bool) -> No
             f"training: {loss} cannot take the dataset {name!r}, whose rows have {lacks}. Name "
             f"losses by dataset: {{loss: {{pairs: {loss}}}}}; there are {', '.join(DATASETS)}."
         )
+
+
+def check_negatives(options: Options) -> None:
+    """Raise `ValueError` where a training asks for more negatives than a row can have."""
+    negatives = options.training.get("num_negatives")
+    if negatives is not None:
+        check_at_least("training: num_negatives", negatives, 1)
+        if negatives >= options.candidates:
+            raise ValueError(
+                f"training: num_negatives must be below candidates={options.candidates}, got "
+                f"{negatives}: raise candidates."
+            )
 
 
 def check_launch(launch: str | None) -> None:

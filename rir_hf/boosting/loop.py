@@ -8,7 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rir_hf.boosting.inputs import (
     check,
     check_generator,
     check_launch,
+    check_negatives,
     check_replay,
     checked_trainers,
     corpus_of,
@@ -37,7 +38,7 @@ from rir_hf.boosting.record import RunFolder, write_json
 from rir_hf.boosting.rounds import go
 from rir_hf.boosting.state import LABELLED, UNLABELLED, Round, Setup
 from rir_hf.boosting.table import row_of, write_changed, write_table
-from rir_hf.boosting.tuning import tunable
+from rir_hf.boosting.tuning import tunable, usual_candidates, with_usual
 from rir_hf.core.columns import digest_of_rows
 from rir_hf.core.configured import key_of, record_of
 from rir_hf.core.secrets import without_secrets
@@ -89,22 +90,23 @@ def boost(
     dev: Judged | Source | None = None,
     test: Judged | Source | None = None,
     teacher: Teacher | None = None,
-    passages: int = 1000,
-    queries_per_passage: int = 1,
+    passages: int = 5000,
+    queries_per_passage: int = 8,
+    written: int = 500,
     kinds: Sequence[str] | str | None = None,
-    word_dropout: float = 0.0,
-    repeat_queries: int = 1,
+    word_dropout: float = 0.4,
+    repeat_queries: int | None = None,
     min_quality: float | None = None,
     examples: Sequence[Mapping[str, str]] = (),
     answers: int = 5,
     answer_words: int = 60,
     require_gain: bool = True,
-    candidates: int = 8,
+    candidates: int | None = None,
     max_steps: int | None = None,
     patience: int = 2,
     held_out: int = 200,
     language: str | None = None,
-    keep: float = 0.0,
+    keep: float = 0.3,
     replay: Dataset | None = None,
     training: Mapping[str, Any] | None = None,
     tuning: Mapping[str, Any] | None = None,
@@ -145,17 +147,19 @@ def boost(
             generated.
         teacher: what scores passages. Default: words and the retriever's own similarities together
             (`Blend` of `LexicalTeacher` and `RetrieverTeacher`), which ranks better than either.
-        passages: passages that queries are written for in each round, from all parts of the corpus;
-            0 trains on `queries` and `pairs` alone.
-        queries_per_passage: queries for each.
+        passages: passages that each round makes queries of, from all parts of the corpus; 0 trains
+            on `queries` and `pairs` alone.
+        queries_per_passage: titles and sentences taken from each, which cost no language model.
+        written: for how many of them the generator writes a query.
         kinds: kinds of query, in turn: `title`, `sentence` (taken from the passage), `task`,
             `question`, `claim`, `keywords` (written). Default: `task`, `sentence`, `title`; without
             a generator the last two.
         word_dropout: share of the words that is left out of titles and sentences, drawn one by one.
             0: they are whole, and their passage is no candidate of theirs. Above, it is one, and
             every second held-out title or sentence is thinned in the same way.
-        repeat_queries: how often each of `queries` comes in an epoch, so that a few that people
-            have asked are not drowned by many generated ones.
+        repeat_queries: how often each of `queries` and `pairs` comes in an epoch, so that a few
+            that people have asked are not drowned by many generated ones. Default: as often as it
+            takes to make them a fifth of all, but at most 8 times.
         min_quality: log-odds of Yes from which a written query is taken when its generator is asked
             whether it fits the passage. Default: the best three quarters are, since small models
             say Yes or No to everything.
@@ -166,17 +170,22 @@ def boost(
         answer_words: about how long an answer is to be; it is cut at four tokens a word.
         require_gain: make preferences only of queries that the best answer helps. False gives more
             pairs, of use where the answers of a weak generator help seldom.
-        candidates: passages per query that the retriever is trained on, positive included.
+        candidates: passages per query that the retriever is trained on, positive included. Default:
+            100, where passages are frozen and cost next to nothing, or a third of a small corpus;
+            else 8.
         max_steps: of each training, in place of its epochs.
         patience: rounds in a row without a gain after which the loop ends. A gain has a p-value
             below 0.05, which on few held-out queries a real one seldom has.
         held_out: queries in each of dev and test, where they are not given; at most a fifth of the
-            pairs, or a tenth of the passages that no pair names.
+            pairs, or what a tenth of the passages gives that no pair names, 8 of each at most.
         language: in which the generator is to write, "German" for example.
-        keep: share of the old retriever's weights in the new one's: 0.5 averages the two.
+        keep: share of the old retriever's weights in the new one's, so that it stays as good as it
+            was on other text; 0.5 averages the two.
         replay: queries from elsewhere with `passages` (`CandidateLists`), on which the retriever is
             to stay as it is. They are trained on together with all other rows.
-        training: options of `train_retriever` that differ from `boosting.tuning.TRAINING`.
+        training: options of `train_retriever` that differ from the usual ones: the queries' side
+            alone, 2 epochs, batches of 32, learning rate 1e-4; with `freeze_passages: False` both
+            sides, batches of 8, learning rate 3e-5.
         tuning: options of `train_generator` that differ from the original's.
         generator_weights: folder of the weights of a generator that is behind a server or in vLLM.
             Without it such a generator is not tuned.
@@ -203,11 +212,14 @@ def boost(
         >>> result.retriever                                                      # doctest: +SKIP
         'runs/claims/round-1/retriever'
     """
+    trained = with_usual(training or {})
+    freezes = bool(trained["freeze_passages"])
     options = Options(
         task=task,
         language=language,
         passages=passages,
         queries_per_passage=queries_per_passage,
+        written=written,
         kinds=kinds_of(kinds, generator),
         word_dropout=word_dropout,
         repeat_queries=repeat_queries,
@@ -216,10 +228,10 @@ def boost(
         answers=answers,
         answer_words=answer_words,
         require_gain=require_gain,
-        candidates=candidates,
+        candidates=usual_candidates(freezes) if candidates is None else candidates,
         max_steps=max_steps,
         keep=keep,
-        training=dict(training or {}),
+        training=trained,
         tuning=dict(tuning or {}),
         checkpoint_steps=checkpoint_steps,
         launch=launch,
@@ -228,7 +240,6 @@ def boost(
     check(options, generator, rounds, patience, held_out, engine, engine_options or {})
     with_both = {"with_labels": pairs is not None, "with_generator": generator is not None}
     options = checked_trainers(options, **with_both)
-    check_replay(replay, options)
     check_launch(launch)
     first = trainable(retriever)
     llm = None if generator is None else as_llm(generator, "generate", "boost")
@@ -238,6 +249,10 @@ def boost(
         check_no_adapter(**tuned)
     folder = RunFolder(Path(output))
     texts = corpus_of(corpus)
+    if candidates is None:
+        options = replace(options, candidates=usual_candidates(freezes, len(texts)))
+    check_negatives(options)
+    check_replay(replay, options)
     labelled = given_queries(pairs, LABELLED, texts)
     unlabelled = given_queries(queries, UNLABELLED, texts)
     if not passages + len(labelled) + len(unlabelled):

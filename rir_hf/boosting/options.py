@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+TAKEN = ("title", "sentence")
+"""Kinds of query that stand in the passage."""
+
+MOST_REPEATS = 8
+
 
 @dataclass(frozen=True)
 class Options:
@@ -15,9 +20,10 @@ class Options:
     language: str | None
     passages: int
     queries_per_passage: int
+    written: int
     kinds: tuple[str, ...]
     word_dropout: float
-    repeat_queries: int
+    repeat_queries: int | None
     min_quality: float | None
     examples: tuple[Mapping[str, str], ...]
     answers: int
@@ -32,6 +38,25 @@ class Options:
     launch: str | None
     seed: int
 
+    def asked(self, passages: int) -> tuple[int, int]:
+        """How many queries are taken from so many passages, and how many are written for them."""
+        number = min(self.passages, passages)
+        taken = number * self.queries_per_passage if set(TAKEN) & set(self.kinds) else 0
+        return taken, 0 if set(self.kinds) <= set(TAKEN) else min(self.written, number)
+
+    def repeats(self, given: int, generated: int) -> int:
+        """How often each of the user's queries comes in an epoch: where nothing else is asked, so
+        that they are a fifth of all, but not more than 8 times.
+
+        Example:
+            >>> options = Options(**dict.fromkeys(Options.__dataclass_fields__))
+            >>> [options.repeats(given, 20_000) for given in (600, 1_000, 10_000)]
+            [8, 5, 1]
+        """
+        if self.repeat_queries is not None:
+            return self.repeat_queries
+        return min(MOST_REPEATS, max(1, round(generated / (4 * max(1, given)))))
+
     @property
     def negatives(self) -> int:
         """Negatives that a row must have for the retriever to be trained on it."""
@@ -40,4 +65,4 @@ class Options:
     @property
     def freezes_passages(self) -> bool:
         """Whether the queries' side of the retriever alone is trained."""
-        return bool(self.training.get("freeze_passages"))
+        return bool(self.training["freeze_passages"])

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rir_hf.boosting.options import Options
-from rir_hf.boosting.queries import TAKEN
+from rir_hf.boosting.options import TAKEN, Options
 from rir_hf.boosting.record import RunFolder
 
 QUERY_TOKENS = 30
@@ -48,17 +47,17 @@ def planned(
 ) -> list[Planned]:
     """The stages of a run; numbers of queries are upper bounds, since no check has been made."""
     share = sum(kind not in TAKEN for kind in options.kinds) / len(options.kinds)
-    asked = min(options.passages, corpus) * options.queries_per_passage
-    written, taken = round(share * asked), asked - round(share * asked)
+    taken, written = options.asked(corpus)
     pairs, lists = written + labelled, taken + unlabelled
-    repeated = unlabelled * (options.repeat_queries - 1)
+    times = options.repeats(labelled + unlabelled, taken + written)
     dev, test = held_out
     stages = [_held_out(name, size, share) for name, size in (("dev", dev), ("test", test))]
     for number in range(1, rounds + 1):
         of_round = [_queries(written, taken, corpus)]
         if with_generator and options.answers and pairs:
             of_round += _generator(options, pairs, dev, is_tuned)
-        of_round += _retriever(options, pairs, lists, repeated, corpus, dev, with_generator)
+        again = ((times - 1) * labelled, (times - 1) * unlabelled)
+        of_round += _retriever(options, pairs, lists, again, corpus, dev, with_generator)
         stages += [stage._replace(stage=f"round-{number}/{stage.stage}") for stage in of_round]
     stages.append(Planned("test", f"compare first and last on {test} queries", encoded=2 * corpus))
     return [stage._replace(is_made=folder.record(stage.stage) is not None) for stage in stages]
@@ -124,15 +123,15 @@ def _retriever(
     options: Options,
     pairs: int,
     lists: int,
-    repeated: int,
+    again: tuple[int, int],
     corpus: int,
     dev: int,
     with_answers: bool,
 ) -> list[Planned]:
-    size = options.training.get("batch_size", 8)
-    epochs = options.training.get("epochs", 2)
-    rows = lists + repeated + pairs * (3 if with_answers and options.answers else 1)
-    steps = options.training.get("max_steps", options.max_steps) or round(epochs * rows / size)
+    of_each = 3 if with_answers and options.answers else 1
+    rows = lists + again[1] + of_each * (pairs + again[0])
+    steps = round(options.training["epochs"] * rows / options.training["batch_size"])
+    steps = options.training.get("max_steps", options.max_steps) or steps
     encoded = dev if options.freezes_passages else corpus + dev
     of_pairs = [
         Planned("negatives", f"of {pairs} queries", encoded=2 * pairs),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 
-from rir_hf.boosting.options import Options
+from rir_hf.boosting.options import TAKEN, Options
 from rir_hf.boosting.record import rows_of
 from rir_hf.core.draws import generator_of
 from rir_hf.core.step import Step
@@ -25,9 +25,6 @@ from rir_hf.generation.queries import GenerateQueries
 from rir_hf.models.llm import LLM
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.prompts import fill_prompt, find_task
-
-TAKEN = ("title", "sentence")
-"""Kinds of query that stand in the passage."""
 
 THINNED = tuple(f"thinned-{kind}" for kind in TAKEN)
 """The same without some of their words."""
@@ -83,6 +80,7 @@ def write_queries(
     llm: LLM | None,
     run: Runner,
     seed: int,
+    kinds: Sequence[str] | None = None,
     per_passage: int = 1,
     word_dropout: float = 0.0,
 ) -> tuple[Dataset, dict[str, int]]:
@@ -90,10 +88,11 @@ def write_queries(
 
     Args:
         passages: with `id`, `text` and perhaps `title`.
-        options: the kinds, and how queries are written.
+        options: how queries are written.
         llm: what writes; None where all kinds are taken from the passage.
         run: maps a step.
         seed: of the draws.
+        kinds: the kinds. Default: those of the options.
         per_passage: queries for each passage.
         word_dropout: share of the words that is left out of titles and sentences.
 
@@ -102,7 +101,7 @@ def write_queries(
         counts.
     """
     parts = [rows_of([], FEATURES)]
-    kinds = options.kinds
+    kinds = options.kinds if kinds is None else kinds
     for number in range(per_passage):
         for place, kind in enumerate(kinds):
             rows = range((place - number) % len(kinds), len(passages), len(kinds))

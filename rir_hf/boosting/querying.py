@@ -5,12 +5,14 @@ against each.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from rir_hf.boosting.queries import COPIED, FEATURES, TAKEN, THINNED, first_of_equal, write_queries
+from rir_hf.boosting.options import TAKEN
+from rir_hf.boosting.queries import COPIED, FEATURES, THINNED, first_of_equal, write_queries
 from rir_hf.boosting.record import Stage, rows_of
 from rir_hf.boosting.split import cover
 from rir_hf.boosting.state import BOTH, LABELLED, UNLABELLED, Round, is_copy, is_kept, is_pair
@@ -31,6 +33,7 @@ def queries(state: Round) -> Stage:
     key = {
         "passages": options.passages,
         "per_passage": options.queries_per_passage,
+        "written": options.written,
         "kinds": options.kinds,
         "word_dropout": options.word_dropout,
         "min_quality": options.min_quality,
@@ -50,28 +53,44 @@ def _make(state: Round) -> tuple[Dataset, dict[str, Any]]:
     rows = rows.remove_columns("dropped").add_column("dropped", reasons)
     rows = rows.cast(FEATURES)
     copies = sum(map(is_copy, made))
-    counts |= {"copies": copies, "given": len(state.setup.given)}
-    counts |= Counter(reason for reason in reasons if reason is not None)
+    why = Counter(reason for reason in reasons if reason is not None)
+    counts = {**counts, "copies": copies, "given": len(state.setup.given), **why}
     kinds = Counter("pairs" if is_pair(row) else "lists" for row in rows if is_kept(row))
     return rows, {**counts, "pairs": kinds["pairs"], "lists": kinds["lists"]}
 
 
-def _generated(state: Round) -> tuple[Dataset, dict[str, int]]:
-    """Queries for sampled passages, with the ids of all that are nearly the same."""
+def _generated(state: Round) -> tuple[Dataset, Mapping[str, int]]:
+    """Queries for sampled passages, with the ids of all that are nearly the same: several taken
+    from each, and one written for each of the first, which are of all clusters too.
+    """
     options = state.options
+    counts = Counter(passages=0, asked=0, written=0)
     if not options.passages:
-        return rows_of([], FEATURES), {"passages": 0, "asked": 0, "written": 0}
-    made, counts = write_queries(
-        _sampled(state),
-        options,
-        llm=state.generator,
-        run=state.setup.run,
-        seed=state.seed,
-        per_passage=options.queries_per_passage,
-        word_dropout=options.word_dropout,
-    )
+        return rows_of([], FEATURES), counts
+    passages = _sampled(state)
+    first = passages.select(range(min(options.written, len(passages))))
+    taken = [kind for kind in options.kinds if kind in TAKEN]
+    written = [kind for kind in options.kinds if kind not in TAKEN]
+    same: dict[str, Any] = {"llm": state.generator, "run": state.setup.run, "seed": state.seed}
+    parts = [rows_of([], FEATURES)]
+    if taken:
+        made, found = write_queries(
+            passages,
+            options,
+            kinds=taken,
+            per_passage=options.queries_per_passage,
+            word_dropout=options.word_dropout,
+            **same,
+        )
+        parts.append(made)
+        counts.update(found)
+    if written:
+        made, found = write_queries(first, options, kinds=written, **same)
+        parts.append(made)
+        counts.update(found)
+    made = concatenate_datasets(parts)
     made = made.map(_with_twins, fn_kwargs={"twins": dict(state.setup.twins)})
-    return made.cast(FEATURES), counts
+    return made.cast(FEATURES), {**counts, "passages": len(passages if taken else first)}
 
 
 def _with_twins(row: dict[str, Any], twins: dict[str, list[str]]) -> dict[str, Any]:

@@ -183,16 +183,15 @@ def _training_rows(
     each the trainer could not take.
     """
     options, parts = state.options, {}
-    if "scored" in stages:
-        pairs = stages["scored"].rows()
-        parts["pairs"] = pairs.select_columns(["query", *_SCORED])
-        parts["labels"] = _labels(stages["relabelled"].rows(), options.candidates - 1)
-    if "scored_answers" in stages:
-        answers = stages["scored_answers"].rows()
-        parts["answers"] = _asked_with_answers(answers)
-        parts["query_answer"] = _query_and_answer(answers)
-    if "lists" in stages:
-        lists = _repeated(stages["lists"].rows(), options.repeat_queries)
+    made = _repeated({name: stage.rows() for name, stage in stages.items()}, options)
+    if "scored" in made:
+        parts["pairs"] = made["scored"].select_columns(["query", *_SCORED])
+        parts["labels"] = _labels(made["relabelled"], options.candidates - 1)
+    if "scored_answers" in made:
+        parts["answers"] = _asked_with_answers(made["scored_answers"])
+        parts["query_answer"] = _query_and_answer(made["scored_answers"])
+    if "lists" in made:
+        lists = made["lists"]
         name = "passage_ids" if options.freezes_passages else "passages"
         parts["lists"] = lists.select_columns(["query", name, "passage_scores"])
     if state.setup.replay is not None:
@@ -234,10 +233,20 @@ def _filled(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     return {"neg": (row["neg"] * number)[:number]}
 
 
-def _repeated(lists: Dataset, times: int) -> Dataset:
-    """Lists, those of the user's queries so many times."""
-    own = [place for place, kind in enumerate(lists["kind"]) if kind == UNLABELLED]
-    return concatenate_datasets([lists, *[lists.select(own)] * (times - 1)])
+def _repeated(parts: Mapping[str, Dataset], options: Options) -> dict[str, Dataset]:
+    """The datasets of a training, what is of the user's queries in them as often as asked."""
+    own = {
+        name: [place for place, kind in enumerate(rows["kind"]) if kind in (LABELLED, UNLABELLED)]
+        for name, rows in parts.items()
+    }
+    asked = ("scored", "lists")  # of which the others are made
+    given = sum(len(own[name]) for name in asked if name in own)
+    all_of = sum(len(parts[name]) for name in asked if name in parts)
+    times = options.repeats(given, all_of - given)
+    return {
+        name: concatenate_datasets([rows, *[rows.select(own[name])] * (times - 1)])
+        for name, rows in parts.items()
+    }
 
 
 def _replayed(state: Round, temperature: float) -> Dataset:
@@ -290,7 +299,8 @@ def _without(rows: Dataset, *columns: str) -> Dataset:
 def _of_answers(rows: Dataset) -> Dataset:
     """The rows that have an answer, its negatives in the place of the query's."""
     rows = where(rows, lambda row: bool(row["answer"]))
-    rows = rows.select_columns(["query_id", "query", "answer", "pos", "pos_ids", "neg_answer"])
+    columns = ["query_id", "query", "kind", "answer", "pos", "pos_ids", "neg_answer"]
+    rows = rows.select_columns(columns)
     return rows.rename_column("neg_answer", "neg")
 
 

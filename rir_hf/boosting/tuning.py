@@ -20,16 +20,27 @@ from rir_hf.core.configured import revision_of
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.retriever import Retriever
 from rir_hf.training.generator import train_generator
-from rir_hf.training.losses import GUIDED
+from rir_hf.training.losses import FROZEN, GUIDED
 from rir_hf.training.retriever import train_retriever
 
-TRAINING: dict[str, Any] = {
+QUERIES_SIDE: dict[str, Any] = {
+    "freeze_passages": True,
+    "epochs": 2,
+    "batch_size": 32,
+    "learning_rate": 1e-4,
+    "train_length": 160,
+}
+"""How a retriever is trained in a round, unless `training` says otherwise."""
+
+BOTH_SIDES: dict[str, Any] = {
+    "freeze_passages": False,
     "epochs": 2,
     "batch_size": 8,
     "learning_rate": 3e-5,
     "train_length": 160,
 }
-"""How a retriever is trained in a round, unless `training` says otherwise."""
+"""The same with `freeze_passages: false`, or where a loss needs more of a passage than its vector.
+"""
 
 DATASETS = ("pairs", "labels", "answers", "query_answer", "lists", "replay")
 """What a retriever may be trained on in a round."""
@@ -46,6 +57,31 @@ TUNING: dict[str, Any] = {
 """How a generator is tuned, as in the original's scripts, unless `tuning` says otherwise."""
 
 
+def with_usual(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a retriever's training, the usual ones where they say nothing.
+
+    Example:
+        >>> [with_usual({"loss": loss})["batch_size"] for loss in ("MarginMSELoss", "CoSENTLoss")]
+        [32, 8]
+    """
+    losses = training.get("loss") or {}
+    losses = [*losses.values()] if isinstance(losses, Mapping) else [losses]
+    freezes = training.get("freeze_passages", all(loss in FROZEN for loss in losses))
+    return {**(QUERIES_SIDE if freezes else BOTH_SIDES), **training}
+
+
+def usual_candidates(are_frozen: bool, passages: int = 300) -> int:
+    """How many passages a query is trained with: of frozen ones many, of a small corpus a third.
+
+    Example:
+        >>> [usual_candidates(True, number) for number in (5000, 60, 10)]
+        [100, 20, 8]
+        >>> usual_candidates(False, 5000)
+        8
+    """
+    return max(8, min(100, passages // 3)) if are_frozen else 8
+
+
 def trained(
     rows: Mapping[str, Dataset], state: Round, folder: Path, temperature: float
 ) -> dict[str, Any]:
@@ -53,7 +89,6 @@ def trained(
     retriever, options = state.retriever, state.options
     steps = options.training.get("max_steps", options.max_steps)
     settings = {
-        **TRAINING,
         "warmup_steps": WARMUP if steps is None else min(WARMUP, steps // 10),
         "loss": dict.fromkeys(
             {"labels", "query_answer"} & set(rows), "MultipleNegativesRankingLoss"

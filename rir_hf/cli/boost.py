@@ -93,14 +93,15 @@ class Asking:
         queries_columns: columns of --queries whose names do not say what they are, as YAML:
             '{query: claim}'.
         pairs_columns: the same of --pairs: '{query: claim, positive: evidence}'.
-        passages: passages that queries are written for in each round; 0: --queries and --pairs
-            alone.
-        queries_per_passage: queries for each.
+        passages: passages that each round makes queries of; 0: --queries and --pairs alone.
+        queries_per_passage: titles and sentences taken from each, which cost no language model.
+        written: for how many of them the generator writes a query.
         kinds: kinds of query in turn: title, sentence, task, question, claim, keywords; none: task,
             sentence, title, without a generator the last two.
         word_dropout: share of the words that is left out of titles and sentences; their passage is
             then one of their candidates. Every second held-out one is thinned too.
-        repeat_queries: how often each of --queries comes in an epoch.
+        repeat_queries: how often each of --queries and --pairs comes in an epoch; none: until they
+            are a fifth of all, at most 8 times.
         min_quality: log-odds of Yes from which a written query is taken; none: the best three
             quarters.
         examples: two or three short rows of passage and query that show the generator what to
@@ -118,11 +119,12 @@ class Asking:
     queries_split: str | None = None
     queries_columns: dict[str, str] | None = None
     pairs_columns: dict[str, str] | None = None
-    passages: int = 1000
-    queries_per_passage: int = 1
+    passages: int = 5000
+    queries_per_passage: int = 8
+    written: int = 500
     kinds: list[str] | None = None
-    word_dropout: float = 0.0
-    repeat_queries: int = 1
+    word_dropout: float = 0.4
+    repeat_queries: int | None = None
     min_quality: float | None = None
     examples: str | None = None
     answers: int = 5
@@ -159,7 +161,7 @@ class Judging:
             generated.
         test_split: its split, where it has several; none: test.
         held_out: queries in each of dev and test, where they are not given; at most a fifth of the
-            pairs, or a tenth of the passages that no pair names.
+            pairs, or what a tenth of the passages gives that no pair names.
         patience: rounds without a gain after which the loop ends.
     """
 
@@ -189,12 +191,15 @@ class Learning:
     Args:
         teacher: what scores passages, a YAML file or text as in `rir-hf score`; none: words and the
             retriever's own similarities together.
-        candidates: passages per query that the retriever is trained on, positive included.
+        candidates: passages per query that the retriever is trained on, positive included; none:
+            100 where passages are frozen, of a small corpus a third; else 8.
         max_steps: steps of each training, in place of its epochs.
-        keep: share of the old retriever's weights in the new one's: 0.5 averages the two.
+        keep: share of the old retriever's weights in the new one's, so that it stays as good as it
+            was on other text; 0.5 averages the two.
         replay: rows with query and passages from elsewhere, as `rir-hf candidates` writes them, on
             which the retriever is to stay as it is.
-        training: options of train-retriever that differ, as YAML: '{epochs: 1, batch_size: 16}'.
+        training: options of train-retriever that differ, as YAML: '{epochs: 1, batch_size: 16}';
+            '{freeze_passages: false}' trains both sides and not the queries' side alone.
         tuning: options of train-generator that differ, as YAML.
         checkpoint_steps: steps between two checkpoints.
         launch: starts trainers in processes of their own: 'accelerate launch --num_processes 8'.
@@ -202,9 +207,9 @@ class Learning:
     """
 
     teacher: str | None = None
-    candidates: int = 8
+    candidates: int | None = None
     max_steps: int | None = None
-    keep: float = 0.0
+    keep: float = 0.3
     replay: str | None = None
     training: dict[str, Any] | None = None
     tuning: dict[str, Any] | None = None

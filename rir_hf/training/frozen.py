@@ -16,6 +16,7 @@ from sentence_transformers.base.modules import Router
 from transformers import PreTrainedTokenizerBase
 
 from rir_hf.export.usable import is_text
+from rir_hf.models.retriever import set_length
 from rir_hf.schema import QUERY
 
 _VECTOR = "sentence_embedding"
@@ -66,7 +67,7 @@ class TwoSides:
         others = [text for text in texts if text not in known]
         self.prompt = prompt
         self.passages = SentenceTransformer(modules=self.documents, device=str(model.device))
-        self.passages.max_seq_length = length
+        set_length(self.passages, length)
         if embedded is not None:
             self._check(embedded)
         known.update(zip(others, self.encode(others).cpu().numpy(), strict=True))

@@ -109,7 +109,12 @@ def test_numbers_that_yaml_reads_as_texts_are_numbers(
     some: dict[str, Dataset], tiny_static: str, tmp_path: Path
 ) -> None:
     training = {"learning_rate": "3e-5", "batch_size": "4", "epochs": "1e1"}
-    options: dict[str, Any] = {"passages": 30, "training": training, "output": tmp_path}
+    options: dict[str, Any] = {
+        "passages": 30,
+        "training": training,
+        "queries_per_passage": 1,
+        "output": tmp_path,
+    }
     found = boost(some["corpus"], tiny_static, dry_run=True, **options)
     steps = {row["stage"]: row["steps"] for row in found.rounds}
     assert steps["round-1/retriever"] == round(10 * 30 / 4)

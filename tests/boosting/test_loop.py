@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import rir_hf
 from rir_hf import boost
 from rir_hf.boosting import tuning
 from rir_hf.boosting.judge import Judge
+from rir_hf.models.retriever import Retriever
 
 SMALL: dict[str, Any] = {
     "task": "nq",
     "passages": 12,
+    "queries_per_passage": 1,
+    "written": 4,
     "held_out": 12,
     "answers": 2,
     "answer_words": 8,
@@ -26,7 +30,13 @@ SMALL: dict[str, Any] = {
     "candidates": 4,
     "max_steps": 2,
     "checkpoint_steps": 1,
-    "training": {"batch_size": 2, "train_length": 24, "warmup_steps": 0, "learning_rate": 1e-3},
+    "training": {
+        "freeze_passages": False,
+        "batch_size": 2,
+        "train_length": 24,
+        "warmup_steps": 0,
+        "learning_rate": 1e-3,
+    },
     "tuning": {"batch_size": 1, "accumulate": 1, "max_length": 256},
 }
 STAGES = {
@@ -202,7 +212,8 @@ def test_a_changed_option_makes_anew_what_depends_on_it_and_nothing_else(
 
 
 def test_a_corpus_alone_is_enough(corpus: Dataset, tiny_static: str, tmp_path: Path) -> None:
-    found = boost(corpus, tiny_static, output=tmp_path / "run", **SMALL)
+    options = {**SMALL, "word_dropout": 0.0}
+    found = boost(corpus, tiny_static, output=tmp_path / "run", **options)
     rows = {row["stage"]: row for row in found.rounds}
     assert rows["retriever"]["synthetic"]
     assert found.generator is None
@@ -213,6 +224,26 @@ def test_a_corpus_alone_is_enough(corpus: Dataset, tiny_static: str, tmp_path: P
     assert not {row["pos_ids"][0] for row in queries} & set_aside
     lists = load_from_disk(tmp_path / "run/round-1/lists")
     assert all(row["pos_ids"][0] not in row["passage_ids"] for row in lists)
+
+
+def test_a_plain_call_makes_many_queries_of_each_passage_and_trains_what_encodes_queries(
+    corpus: Dataset, tiny_static: str, tmp_path: Path
+) -> None:
+    found = boost(corpus, tiny_static, output=tmp_path / "run", max_steps=3)
+    queries = load_from_disk(tmp_path / "run/round-1/queries")
+    of_each = Counter(row["pos_ids"][0] for row in queries)
+    assert {row["kind"] for row in queries} == {"thinned-title", "thinned-sentence"}
+    assert len(of_each) == 60 - 2 * 15
+    assert set(of_each.values()) == {8}
+    lists = load_from_disk(tmp_path / "run/round-1/lists")
+    assert "passages" not in lists.column_names
+    assert {len(ids) for ids in lists["passage_ids"]} == {20}  # a third of sixty
+    before = Retriever(tiny_static)
+    after = Retriever(str(tmp_path / "run/round-1/retriever"))
+    texts = corpus["text"][:5]
+    assert np.array_equal(after.encode_corpus(texts), before.encode_corpus(texts))
+    assert not np.array_equal(after.encode_queries(texts), before.encode_queries(texts))
+    assert found.rounds[-1]["stage"] == "test"
 
 
 def test_a_title_without_some_of_its_words_has_its_passage_among_the_candidates(
@@ -311,7 +342,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(
 ) -> None:
     found = boost(corpus, **models, output=tmp_path / "run", dry_run=True, **SMALL)
     stages = {row["stage"]: row for row in found.rounds}
-    assert stages["round-1/queries"]["requests"] == 2 * 4  # a third of twelve, written and checked
+    assert stages["round-1/queries"]["requests"] == 2 * 4  # four are written and checked
     assert stages["round-1/answers"]["requests"] == 2 * 4
     assert stages["round-1/retriever"]["steps"] == 2
     assert not any(row["is_made"] for row in stages.values())

@@ -29,30 +29,36 @@ def plan_of(folder: Path, rounds: int = 1, **changes: Any) -> dict[str, Planned]
     return {stage.stage: stage for stage in stages}
 
 
-def test_half_of_the_queries_are_written_and_each_is_asked_for_and_checked(tmp_path: Path) -> None:
-    stages = plan_of(tmp_path, passages=30, queries_per_passage=2, kinds=("claim", "title"))
+def test_queries_are_taken_from_each_passage_and_written_ones_are_asked_for_and_checked(
+    tmp_path: Path,
+) -> None:
+    stages = plan_of(
+        tmp_path, passages=30, queries_per_passage=2, written=20, kinds=("claim", "title")
+    )
     queries = stages["round-1/queries"]
-    assert queries.requests == 2 * 30
-    assert queries.does == "write 30 queries and check them, take 30 queries from passages"
+    assert queries.requests == 2 * 20
+    assert queries.does == "write 20 queries and check them, take 60 queries from passages"
     assert stages["held_out/dev"].requests == 2 * 5
     assert stages["held_out/test"].requests == 2 * 10
 
 
 def test_answers_are_asked_for_each_query_with_a_passage(tmp_path: Path) -> None:
     stages = plan_of(tmp_path, passages=30, kinds=("claim", "title"), labelled=5, answers=4)
-    assert stages["round-1/answers"].requests == 4 * (15 + 5)
-    assert stages["round-1/tuned_answers"].requests == 15 + 5
+    assert stages["round-1/answers"].requests == 4 * (30 + 5)
+    assert stages["round-1/tuned_answers"].requests == 30 + 5
     assert stages["round-1/generator"].requests == 2 * 10  # dev, with both generators
-    assert stages["round-1/negatives"].does == "of 20 queries"
-    assert stages["round-1/lists"].does.startswith("4 candidates of 15 queries")
+    assert stages["round-1/negatives"].does == "of 35 queries"
+    assert stages["round-1/lists"].does.startswith("4 candidates of 30 queries")
 
 
 def test_steps_are_those_of_the_epochs_unless_their_number_is_given(tmp_path: Path) -> None:
     options: dict[str, Any] = {"passages": 40, "kinds": ("claim", "title"), "answers": 5}
-    epochs = plan_of(tmp_path, **options, training={"batch_size": 4, "epochs": 3})
-    assert epochs["round-1/retriever"].steps == 3 * (20 + 3 * 20) / 4
-    own = {"unlabelled": 8, "repeat_queries": 3, "training": {"batch_size": 4, "epochs": 3}}
-    assert plan_of(tmp_path, **options, **own)["round-1/retriever"].steps == 3 * (80 + 3 * 8) / 4
+    training = {"freeze_passages": False, "batch_size": 4, "epochs": 3}
+    epochs = plan_of(tmp_path, **options, training=training)
+    assert epochs["round-1/retriever"].steps == 3 * (40 + 3 * 40) / 4
+    own = {"unlabelled": 8, "labelled": 4, "repeat_queries": 3, "training": training}
+    rows = 40 + 3 * 8 + 3 * (40 + 3 * 4)
+    assert plan_of(tmp_path, **options, **own)["round-1/retriever"].steps == 3 * rows / 4
     fixed = plan_of(tmp_path, **options, max_steps=7)
     assert {stage.steps for stage in fixed.values()} == {0, 7}
     assert fixed["test"].encoded == 2 * 100

@@ -19,7 +19,13 @@ from rir_hf.boosting import tuning
 from rir_hf.boosting.state import UNLABELLED, searched_by
 from rir_hf.teaching.teacher import Row, Scored, Teacher
 
-SMALL: dict[str, Any] = {"passages": 12, "held_out": 12, "candidates": 4}
+SMALL: dict[str, Any] = {
+    "passages": 12,
+    "queries_per_passage": 1,
+    "repeat_queries": 1,
+    "held_out": 12,
+    "candidates": 4,
+}
 FAST: dict[str, Any] = {"batch_size": 2, "train_length": 24}
 
 
@@ -138,6 +144,20 @@ def test_queries_that_are_given_come_as_often_as_asked_and_taken_ones_once(
     assert counts_of(found, "retriever") == {"lists": 3 + 3 + 12}
     boost(corpus, tiny_static, output=tmp_path / "run", **{**options, "repeat_queries": 1})
     assert len(trained["rows"]["lists"]) == 2 + 12
+
+
+def test_few_labelled_queries_come_until_they_are_a_fifth_of_all(
+    trained: Trained, corpus: Dataset, tiny_static: str, tmp_path: Path
+) -> None:
+    pairs = Dataset.from_dict({"query": ["question 6", "question 5"], "pos_ids": corpus["id"][:2]})
+    options = {**SMALL, "pairs": pairs, "teacher": Disagreeing(), "queries_per_passage": 2}
+    found = boost(
+        corpus, tiny_static, output=tmp_path / "run", **{**options, "repeat_queries": None}
+    )
+    asked = Counter(row["query"] for row in trained["rows"]["pairs"])
+    assert asked == {"question 6": 3, "question 5": 3}  # 6 of 30
+    assert Counter(row["query"] for row in trained["rows"]["labels"]) == asked
+    assert counts_of(found, "retriever") == {"pairs": 6, "labels": 6, "lists": 24}
 
 
 @pytest.mark.parametrize("changes", [{}, {"scale": 40.0}, {"scale": 5.0, "teacher_temperature": 2}])
