@@ -1,14 +1,16 @@
 """What a run is judged with: held-out queries from the user's judgements, from pairs that are set
-aside, or else from passages that no query is trained on, and from the user's own queries, judged by
-the teacher.
+aside, or else from sentences that no training query comes from, and from the user's own queries,
+judged by the teacher.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -52,11 +54,15 @@ FEATURES = Features(
         "pos_ids": List(Value("string")),
         "grades": List(Value("float64")),
         "passage": Value("string"),
+        "source": Value("string"),
         "synthetic": Value("bool"),
+        "trained_on": Value("bool"),
+        "weight": Value("float64"),
     }
 )
 """The columns of held-out queries; `passage` is what stands in the corpus in place of the one that
-the query was taken from.
+the query was taken from, `source` what was taken; `trained_on` whether other queries of its passage
+are trained on, where it was generated; `weight` what it counts in a mean.
 """
 
 FEWEST = 10
@@ -70,7 +76,12 @@ _TO_CHOOSE_FROM = 20
 
 @dataclass
 class SetAside:
-    """What is set aside to judge with; `passages` are the ids that no query is trained on."""
+    """What is set aside to judge with; `passages` are the ids that no query is trained on.
+
+    Training makes a retriever better for the passages that it has queries of, and worse for others.
+    So most generated queries are of passages with other queries in the training, some are of
+    passages without one, and in a mean each counts as much as there are such passages.
+    """
 
     folder: RunFolder
     corpus: Dataset
@@ -124,9 +135,8 @@ class SetAside:
             missing["dev"] -= len(asked)
         trained_on = {name for ids in pairs["pos_ids"] for name in ids}
         drawn = self._drawn(missing, trained_on)
-        self.passages = frozenset(
-            twin for ids in drawn.values() for name in ids for twin in self.twins.get(name, [name])
-        )
+        aside = chain.from_iterable(ids["aside"] for ids in drawn.values())
+        self.passages = frozenset(twin for name in aside for twin in self.twins.get(name, [name]))
         stages = [
             self._kept(name, rows[name])
             if name in rows
@@ -139,15 +149,17 @@ class SetAside:
         key = {"rows": digest_of_rows(rows), "corpus": self.corpus_key}
         return self.folder.rows(f"held_out/{name}", key, lambda: (rows, {"queries": len(rows)}))
 
-    def _made(self, name: str, ids: Sequence[str], size: int, asked: Dataset | None) -> Stage:
-        """Queries generated for passages that nothing else is generated from, and the user's own
-        that are set aside, which the teacher judges.
+    def _made(
+        self, name: str, ids: Mapping[str, list[str]], size: int, asked: Dataset | None
+    ) -> Stage:
+        """Queries generated for passages, and the user's own that are set aside, which the teacher
+        judges.
         """
         options = self.options
         needs_llm = not set(options.kinds) <= set(TAKEN)
         key = {
             "corpus": self.corpus_key,
-            "passages": [*ids],
+            "passages": dict(ids),
             "size": size,
             "kinds": options.kinds,
             "word_dropout": options.word_dropout,
@@ -182,25 +194,43 @@ class SetAside:
 
         return self.folder.rows(f"held_out/{name}", key, make)
 
-    def _generated(self, ids: Sequence[str], size: int) -> tuple[Dataset, dict[str, Any]]:
+    def _generated(self, ids: Mapping[str, list[str]], size: int) -> tuple[Dataset, dict[str, Any]]:
         """At most so many queries for passages, and the counts."""
+        known, counts = self._written(ids["trained_on"], size - of_those_aside(size), 1)
+        new, more = self._written(ids["aside"], size - len(known), MOST_OF_EACH)
+        passages = len(self.corpus)
+        number = min(self.options.passages, passages - len(self.passages)) if len(known) else 0
+        kept = concatenate_datasets([known, new]).remove_columns(["trained_on", "weight"])
+        each = [_each(number, known), _each(passages - number, new)]
+        weights = np.repeat(each, [len(known), len(new)])
+        kept = kept.add_column("weight", (weights / weights.mean()).tolist())
+        kept = kept.add_column("trained_on", [True] * len(known) + [False] * len(new))
+        if self.options.word_dropout:
+            kept = half_thinned(kept, self.options.word_dropout, self.options.seed)
+        return kept.cast(FEATURES), {**Counter(counts) + Counter(more), "kept": len(kept)}
+
+    def _written(self, ids: Sequence[str], size: int, most: int) -> tuple[Dataset, dict[str, int]]:
+        """So many queries for passages, as few of each as that takes and so many at most, and the
+        counts.
+        """
         wanted = set(ids)
         chosen = [place for place, id in enumerate(self.corpus["id"]) if id in wanted]
-        passages = self.corpus.select(chosen)
-        seed = self.options.seed
-        per_passage = min(MOST_OF_EACH, -(-reserve(size) // max(1, len(passages))))
         made, counts = write_queries(
-            passages, self.options, llm=self.llm, run=self.run, seed=seed, per_passage=per_passage
+            self.corpus.select(chosen),
+            self.options,
+            llm=self.llm,
+            run=self.run,
+            seed=self.options.seed,
+            per_passage=min(most, -(-reserve(size) // max(1, len(chosen)))),
         )
         kept = held_out_from(made, self.twins)
-        kept = kept.select(np.flatnonzero(first_of_equal(kept["query"][:]))[:size])
-        if self.options.word_dropout:
-            kept = half_thinned(kept, self.options.word_dropout, seed)
-        return kept, {**counts, "kept": len(kept)}
+        return kept.select(np.flatnonzero(first_of_equal(kept["query"][:]))[:size]), counts
 
-    def _drawn(self, sizes: Mapping[str, int], trained_on: set[str]) -> dict[str, list[str]]:
-        """Ids of passages for the queries of a part; those without a twin are drawn first, those
-        that are trained on, and their twins, never.
+    def _drawn(
+        self, sizes: Mapping[str, int], trained_on: set[str]
+    ) -> dict[str, dict[str, list[str]]]:
+        """Ids of the passages of each part: those to be set aside, where possible without a twin,
+        never one that a pair names; and those that may be trained on, without a twin.
         """
         if not sizes:
             return {}
@@ -209,6 +239,7 @@ class SetAside:
             "sizes": dict(sizes),
             "seed": self.options.seed,
             "trained on": sorted(trained_on),
+            "to be trained on": self.options.passages,
         }
 
         def draw() -> dict[str, Any]:
@@ -219,13 +250,41 @@ class SetAside:
                     names.append(name)
             order = generator_of(self.options.seed, "held out").permutation(len(names))
             shuffled = sorted((names[at] for at in order), key=lambda name: name in self.twins)
-            parts, start = {}, 0
+            most = min(self.options.passages, len(names) // 2) // len(sizes)
+            known = {
+                part: min(most, reserve(size - of_those_aside(size)))
+                for part, size in sizes.items()
+            }
+            parts: dict[str, dict[str, list[str]]] = {}
             for part, size in sizes.items():
-                end = start + aside_of(size, len(names))
-                parts[part], start = shuffled[start:end], end
+                number = aside_of(max(size - known[part], of_those_aside(size)), len(names))
+                parts[part] = {"aside": shuffled[:number]}
+                shuffled = shuffled[number:]
+            alone = [name for name in shuffled if name not in self.twins]
+            for part, number in known.items():
+                parts[part]["trained_on"], alone = alone[:number], alone[number:]
             return parts
 
         return self.folder.value("held_out/passages", key, draw)
+
+
+def of_those_aside(size: int) -> int:
+    """How many of so many held-out queries are of passages that are set aside.
+
+    Example:
+        >>> of_those_aside(200), of_those_aside(12)
+        (50, 10)
+    """
+    return max(FEWEST, size // 4)
+
+
+def kept_back(*held_out: Dataset) -> dict[str, list[str]]:
+    """For each passage that is trained on what held-out queries were taken from."""
+    found: dict[str, list[str]] = {}
+    for rows in held_out:
+        for row in rows.filter(lambda row: row["trained_on"] and row["source"] is not None):
+            found.setdefault(row["pos_ids"][0], []).append(row["source"])
+    return found
 
 
 def aside_of(size: int, passages: int) -> int:
@@ -233,8 +292,8 @@ def aside_of(size: int, passages: int) -> int:
     the fewest that are needed.
 
     Example:
-        >>> aside_of(200, 5000), aside_of(200, 240)
-        (253, 24)
+        >>> aside_of(50, 5000), aside_of(50, 240)
+        (65, 24)
     """
     return min(reserve(size), max(reserve(FEWEST), passages // 10))
 
@@ -342,9 +401,9 @@ def held_out_from(queries: Dataset, twins: Mapping[str, list[str]]) -> Dataset:
             continue
         relevant = [twin for name in query["pos_ids"] for twin in twins.get(name, [name])]
         grades = dict.fromkeys(relevant, 1.0)
-        rows.append(
-            _row(query["query_id"], query["query"], query["kind"], grades, passage, synthetic=True)
-        )
+        row = _row(query["query_id"], query["query"], query["kind"], grades, synthetic=True)
+        source = query["query"] if is_taken else None
+        rows.append({**row, "passage": passage, "source": source})
     return rows_of(rows, FEATURES)
 
 
@@ -362,6 +421,11 @@ def half_thinned(queries: Dataset, share: float, seed: int) -> Dataset:
     return rows_of(rows, FEATURES)
 
 
+def _each(passages: int, queries: Dataset) -> float:
+    """For how many passages each one stands that queries are of."""
+    return passages / max(1, len({ids[0] for ids in queries["pos_ids"]}))
+
+
 def _of_pair(pair: Mapping[str, Any]) -> tuple[str, str, None, dict[str, float]]:
     return pair["query_id"], pair["query"], None, dict.fromkeys(pair["pos_ids"], 1.0)
 
@@ -371,7 +435,6 @@ def _row(
     query: str,
     kind: str | None,
     grades: Mapping[str, float],
-    passage: str | None = None,
     *,
     synthetic: bool = False,
 ) -> dict[str, Any]:
@@ -381,6 +444,9 @@ def _row(
         "kind": kind,
         "pos_ids": [*grades],
         "grades": [*grades.values()],
-        "passage": passage,
+        "passage": None,
+        "source": None,
         "synthetic": synthetic,
+        "trained_on": None,
+        "weight": 1.0,
     }

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from datasets import Dataset, Features, Value
 
-from rir_hf.boosting.held_out import FEWEST, MOST_OF_EACH, Judged, aside_of
+from rir_hf.boosting.held_out import FEWEST, Judged
 from rir_hf.boosting.options import TAKEN, Options
 from rir_hf.boosting.queries import FEATURES, KINDS
 from rir_hf.boosting.record import rows_of
@@ -393,8 +393,7 @@ def judged_of(judged: Judged | Source | None, split: str | None, default: str) -
 def sizes_of(
     held_out: int, dev: Dataset | None, test: Dataset | None, passages: int, pairs: int
 ) -> tuple[int, int]:
-    """How many queries are set aside for dev and test: of pairs a fifth each at most; else as many
-    as the passages that are set aside give (`aside_of`).
+    """How many queries are set aside for dev and test at most: of pairs a fifth each.
 
     Raises:
         ValueError: there are too few passages to generate queries from that are set aside.
@@ -405,8 +404,7 @@ def sizes_of(
             f"The corpus has {passages} passages that no pair names, too few to set some aside to "
             f"judge with; at least {needed} are needed. Give dev and test."
         )
-    most = pairs // 5 if pairs // 5 >= FEWEST else MOST_OF_EACH * aside_of(held_out, passages)
-    own = min(held_out, most)
+    own = min(held_out, pairs // 5) if pairs // 5 >= FEWEST else held_out
     if own < held_out and None in (dev, test):
         logger.info("%d queries are held out in place of %d: there are no more.", own, held_out)
     dev_size, test_size = (own if judged is None else len(judged) for judged in (dev, test))

@@ -134,17 +134,19 @@ def qrels_of(held_out: Dataset) -> dict[str, dict[str, float]]:
 def verdict_on(
     after: Mapping[str, float], before: Mapping[str, float], held_out: Dataset
 ) -> dict[str, Any]:
-    """What comparing two models on the same queries says. Queries that were made of one passage
-    rise and fall together, so they count as one: their mean.
+    """What comparing two models on the same queries says, each with its weight. Queries that were
+    made of one passage rise and fall together, so they count as one: their mean.
 
     Returns:
         `measure`, `queries`, `synthetic`, `before`, `after` (means), `difference`, `low`, `high`,
         `p_value` (see `compare`); `kept`, whether the mean difference is not below 0; `gain`,
-        whether it is above and significant; `kinds`, the means by kind of query as JSON.
+        whether it is above and significant; `kinds`, the means by kind of query, and by
+        whether its passage was trained on, as JSON.
 
     Example:
         >>> rows = {"query_id": ["p", "q"], "pos_ids": [["a"], ["b"]]}
         >>> rows |= {"kind": ["claim"] * 2, "synthetic": [True] * 2}
+        >>> rows |= {"trained_on": [None] * 2, "weight": [1.0] * 2}
         >>> after, before = {"p": 0.5, "q": 0.5}, {"p": 0.25, "q": 0.25}
         >>> found = verdict_on(after, before, Dataset.from_dict(rows))
         >>> found["difference"], found["kept"], found["gain"], found["kinds"]
@@ -159,6 +161,11 @@ def verdict_on(
         for kind in np.unique(kinds)
         if kind
     }
+    trained_on = np.array(held_out["trained_on"])
+    for name, is_one in (("trained on", True), ("not trained on", False)):
+        if (trained_on == is_one).any():
+            means = [float(values[trained_on == is_one].mean()) for values in (old, new)]
+            by_kind[f"passage {name}"] = [round(mean, 4) for mean in means]
     old, new = (_by_passage(values, held_out) for values in (old, new))
     tested = paired_test(new - old)
     return {
@@ -175,11 +182,14 @@ def verdict_on(
 
 
 def _by_passage(values: np.ndarray, held_out: Dataset) -> np.ndarray:
-    """The mean of the values of each passage's queries; those of people stay one by one."""
+    """The mean of the values of each passage's queries, times its weight; those of people stay one
+    by one.
+    """
     rows = zip(held_out["synthetic"], held_out["pos_ids"], held_out["query_id"], strict=True)
     sources = [ids[0] if is_made else query for is_made, ids, query in rows]
     _, groups = np.unique(sources, return_inverse=True)
-    return np.bincount(groups, values) / np.bincount(groups)
+    weights = np.bincount(groups, held_out["weight"]) / np.bincount(groups)
+    return weights / weights.mean() * np.bincount(groups, values) / np.bincount(groups)
 
 
 def told_apart(held_out: Dataset, trained_on: Collection[str]) -> Dataset:

@@ -15,7 +15,7 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from rir_hf.boosting.held_out import Judged, SetAside, held_out_of
+from rir_hf.boosting.held_out import Judged, SetAside, held_out_of, kept_back
 from rir_hf.boosting.inputs import (
     Source,
     check,
@@ -125,7 +125,7 @@ def boost(
     finds the passages best (DPO), and trains the retriever on what a teacher says of the passages
     that it confuses. A new model takes the old one's place where the mean paired difference on
     held-out queries is not below 0. Held-out queries are the user's, or pairs set aside, or
-    generated from passages that nothing else is generated from; those are marked as synthetic.
+    generated from sentences that nothing else is generated from; those are marked as synthetic.
 
     Every stage is kept in `output`. The same call after a kill goes on where it was, within a
     stage and within a training; a changed option makes anew what depends on it.
@@ -177,7 +177,7 @@ def boost(
         patience: rounds in a row without a gain after which the loop ends. A gain has a p-value
             below 0.05, which on few held-out queries a real one seldom has.
         held_out: queries in each of dev and test, where they are not given; at most a fifth of the
-            pairs, or what a tenth of the passages gives that no pair names, 8 of each at most.
+            pairs. Of those that are generated a quarter is of passages that no query is trained on.
         language: in which the generator is to write, "German" for example.
         keep: share of the old retriever's weights in the new one's, so that it stays as good as it
             was on other text; 0.5 averages the two.
@@ -293,6 +293,7 @@ def boost(
             dev=dev_stage,
             test=test_stage,
             set_aside=aside.passages,
+            kept_back=kept_back(dev_stage.rows(), test_stage.rows()),
             twins=aside.twins,
             options=options,
             teacher=teacher,

@@ -12,7 +12,14 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from rir_hf.boosting.options import TAKEN
-from rir_hf.boosting.queries import COPIED, FEATURES, THINNED, first_of_equal, write_queries
+from rir_hf.boosting.queries import (
+    COPIED,
+    FEATURES,
+    THINNED,
+    first_of_equal,
+    without,
+    write_queries,
+)
 from rir_hf.boosting.record import Stage, rows_of
 from rir_hf.boosting.split import cover
 from rir_hf.boosting.state import BOTH, LABELLED, UNLABELLED, Round, is_copy, is_kept, is_pair
@@ -67,7 +74,12 @@ def _generated(state: Round) -> tuple[Dataset, Mapping[str, int]]:
     counts = Counter(passages=0, asked=0, written=0)
     if not options.passages:
         return rows_of([], FEATURES), counts
-    passages = _sampled(state)
+    whole = _sampled(state)
+    passages = whole.map(
+        _without_held_out,
+        fn_kwargs={"kept_back": dict(state.setup.kept_back)},
+        features=whole.features,
+    )
     first = passages.select(range(min(options.written, len(passages))))
     taken = [kind for kind in options.kinds if kind in TAKEN]
     written = [kind for kind in options.kinds if kind not in TAKEN]
@@ -89,24 +101,41 @@ def _generated(state: Round) -> tuple[Dataset, Mapping[str, int]]:
         parts.append(made)
         counts.update(found)
     made = concatenate_datasets(parts)
-    made = made.map(_with_twins, fn_kwargs={"twins": dict(state.setup.twins)})
+    texts = dict(zip(whole["id"], whole["text"], strict=True))
+    made = made.map(_of_corpus, fn_kwargs={"texts": texts, "twins": dict(state.setup.twins)})
     return made.cast(FEATURES), {**counts, "passages": len(passages if taken else first)}
 
 
-def _with_twins(row: dict[str, Any], twins: dict[str, list[str]]) -> dict[str, Any]:
-    """A query with the ids of all passages that are nearly its own."""
-    return {"pos_ids": [twin for name in row["pos_ids"] for twin in twins.get(name, [name])]}
+def _without_held_out(row: dict[str, Any], kept_back: dict[str, list[str]]) -> dict[str, Any]:
+    """A passage without the title and the sentences that held-out queries were taken from."""
+    sources = kept_back.get(row["id"], [])
+    for source in sources:
+        row["text"] = without(source, row["text"])
+    return row if row.get("title") not in sources else {**row, "title": None}
+
+
+def _of_corpus(
+    row: dict[str, Any], texts: dict[str, str], twins: dict[str, list[str]]
+) -> dict[str, Any]:
+    """A query with its whole passage, and the ids of all passages that are nearly that."""
+    (name,) = row["pos_ids"]
+    return {"pos_ids": twins.get(name, [name]), "pos": [texts[name]], "passage": texts[name]}
 
 
 def _sampled(state: Round) -> Dataset:
-    """Passages from all clusters of the corpus in turn, none of them set aside."""
+    """Passages from all clusters of the corpus in turn, none of them set aside; then those that
+    held-out queries are of, which have other sentences.
+    """
     corpus, number = state.searched, state.options.passages
     vectors = np.array(corpus.with_format("numpy")["embedding"][:], np.float32)
     clusters = clusters_of(vectors, number, state.seed)
     texts = zip(corpus["id"], corpus["text"], strict=True)
     free = np.array([bool(text) and name not in state.setup.set_aside for name, text in texts])
     fresh = np.array([name not in state.used for name in corpus["id"]])
-    drawn = cover(np.where(free & fresh, clusters, -1), number, state.seed)
+    is_held_out = np.array([name in state.setup.kept_back for name in corpus["id"]])
+    needed = np.flatnonzero(free & fresh & is_held_out)[:number]
+    others = np.where(free & fresh & ~is_held_out, clusters, -1)
+    drawn = np.concatenate([cover(others, number - len(needed), state.seed), needed])
     if len(drawn) < number:  # what earlier rounds have used comes last
         again = cover(np.where(free & ~fresh, clusters, -1), number - len(drawn), state.seed)
         drawn = np.concatenate([drawn, again])

@@ -44,6 +44,7 @@ class Setup:
     given: labelled and unlabelled queries of the user, as `queries.FEATURES` says; `given_key`.
     dev: the held-out queries that decide which model is kept; `test` is looked at once.
     set_aside: ids of passages that no query is written for.
+    kept_back: for a passage the titles and sentences that no query is made of.
     twins: for each passage that is nearly the same as another the ids of all of them.
     same_passages: for a model's folder the retriever whose vectors of passages are its own.
     """
@@ -57,6 +58,7 @@ class Setup:
     dev: Stage
     test: Stage
     set_aside: frozenset[str]
+    kept_back: Mapping[str, list[str]]
     twins: Mapping[str, list[str]]
     options: Options
     teacher: Teacher | None

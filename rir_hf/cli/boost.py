@@ -161,7 +161,7 @@ class Judging:
             generated.
         test_split: its split, where it has several; none: test.
         held_out: queries in each of dev and test, where they are not given; at most a fifth of the
-            pairs, or what a tenth of the passages gives that no pair names.
+            pairs. Of those that are generated a quarter is of passages that no query is trained on.
         patience: rounds without a gain after which the loop ends.
     """
 

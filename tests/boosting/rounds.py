@@ -26,7 +26,10 @@ def held_out(folder: RunFolder, name: str, *queries: str) -> Stage:
             "pos_ids": [f"of {query}"],
             "grades": [1.0],
             "passage": None,
+            "source": None,
             "synthetic": False,
+            "trained_on": None,
+            "weight": 1.0,
         }
         for query in queries
     ]
@@ -58,6 +61,7 @@ def round_of(
         "dev": held_out(folder, "dev", *dev),
         "test": held_out(folder, "test", "another held-out query"),
         "set_aside": frozenset(),
+        "kept_back": {},
         "twins": {},
         "options": options,
         "teacher": None,

@@ -18,9 +18,10 @@ from rir_hf.boosting.held_out import (
     half_thinned,
     held_out_from,
     held_out_of,
+    kept_back,
     split_pairs,
 )
-from rir_hf.boosting.inputs import given_queries, sizes_of
+from rir_hf.boosting.inputs import given_queries
 from rir_hf.boosting.queries import FEATURES as QUERIES
 from rir_hf.boosting.queries import write_queries
 from rir_hf.boosting.querying import queries
@@ -212,7 +213,10 @@ def test_dev_and_test_are_of_other_passages_none_of_them_nearly_the_same(
     passages = [{ids[0] for ids in stage.rows()["pos_ids"]} for stage in (dev, test)]
     originals = [{name.removeprefix("near-") for name in part} for part in passages]
     assert not originals[0] & originals[1]
-    assert passages[0] | passages[1] <= aside.passages
+    known = [stage.rows().filter(lambda row: row["trained_on"]) for stage in (dev, test)]
+    trained_on = {name for rows in known for ids in rows["pos_ids"] for name in ids}
+    assert (passages[0] | passages[1]) - trained_on == (passages[0] | passages[1]) & aside.passages
+    assert trained_on
     for name in corpus["id"]:
         twin = name.removeprefix("near-")
         assert (name in aside.passages) == (twin in aside.passages)
@@ -234,6 +238,7 @@ def test_nothing_is_generated_from_passages_that_are_set_aside(
         dev=dev,
         test=test,
         set_aside=aside.passages,
+        kept_back=kept_back(dev.rows(), test.rows()),
         twins=aside.twins,
         options=aside.options,
         teacher=None,
@@ -246,6 +251,12 @@ def test_nothing_is_generated_from_passages_that_are_set_aside(
     sources = {ids[0] for ids in rows["pos_ids"]}
     assert not sources & aside.passages
     assert len(sources | aside.passages) > 50
+    taken = {row["source"] for stage in (dev, test) for row in stage.rows()}
+    assert set(setup.kept_back) & sources
+    assert {source for of_one in setup.kept_back.values() for source in of_one} <= taken
+    assert not taken & set(rows["query"])
+    assert set(rows["passage"]) <= set(corpus["text"])
+    assert all(row["pos"] == [row["passage"]] for row in rows)
 
 
 def test_what_few_pairs_name_is_trained_on_and_not_set_aside_nor_its_twins(
@@ -281,15 +292,24 @@ def test_a_small_corpus_gives_several_queries_of_each_passage_that_is_set_aside(
     letters = np.random.default_rng(0).choice([*"abcdefgh "], size=(100, 6, 40))
     texts = [". ".join("".join(line).strip() for line in lines) for lines in letters]
     corpus = Dataset.from_dict({"id": [f"d{at}" for at in range(100)], "text": texts})
-    sizes = sizes_of(200, None, None, len(corpus), 0)
-    assert sizes == (120, 120)
     aside = set_aside(tmp_path, corpus, (40, 80))
     dev, test, _ = stages_of(aside)
-    few, many = (Counter(ids[0] for ids in stage.rows()["pos_ids"]) for stage in (dev, test))
-    assert (len(few), len(many), len(aside.passages)) == (15, 15, 30)
-    assert few.total() == 40
-    assert min(many.values()) >= 3  # a title and five other sentences, some of them drawn twice
-    assert max(many.values()) <= 6
+    of_each = {}
+    for name, stage in (("dev", dev), ("test", test)):
+        known = stage.rows().filter(lambda row: row["trained_on"])
+        new = stage.rows().filter(lambda row: not row["trained_on"])
+        assert aside.passages.isdisjoint(ids[0] for ids in known["pos_ids"])
+        assert aside.passages.issuperset(ids[0] for ids in new["pos_ids"])
+        of_each[name] = [Counter(ids[0] for ids in rows["pos_ids"]) for rows in (known, new)]
+        assert max(of_each[name][0].values()) == 1
+        # 70 of the hundred passages are trained on
+        assert 70 / len(known) * new[0]["weight"] == pytest.approx(
+            30 / len(of_each[name][1]) * known[0]["weight"]
+        )
+    assert len(aside.passages) == 30
+    assert [names.total() for names in of_each["dev"]] == [25, 15]
+    assert of_each["test"][0].total() == 25
+    assert 2 <= min(of_each["test"][1].values()) <= max(of_each["test"][1].values()) <= 6
     asked = [*dev.rows()["query"], *test.rows()["query"]]
     assert len(set(asked)) == len(asked)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,10 @@ def held_out_of(*queries: tuple[str, dict[str, float], str | None]) -> Dataset:
             "pos_ids": [*grades],
             "grades": [*grades.values()],
             "passage": passage,
+            "source": None,
             "synthetic": passage is not None,
+            "trained_on": None,
+            "weight": 1.0,
         }
         for number, (text, grades, passage) in enumerate(queries)
     ]
@@ -116,6 +120,8 @@ def verdict_of(
     kinds: list[str | None] | None = None,
     passages: str | None = None,
     synthetic: bool = True,
+    trained_on: list[bool] | None = None,
+    weights: list[float] | None = None,
 ) -> dict[str, Any]:
     """The verdict where each query changes by so much from 0.5, each made of another passage where
     these are not named by letters.
@@ -126,6 +132,8 @@ def verdict_of(
         "pos_ids": [[name] for name in passages or names],
         "kind": kinds or [None] * len(names),
         "synthetic": [synthetic] * len(names),
+        "trained_on": trained_on or [None] * len(names),
+        "weight": weights or [1.0] * len(names),
     }
     after = {name: 0.5 + change for name, change in zip(names, differences, strict=True)}
     return verdict_on(after, dict.fromkeys(names, 0.5), Dataset.from_dict(rows))
@@ -147,6 +155,20 @@ def test_what_is_made_of_one_passage_counts_once_and_what_people_ask_each_time()
     assert (made["difference"], made["queries"]) == (pytest.approx((1 / 3 + 1 / 8) / 2), 5)
     assert made["after"] - made["before"] == pytest.approx(made["difference"])
     assert asked["difference"] == pytest.approx(0.25)
+
+
+def test_a_query_counts_by_its_weight_and_passages_that_were_not_trained_on_stand_apart() -> None:
+    found = verdict_of(
+        *(0.25, 0.25, -0.25, -0.5),
+        passages="abcc",
+        trained_on=[True, True, False, False],
+        weights=[1.5, 1.5, 1.0, 1.0],
+    )
+    assert found["difference"] == pytest.approx((3 * 0.25 - (0.25 + 0.5) / 2) / 4)
+    assert found["after"] - found["before"] == pytest.approx(found["difference"])
+    assert (found["before"], found["kept"]) == (0.5, True)
+    kinds = {"passage trained on": [0.5, 0.75], "passage not trained on": [0.5, 0.125]}
+    assert json.loads(found["kinds"]) == kinds
 
 
 def test_a_significant_loss_is_no_gain() -> None:
