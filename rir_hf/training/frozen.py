@@ -17,10 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from rir_hf.export.usable import is_text
 from rir_hf.models.retriever import set_length
-from rir_hf.schema import QUERY
+from rir_hf.schema import PASSAGE_IDS, PASSAGES, QUERY
 
 _VECTOR = "sentence_embedding"
 _LABEL = "label"
+_NAMED = "\x1f"  # a control character, with which no text begins
 _LOOKED_AT = 8  # texts, of which Embed may read one with a control token in another way
 _CLOSE = 0.02  # as RetrieverTeacher takes vectors of a corpus for a retriever's own
 
@@ -145,12 +146,25 @@ def passages_in(columns: Iterable[str]) -> list[str]:
 def _known(texts: Mapping[str, None], embedded: Dataset | None) -> dict[str, np.ndarray]:
     """The vectors of those texts, or ids, that an embedded corpus holds."""
     known: dict[str, np.ndarray] = {}
-    for name in ("id", "text"):
-        if embedded is not None and name in embedded.column_names:
-            rows = embedded.select([row for row, key in enumerate(embedded[name]) if key in texts])
-            vectors = rows.with_format("numpy")["embedding"][:]
-            known.update(zip(rows[name], vectors, strict=True))
+    if embedded is None:
+        return known
+    for name in {"id", "text"} & set(embedded.column_names):
+        keys = [named(key) if name == "id" else key for key in embedded[name]]
+        places = [row for row, key in enumerate(keys) if key in texts]
+        vectors = embedded.select(places).with_format("numpy")["embedding"][:]
+        known.update(zip([keys[row] for row in places], vectors, strict=True))
     return known
+
+
+def named(id: str) -> str:
+    """What stands for a passage that is named by its id, which may be the text of another one."""
+    return f"{_NAMED}{id}"
+
+
+def passages_named(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Passages by their ids, in the place of texts."""
+    lists = batch[PASSAGE_IDS.name]
+    return {PASSAGES.name: [ids and [named(id) for id in ids] for ids in lists]}
 
 
 def _units(vectors: np.ndarray) -> np.ndarray:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, DatasetDict
 
-from rir_hf.core.columns import check_choice, fingerprint_of, require_columns, require_dataset
+from rir_hf.core.columns import (
+    cached,
+    check_choice,
+    fingerprint_of,
+    require_columns,
+    require_dataset,
+)
 from rir_hf.core.configured import identity_of_model, require_place
 from rir_hf.export.retrievers import to_sentence_transformers
 from rir_hf.export.rows import has_scores
@@ -400,7 +406,12 @@ def _by_id(rows: Dataset, known: Dataset | None) -> Dataset:
                 f"train_retriever: {text!r:.60} is the id of one passage of embedded and the text "
                 "of another: rename the ids, or give rows with passages."
             )
-    return rows.rename_column(PASSAGE_IDS.name, PASSAGES.name)
+    from rir_hf.training.frozen import passages_named
+
+    who = "train_retriever"
+    return cached(
+        rows, "map", passages_named, batched=True, remove_columns=[PASSAGE_IDS.name], desc=who
+    )
 
 
 def _one_or_all(values: Mapping[str, Any]) -> Any:

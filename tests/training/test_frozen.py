@@ -190,6 +190,20 @@ def test_rows_may_name_their_passages_by_id(rows: Dataset, minilm: str, tmp_path
         train_retriever(by_id, minilm, tmp_path, embedded=twofold, **QUICK)
 
 
+def test_a_text_that_is_the_id_of_a_passage_is_not_that_passage(
+    rows: Dataset, minilm: str, tmp_path: Path
+) -> None:
+    texts = sorted({text for passages in rows["passages"] for text in passages})
+    corpus = Dataset.from_dict({"id": ["Berlin", *"abcdefg"], "text": texts})
+    vectors = Retriever(minilm).encode_corpus(texts)
+    corpus = corpus.add_column("embedding", vectors.tolist())
+    answers = Dataset.from_dict({"positive": ["Berlin", "\x1fBerlin"]})
+    sides = TwoSides(SentenceTransformer(minilm), [answers], "", 256, corpus)
+    berlin = sides.vectors[sides.places["Berlin"]].numpy()
+    np.testing.assert_allclose(berlin, Retriever(minilm).encode_corpus(["Berlin"])[0], atol=1e-5)
+    np.testing.assert_array_equal(sides.vectors[sides.places["\x1fBerlin"]].numpy(), vectors[0])
+
+
 def test_a_corpus_without_vectors_is_refused(rows: Dataset, minilm: str, tmp_path: Path) -> None:
     texts = Dataset.from_dict({"text": ["a"]})
     with pytest.raises(ValueError, match="needs the column 'embedding'"):
