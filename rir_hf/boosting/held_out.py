@@ -6,7 +6,6 @@ judged by the teacher.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -207,7 +206,8 @@ class SetAside:
         kept = kept.add_column("trained_on", [True] * len(known) + [False] * len(new))
         if self.options.word_dropout:
             kept = half_thinned(kept, self.options.word_dropout, self.options.seed)
-        return kept.cast(FEATURES), {**Counter(counts) + Counter(more), "kept": len(kept)}
+        asked = {name: counts[name] + more[name] for name in counts}
+        return kept.cast(FEATURES), {**asked, "kept": len(kept)}
 
     def _written(self, ids: Sequence[str], size: int, most: int) -> tuple[Dataset, dict[str, int]]:
         """So many queries for passages, as few of each as that takes and so many at most, and the

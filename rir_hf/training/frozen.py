@@ -41,7 +41,7 @@ class TwoSides:
             perhaps `id`, by which rows may name them.
 
     Raises:
-        ValueError: the vectors of `embedded` are not those of this model.
+        ValueError: the vectors of `embedded` are not those of this model, or it lacks an id.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class TwoSides:
         texts = dict.fromkeys(text for rows, name in columns for text in rows.unique(name))
         known = _known(texts, embedded)
         others = [text for text in texts if text not in known]
+        _check_named(others)
         self.prompt = prompt
         self.passages = SentenceTransformer(modules=self.documents, device=str(model.device))
         set_length(self.passages, length)
@@ -165,6 +166,16 @@ def passages_named(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     """Passages by their ids, in the place of texts."""
     lists = batch[PASSAGE_IDS.name]
     return {PASSAGES.name: [ids and [named(id) for id in ids] for ids in lists]}
+
+
+def _check_named(texts: Iterable[str]) -> None:
+    """`ValueError` for a passage named by an id that the embedded corpus lacks."""
+    for text in texts:
+        if text.startswith(_NAMED):
+            raise ValueError(
+                f"train_retriever: {text.removeprefix(_NAMED)!r:.60} is no id of embedded: give it "
+                "the corpus that the rows were made of."
+            )
 
 
 def _units(vectors: np.ndarray) -> np.ndarray:

@@ -291,9 +291,8 @@ def train_retriever(
         for part, name in names.items()
     }
     for part, name in names.items():
-        columns = ", ".join(data[part].column_names)
         title = f"{part}: {name}" if part else name
-        logger.info("%s on %d rows: %s", title, len(data[part]), columns)
+        logger.info("%s on %d rows: %s", title, len(data[part]), _said_of(data[part].column_names))
     judged = _judged(dev, data)
     kind, options = _settings(given)
     loaded, length = _load(model, revision, max_length, train_length, freeze_passages)
@@ -399,19 +398,19 @@ def _by_id(rows: Dataset, known: Dataset | None) -> Dataset:
             f"train_retriever: rows have {PASSAGE_IDS.name!r} and no texts of passages. Give "
             "freeze_passages=True and embedded=, the corpus with id, text and embedding."
         )
-    texts = dict(zip(known["id"], known["text"], strict=True))
-    for text in texts.values():
-        if text in texts and texts[text] != text:
-            raise ValueError(
-                f"train_retriever: {text!r:.60} is the id of one passage of embedded and the text "
-                "of another: rename the ids, or give rows with passages."
-            )
     from rir_hf.training.frozen import passages_named
 
     who = "train_retriever"
     return cached(
         rows, "map", passages_named, batched=True, remove_columns=[PASSAGE_IDS.name], desc=who
     )
+
+
+def _said_of(columns: Sequence[str]) -> str:
+    """The columns of a trainer's rows, the middle of many negatives left out."""
+    hidden = [name for name in columns if name.startswith("negative_")][2:-1]
+    shown = [name for name in columns if name not in hidden[1:]]
+    return ", ".join("..." if name in hidden else name for name in shown)
 
 
 def _one_or_all(values: Mapping[str, Any]) -> Any:
