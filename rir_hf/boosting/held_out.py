@@ -17,9 +17,12 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 from rir_hf.boosting.options import TAKEN, Options
 from rir_hf.boosting.queries import (
+    COMMON,
     COPIED,
     Runner,
     first_of_equal,
+    passages_with,
+    sentences_of,
     thinned,
     thinned_kind,
     without,
@@ -52,16 +55,16 @@ FEATURES = Features(
         "kind": Value("string"),
         "pos_ids": List(Value("string")),
         "grades": List(Value("float64")),
-        "passage": Value("string"),
+        "lacking": List(Value("string")),
         "source": Value("string"),
         "synthetic": Value("bool"),
         "trained_on": Value("bool"),
         "weight": Value("float64"),
     }
 )
-"""The columns of held-out queries; `passage` is what stands in the corpus in place of the one that
-the query was taken from, `source` what was taken; `trained_on` whether other queries of its passage
-are trained on, where it was generated; `weight` what it counts in a mean.
+"""The columns of held-out queries; `lacking` is what stands in the corpus in place of the passages
+that a query was taken from, `source` what was taken; `trained_on` whether other queries of its
+passage are trained on, where it was generated; `weight` what it counts in a mean.
 """
 
 FEWEST = 10
@@ -187,8 +190,12 @@ class SetAside:
             if len(rows) < FEWEST:
                 raise ValueError(
                     f"{name}: only {len(rows)} queries could be generated to judge by, at least "
-                    f"{FEWEST} are needed. Give {name}, or a larger corpus."
+                    f"{FEWEST} are needed. Give dev and test, or a larger corpus, of passages with "
+                    "several sentences: each is judged without the one that asks for it."
                 )
+            if counts["kept"] < size:
+                logger.info("%s: %d queries in place of %d: the corpus gives no more.",
+                            name, counts["kept"], size)  # fmt: skip
             return rows, counts
 
         return self.folder.rows(f"held_out/{name}", key, make)
@@ -196,13 +203,17 @@ class SetAside:
     def _generated(self, ids: Mapping[str, list[str]], size: int) -> tuple[Dataset, dict[str, Any]]:
         """At most so many queries for passages, and the counts."""
         known, counts = self._written(ids["trained_on"], size - of_those_aside(size), 1)
+        known = known.filter(_leaves_a_sentence)
         new, more = self._written(ids["aside"], size - len(known), MOST_OF_EACH)
+        are_first = first_of_equal([*known["query"], *new["query"]])
+        new = new.select(np.flatnonzero(are_first[len(known) :]))
         passages = len(self.corpus)
         number = min(self.options.passages, passages - len(self.passages)) if len(known) else 0
         kept = concatenate_datasets([known, new]).remove_columns(["trained_on", "weight"])
         each = [_each(number, known), _each(passages - number, new)]
         weights = np.repeat(each, [len(known), len(new)])
-        kept = kept.add_column("weight", (weights / weights.mean()).tolist())
+        of_all = len(kept) / (weights.sum() or 1.0)
+        kept = kept.add_column("weight", (of_all * weights).tolist())
         kept = kept.add_column("trained_on", [True] * len(known) + [False] * len(new))
         if self.options.word_dropout:
             kept = half_thinned(kept, self.options.word_dropout, self.options.seed)
@@ -223,7 +234,7 @@ class SetAside:
             seed=self.options.seed,
             per_passage=min(most, -(-reserve(size) // max(1, len(chosen)))),
         )
-        kept = held_out_from(made, self.twins)
+        kept = held_out_from(made, self.twins, self.corpus)
         return kept.select(np.flatnonzero(first_of_equal(kept["query"][:]))[:size]), counts
 
     def _drawn(
@@ -261,7 +272,9 @@ class SetAside:
                 parts[part] = {"aside": shuffled[:number]}
                 shuffled = shuffled[number:]
             alone = [name for name in shuffled if name not in self.twins]
+            share = len(alone) // len(sizes)
             for part, number in known.items():
+                number = min(number, share)
                 parts[part]["trained_on"], alone = alone[:number], alone[number:]
             return parts
 
@@ -279,11 +292,12 @@ def of_those_aside(size: int) -> int:
 
 
 def kept_back(*held_out: Dataset) -> dict[str, list[str]]:
-    """For each passage that is trained on what held-out queries were taken from."""
+    """For each passage the titles and sentences that held-out queries were taken from."""
     found: dict[str, list[str]] = {}
     for rows in held_out:
-        for row in rows.filter(lambda row: row["trained_on"] and row["source"] is not None):
-            found.setdefault(row["pos_ids"][0], []).append(row["source"])
+        for row in rows.filter(lambda row: row["source"] is not None):
+            for name in row["pos_ids"]:
+                found.setdefault(name, []).append(row["source"])
     return found
 
 
@@ -386,24 +400,29 @@ def judged_by_teacher(
     return rows_of(found, FEATURES)
 
 
-def held_out_from(queries: Dataset, twins: Mapping[str, list[str]]) -> Dataset:
+def held_out_from(queries: Dataset, twins: Mapping[str, list[str]], corpus: Dataset) -> Dataset:
     """Generated queries as held-out ones: those that are no copies, and those taken from their
-    passage with the passage without them. A passage that is nearly the same is relevant too.
+    passage. All passages in which one of these stands are relevant, and are judged without it. A
+    passage that is nearly the same is relevant too.
     """
+    kinds = zip(queries["query"], queries["kind"], strict=True)
+    passages = passages_with({query for query, kind in kinds if kind in TAKEN}, corpus)
+    texts = dict(zip(corpus["id"], corpus["text"], strict=True))
     rows = []
     for query in queries:
         is_taken = query["kind"] in TAKEN
         is_copy = query["copied"] >= COPIED and not is_taken
-        if is_copy or query["dropped"] is not None:
+        standing = passages[query["query"]] if is_taken else []
+        if is_copy or query["dropped"] is not None or len(standing) > COMMON:
             continue
-        passage = without(query["query"], query["passage"]) if is_taken else None
-        if passage == "":
-            continue
-        relevant = [twin for name in query["pos_ids"] for twin in twins.get(name, [name])]
-        grades = dict.fromkeys(relevant, 1.0)
-        row = _row(query["query_id"], query["query"], query["kind"], grades, synthetic=True)
-        source = query["query"] if is_taken else None
-        rows.append({**row, "passage": passage, "source": source})
+        names = [twin for name in query["pos_ids"] for twin in twins.get(name, [name])]
+        relevant = dict.fromkeys([*names, *standing], 1.0)
+        row = _row(query["query_id"], query["query"], query["kind"], relevant, synthetic=True)
+        if is_taken:
+            row["source"] = query["query"]
+            row["lacking"] = [without(query["query"], texts[name]) for name in relevant]
+        if row["lacking"] is None or all(row["lacking"]):
+            rows.append(row)
     return rows_of(rows, FEATURES)
 
 
@@ -419,6 +438,11 @@ def half_thinned(queries: Dataset, share: float, seed: int) -> Dataset:
             query = {**query, "kind": kind, "query": thinned(query["query"], share, generator)}
         rows.append(query)
     return rows_of(rows, FEATURES)
+
+
+def _leaves_a_sentence(row: Mapping[str, Any]) -> bool:
+    """Whether a passage has something to train on beside the query that was taken from it."""
+    return row["lacking"] is None or bool(sentences_of(row["lacking"][0]))
 
 
 def _each(passages: int, queries: Dataset) -> float:
@@ -444,7 +468,7 @@ def _row(
         "kind": kind,
         "pos_ids": [*grades],
         "grades": [*grades.values()],
-        "passage": None,
+        "lacking": None,
         "source": None,
         "synthetic": synthetic,
         "trained_on": None,

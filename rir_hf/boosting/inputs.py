@@ -311,8 +311,15 @@ def _check_losses(options: Options, with_labels: bool, with_answers: bool) -> No
         )
 
 
-def check_negatives(options: Options) -> None:
-    """Raise `ValueError` where a training asks for more negatives than a row can have."""
+def check_candidates(options: Options, texts: int) -> None:
+    """Raise `ValueError` where a query is to have more passages than so many different texts give
+    it, its own left out, or a training asks for more negatives than a row can have.
+    """
+    if options.candidates >= texts:
+        raise ValueError(
+            f"candidates must be below {texts}, the different texts of the corpus, got "
+            f"{options.candidates}: lower candidates, or give a larger corpus."
+        )
     negatives = options.training.get("num_negatives")
     if negatives is not None:
         check_at_least("training: num_negatives", negatives, 1)

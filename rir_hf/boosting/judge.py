@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -27,13 +26,13 @@ _ROUNDING = 1e-12
 class Judge:
     """Searches a corpus for held-out queries with one model after the other, and compares.
 
-    A held-out query that was taken from its passage would find it by its own words. So the passage
-    is searched without it: `passage` of such a row takes the place of the text in the corpus. Of
-    several queries of one passage each is searched for by itself.
+    A held-out query that was taken from its passage would find it by its own words. So that passage
+    and others in which it stands are searched without it: `lacking` of such a row takes the place
+    of the texts in the corpus. Of several queries of one passage each is searched for by itself.
 
     Args:
         corpus: with `id` and `text`.
-        held_out: with `query_id`, `query`, `kind`, `pos_ids`, `grades`, `passage`.
+        held_out: with `query_id`, `query`, `kind`, `pos_ids`, `grades`, `lacking`.
         run: maps a step.
         embedder: says for a retriever what encodes its passages; None: itself.
     """
@@ -75,11 +74,12 @@ class Judge:
     def _turns(self) -> list[list[int]]:
         """The held-out queries in parts that have no passage twice which is to lack one."""
         turns: list[list[int]] = []
-        seen: Counter[str] = Counter()
-        rows = zip(self.held_out["passage"], self.held_out["pos_ids"], strict=True)
-        for place, (text, ids) in enumerate(rows):
-            number = 0 if text is None else seen[ids[0]]
-            seen[ids[0]] += text is not None
+        first_free: dict[str, int] = {}
+        rows = zip(self.held_out["lacking"], self.held_out["pos_ids"], strict=True)
+        for place, (texts, ids) in enumerate(rows):
+            changed = ids if texts else []
+            number = max((first_free.get(name, 0) for name in changed), default=0)
+            first_free |= dict.fromkeys(changed, number + 1)
             turns += [[] for _ in range(number + 1 - len(turns))]
             turns[number].append(place)
         return turns
@@ -88,16 +88,19 @@ class Judge:
         """The corpus with vectors, in which some passages lack the query that was taken of them."""
         embed = Embed(self.embedder(retriever))
         corpus = self.run(self.corpus, embed)
-        masked = [row for row, text in enumerate(queries["passage"]) if text is not None]
-        lacking = queries.select(masked)
-        if not len(lacking):
+        rows = zip(queries["pos_ids"], queries["lacking"], strict=True)
+        lacking = {
+            name: text
+            for ids, texts in rows
+            if texts
+            for name, text in zip(ids, texts, strict=True)
+        }
+        if not lacking:
             return attach_index(corpus)
-        ids = [names[0] for names in lacking["pos_ids"]]
-        texts = Dataset.from_dict({"id": ids, "text": lacking["passage"][:]})
-        others = set(ids)
-        kept = [row for row, name in enumerate(corpus["id"]) if name not in others]
+        changed = Dataset.from_dict({"id": [*lacking], "text": [*lacking.values()]})
+        kept = [row for row, name in enumerate(corpus["id"]) if name not in lacking]
         whole = corpus.select(kept).select_columns(["id", "text", "embedding"])
-        parts = [whole, self.run(texts, embed)]
+        parts = [whole, self.run(changed, embed)]
         return attach_index(concatenate_datasets(parts).flatten_indices())
 
 

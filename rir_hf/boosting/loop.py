@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from rir_hf.boosting.held_out import Judged, SetAside, held_out_of, kept_back
 from rir_hf.boosting.inputs import (
     Source,
     check,
+    check_candidates,
     check_generator,
     check_launch,
-    check_negatives,
     check_replay,
     checked_trainers,
     corpus_of,
@@ -44,6 +45,7 @@ from rir_hf.core.configured import key_of, record_of
 from rir_hf.core.secrets import without_secrets
 from rir_hf.core.step import Step
 from rir_hf.core.unfinished import alone_in
+from rir_hf.export.usable import is_text
 from rir_hf.models.llm import LLM
 from rir_hf.models.local import ChatLLM, CompletionLLM, as_llm
 from rir_hf.models.retriever import Retriever
@@ -249,9 +251,10 @@ def boost(
         check_no_adapter(**tuned)
     folder = RunFolder(Path(output))
     texts = corpus_of(corpus)
+    distinct = {text for text in texts["text"] if is_text(text)}
     if candidates is None:
-        options = replace(options, candidates=usual_candidates(freezes, len(texts)))
-    check_negatives(options)
+        options = replace(options, candidates=usual_candidates(freezes, len(distinct)))
+    check_candidates(options, len(distinct))
     check_replay(replay, options)
     labelled = given_queries(pairs, LABELLED, texts)
     unlabelled = given_queries(queries, UNLABELLED, texts)
@@ -259,7 +262,7 @@ def boost(
         raise ValueError("passages=0 leaves nothing to train on without queries or pairs.")
     for_dev = held_out_of(judged_of(dev, None, "dev"), texts, "dev")
     for_test = held_out_of(judged_of(test, None, "test"), texts, "test")
-    unnamed = len(texts) - len({name for ids in labelled["pos_ids"] for name in ids})
+    unnamed = len(distinct.difference(chain.from_iterable(labelled["pos"])))
     sizes = sizes_of(held_out, for_dev, for_test, unnamed, len(labelled))
     if dry_run:
         stages = planned(
@@ -301,7 +304,8 @@ def boost(
             folder=folder,
             run=runner,
         )
-        write_json(folder.root / "settings.json", _said(setup, first, llm, rounds, patience))
+        asked = {"rounds": rounds, "patience": patience, "held_out": held_out}
+        write_json(folder.root / "settings.json", _said(setup, first, llm, asked))
         return _looped(setup, first, llm, rounds, patience)
 
 
@@ -341,7 +345,8 @@ def _test(setup: Setup, first: Retriever, last: Retriever) -> dict[str, Any]:
     """The last retriever against the first on the test queries."""
     key = {"test": setup.test.key, "first": key_of(first), "last": key_of(last)}
     earlier = setup.folder.record("test")
-    looks = 0 if earlier is None else earlier["value"]["looks"]
+    is_same = earlier is not None and earlier["value"].get("test") == setup.test.key
+    looks = earlier["value"]["looks"] if earlier is not None and is_same else 0
 
     def look() -> dict[str, Any]:
         if looks:
@@ -354,10 +359,10 @@ def _test(setup: Setup, first: Retriever, last: Retriever) -> dict[str, Any]:
         before, after = judge.values(first), judge.values(last)
         write_changed(setup.folder.root / "held_out" / "changed.jsonl", setup.test, before, after)
         rows = told_apart(judge.held_out, setup.labelled_passages)
-        return {**verdict_on(after, before, rows), "looks": looks + 1}
+        return {**verdict_on(after, before, rows), "test": setup.test.key, "looks": looks + 1}
 
     found = setup.folder.value("test", key, look)
-    return {name: value for name, value in found.items() if name != "looks"}
+    return {name: value for name, value in found.items() if name not in ("test", "looks")}
 
 
 def _mapped(ds: Dataset, step: Step, **options: Any) -> Dataset:
@@ -387,15 +392,14 @@ def _name_of(model: Any) -> str | None:
 
 
 def _said(
-    setup: Setup, retriever: Retriever, llm: LLM | None, rounds: int, patience: int
+    setup: Setup, retriever: Retriever, llm: LLM | None, asked: Mapping[str, int]
 ) -> dict[str, Any]:
     """What was asked for, without a secret."""
     said = {
         "retriever": record_of(retriever),
         "generator": record_of(llm),
         "teacher": record_of(setup.teacher),
-        "rounds": rounds,
-        "patience": patience,
+        **asked,
         "passages in the corpus": len(setup.corpus),
         "queries given": len(setup.given),
         **{name: record_of(value) for name, value in vars(setup.options).items()},

@@ -96,7 +96,7 @@ def _held_out(name: str, size: int, share: float) -> Planned:
 def _queries(written: int, taken: int, corpus: int) -> Planned:
     parts = [f"write {written} queries and check them"] if written else []
     parts += [f"take {taken} queries from passages"] if taken else []
-    does = ", ".join(parts)
+    does = ", ".join(parts) or "those given"
     return Planned("queries", does, 2 * written, written * QUERY_TOKENS, corpus + written)
 
 

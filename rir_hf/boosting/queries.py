@@ -10,7 +10,9 @@ gained 1.5 without. One that lacks some of its words is thinned: its passage sta
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,9 @@ FEATURES = Features(
     }
 )
 """The columns of queries in a run."""
+
+COMMON = 5
+"""A sentence that stands in more passages than that asks for none of them."""
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")
 _FEWEST_CHARACTERS = 20
@@ -149,25 +154,68 @@ def sentences_of(text: str) -> list[str]:
     return [each for each in found if _FEWEST_CHARACTERS <= len(each) <= _MOST_CHARACTERS]
 
 
+def common_sentences(texts: Iterable[str]) -> list[str]:
+    """The sentences that stand in more than `COMMON` of some texts, in alphabetical order.
+
+    Example:
+        >>> common_sentences([f"A passage on {topic}. All rights reserved." for topic in "abcdef"])
+        ['All rights reserved.']
+    """
+    counts = Counter(chain.from_iterable(set(sentences_of(text)) for text in texts))
+    return sorted(sentence for sentence, number in counts.items() if number > COMMON)
+
+
+def passages_with(sentences: Collection[str], corpus: Dataset) -> dict[str, list[str]]:
+    """The ids of the passages that each sentence stands in, as one of `sentences_of`.
+
+    Example:
+        >>> passages = {"id": ["a", "b"], "text": ["Cats sleep in the sun. They do not bark."] * 2}
+        >>> passages_with(["Cats sleep in the sun."], Dataset.from_dict(passages))
+        {'Cats sleep in the sun.': ['a', 'b']}
+    """
+    found: dict[str, list[str]] = {sentence: [] for sentence in sentences}
+    for name, text in zip(corpus["id"], corpus["text"], strict=True):
+        for sentence in found.keys() & sentences_of(text):
+            found[sentence].append(name)
+    return found
+
+
 def without(sentence: str, text: str) -> str:
-    """A passage without one of its sentences (the inverse cloze task, Lee et al. 2019)."""
-    return " ".join(text.replace(sentence, " ").split())
+    """A passage without one of its sentences (the inverse cloze task, Lee et al. 2019), or without
+    its title, where that is no part of a longer word.
+
+    Example:
+        >>> without("Art", "Art for an artist. Art is long.")
+        'for an artist. is long.'
+    """
+    start, end = (r"(?<!\w)", r"(?!\w)")
+    first = start if _sets_spaces(sentence[0]) else ""
+    last = end if _sets_spaces(sentence[-1]) else ""
+    return " ".join(re.sub(first + re.escape(sentence) + last, " ", text).split())
+
+
+def _sets_spaces(text: str) -> bool:
+    """Whether a text has letters of a script with spaces between words: of those that have capitals
+    that is known.
+    """
+    return text.lower() != text.upper() or text.isdecimal()
 
 
 def thinned(text: str, share: float, generator: np.random.Generator) -> str:
     """A text without a share of its words, drawn one by one (word deletion, as of Contriever,
-    Izacard et al. 2022); of its characters where its script sets no spaces.
+    Izacard et al. 2022); of its characters where its script sets no spaces. One of them always
+    stays.
 
     Example:
         >>> thinned("Cats sleep for sixteen hours a day.", 0.4, np.random.default_rng(0))
         'Cats hours a day.'
     """
     parts, space = text.split(), " "
-    if len(parts) == 1 and not text.isascii():
+    if len(parts) == 1 and not _sets_spaces(text):
         parts, space = [*text], ""
     drawn = generator.random(len(parts))
     kept = [part for part, number in zip(parts, drawn, strict=True) if number >= share]
-    return space.join(kept) or text
+    return space.join(kept or [parts[drawn.argmax()]])
 
 
 def thinned_kind(kind: str) -> str:

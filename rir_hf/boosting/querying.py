@@ -16,7 +16,9 @@ from rir_hf.boosting.queries import (
     COPIED,
     FEATURES,
     THINNED,
+    common_sentences,
     first_of_equal,
+    sentences_of,
     without,
     write_queries,
 )
@@ -75,9 +77,10 @@ def _generated(state: Round) -> tuple[Dataset, Mapping[str, int]]:
     if not options.passages:
         return rows_of([], FEATURES), counts
     whole = _sampled(state)
+    common = dict.fromkeys(common_sentences(whole["text"]))
     passages = whole.map(
-        _without_held_out,
-        fn_kwargs={"kept_back": dict(state.setup.kept_back)},
+        _left_to_ask,
+        fn_kwargs={"kept_back": dict(state.setup.kept_back), "common": common},
         features=whole.features,
     )
     first = passages.select(range(min(options.written, len(passages))))
@@ -106,10 +109,14 @@ def _generated(state: Round) -> tuple[Dataset, Mapping[str, int]]:
     return made.cast(FEATURES), {**counts, "passages": len(passages if taken else first)}
 
 
-def _without_held_out(row: dict[str, Any], kept_back: dict[str, list[str]]) -> dict[str, Any]:
-    """A passage without the title and the sentences that held-out queries were taken from."""
+def _left_to_ask(
+    row: dict[str, Any], kept_back: dict[str, list[str]], common: dict[str, None]
+) -> dict[str, Any]:
+    """A passage without the title and the sentences that held-out queries were taken from, and
+    without those that many passages have.
+    """
     sources = kept_back.get(row["id"], [])
-    for source in sources:
+    for source in [*sources, *(common.keys() & sentences_of(row["text"]))]:
         row["text"] = without(source, row["text"])
     return row if row.get("title") not in sources else {**row, "title": None}
 

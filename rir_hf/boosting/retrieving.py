@@ -324,5 +324,4 @@ def _as_judged(row: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, An
     """A held-out query with its relevant passages as positives and its candidates as negatives."""
     grades = zip(row["pos_ids"], row["grades"], strict=True)
     relevant = [texts[name] for name, grade in grades if grade > 0 and name in texts]
-    pos = relevant if row["passage"] is None else [row["passage"]]
-    return {"query": row["query"], "pos": pos, "neg": row["passages"]}
+    return {"query": row["query"], "pos": row["lacking"] or relevant, "neg": row["passages"]}

@@ -74,12 +74,13 @@ def usual_candidates(are_frozen: bool, passages: int = 300) -> int:
     """How many passages a query is trained with: of frozen ones many, of a small corpus a third.
 
     Example:
-        >>> [usual_candidates(True, number) for number in (5000, 60, 10)]
-        [100, 20, 8]
+        >>> [usual_candidates(True, number) for number in (5000, 60, 10, 5)]
+        [100, 20, 8, 4]
         >>> usual_candidates(False, 5000)
         8
     """
-    return max(8, min(100, passages // 3)) if are_frozen else 8
+    most = max(8, min(100, passages // 3)) if are_frozen else 8
+    return min(most, max(2, passages - 1))
 
 
 def trained(

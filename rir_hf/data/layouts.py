@@ -214,7 +214,7 @@ def _tagged(text: str, path: Path) -> Iterator[dict[str, str]]:
 
 
 def _tabbed(text: str, path: Path) -> Iterator[dict[str, str]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         id, tab, query = line.partition("\t")
         if not tab and line.strip():
             raise ValueError(

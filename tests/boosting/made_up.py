@@ -110,14 +110,14 @@ def make_run(folder: Path) -> Path:
     changed = [
         {
             "query_id": str(n),
-            "query": f"changed {n}",
+            "query": f"changed {n}" + "\u2028" * (n == 4),
             "kind": "claim",
             "before": 0.5,
             "after": n / 8,
         }
         for n in range(9)
     ]
-    lines = "".join(json.dumps(row) + "\n" for row in changed)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in changed)
     (folder / "held_out" / "changed.jsonl").write_text(lines, encoding="utf-8")
     settings = json.dumps({"retriever": "bge", "rounds": 2})
     (folder / "settings.json").write_text(settings, encoding="utf-8")

@@ -25,7 +25,7 @@ def held_out(folder: RunFolder, name: str, *queries: str) -> Stage:
             "kind": None,
             "pos_ids": [f"of {query}"],
             "grades": [1.0],
-            "passage": None,
+            "lacking": None,
             "source": None,
             "synthetic": False,
             "trained_on": None,

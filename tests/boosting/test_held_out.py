@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from rir_hf.boosting.held_out import (
     split_pairs,
 )
 from rir_hf.boosting.inputs import given_queries
+from rir_hf.boosting.queries import COMMON, sentences_of, write_queries
 from rir_hf.boosting.queries import FEATURES as QUERIES
-from rir_hf.boosting.queries import write_queries
 from rir_hf.boosting.querying import queries
 from rir_hf.boosting.record import RunFolder, rows_of
 from rir_hf.boosting.state import (
@@ -78,6 +79,29 @@ def stages_of(aside: SetAside, queries: list[str] | None = None) -> tuple[Any, A
     return dev, test, left
 
 
+def round_with(aside: SetAside, dev: Any, test: Any, given: Dataset) -> Round:
+    """The first round of a run that judges with dev and test."""
+    setup = Setup(
+        corpus=aside.corpus,
+        corpus_key=aside.corpus_key,
+        given=given,
+        given_key=digest_of_rows(given),
+        replay=None,
+        replay_key=None,
+        dev=dev,
+        test=test,
+        set_aside=aside.passages,
+        kept_back=kept_back(dev.rows(), test.rows()),
+        twins=aside.twins,
+        options=aside.options,
+        teacher=None,
+        generator_weights=None,
+        folder=aside.folder,
+        run=run,
+    )
+    return Round(setup, 1, aside.retriever, None)
+
+
 def pairs_of(*pairs: tuple[str, list[str]]) -> Dataset:
     """Pairs t0, t1, ... as `boost` has them, over passages whose text is their id."""
     names = sorted({name for _, ids in pairs for name in ids})
@@ -100,12 +124,15 @@ def test_a_taken_query_is_judged_on_its_passage_without_it() -> None:
     passages = Dataset.from_dict({"id": ["a", "b"], "text": [text, text]})
     options = options_of(kinds=("title", "sentence"))
     made, _ = write_queries(passages, options, llm=None, run=run, seed=0)
-    title, sentence = held_out_from(made, {})
-    assert title["passage"] == " ".join(BODY)
+    title, sentence = held_out_from(made, {}, passages)
+    assert title["lacking"] == [" ".join(BODY)] * 2
     assert sentence["query"] in BODY
-    assert sentence["query"] not in sentence["passage"]
-    assert sentence["passage"] == " ".join(text.replace(sentence["query"], "").split())
-    assert (title["pos_ids"], title["grades"], title["synthetic"]) == (["a"], [1.0], True)
+    rest = " ".join(text.replace(sentence["query"], "").split())
+    assert sentence["query"] not in rest
+    assert sentence["lacking"] == [rest] * 2
+    assert (title["pos_ids"], title["grades"]) == (["a", "b"], [1.0, 1.0])  # it stands in both
+    assert sentence["pos_ids"] == ["b", "a"]
+    assert title["synthetic"]
 
 
 def test_every_second_taken_query_is_thinned_and_its_passage_stays_without_all_of_it() -> None:
@@ -114,7 +141,7 @@ def test_every_second_taken_query_is_thinned_and_its_passage_stays_without_all_o
     made, _ = write_queries(passages, options_of(kinds=("title",)), llm=None, run=run, seed=0)
     written = {**made[0], "query_id": "w", "kind": "question", "query": "Do cats sleep?"}
     written["copied"] = 0.0
-    whole = held_out_from(rows_of([*made, written, written], QUERIES), {})
+    whole = held_out_from(rows_of([*made, written, written], QUERIES), {}, passages)
     found = half_thinned(whole, 0.5, seed=0)
     kinds = ["title", "thinned-title", "title", "thinned-title", "question", "question"]
     assert found["kind"][:] == kinds
@@ -123,7 +150,7 @@ def test_every_second_taken_query_is_thinned_and_its_passage_stays_without_all_o
             words = query["query"].split()
             assert 0 < len(words) < 5
             assert words == [word for word in before["query"].split() if word in words]
-            assert query["passage"] == " ".join(BODY)
+            assert query["lacking"] == [" ".join(BODY)] * 4
         else:
             assert query == before
 
@@ -132,7 +159,7 @@ def test_a_query_that_is_its_whole_passage_is_left_out() -> None:
     passages = Dataset.from_dict({"id": ["a"], "text": [BODY[0]]})
     options = options_of(kinds=("title",))
     made, _ = write_queries(passages, options, llm=None, run=run, seed=0)
-    assert (len(made), len(held_out_from(made, {}))) == (1, 0)
+    assert (len(made), len(held_out_from(made, {}, passages))) == (1, 0)
 
 
 def test_written_copies_and_what_was_turned_down_are_left_out() -> None:
@@ -151,10 +178,11 @@ def test_written_copies_and_what_was_turned_down_are_left_out() -> None:
         }
         for name, copied, dropped in cases
     ]
-    found = held_out_from(rows_of(rows, QUERIES), {})
+    corpus = Dataset.from_dict({"id": ["a"], "text": ["a passage"]})
+    found = held_out_from(rows_of(rows, QUERIES), {}, corpus)
     assert found.features == FEATURES
     assert found["query_id"][:] == ["taken"]
-    assert found["passage"][:] == [None]  # of the corpus as it is
+    assert found["lacking"][:] == [None]  # the corpus as it is
 
 
 def test_pairs_with_a_common_positive_or_a_near_query_stay_together() -> None:
@@ -228,32 +256,14 @@ def test_nothing_is_generated_from_passages_that_are_set_aside(
 ) -> None:
     aside = set_aside(tmp_path, corpus)
     dev, test, given = stages_of(aside)
-    setup = Setup(
-        corpus=corpus,
-        corpus_key=aside.corpus_key,
-        given=given,
-        given_key=digest_of_rows(given),
-        replay=None,
-        replay_key=None,
-        dev=dev,
-        test=test,
-        set_aside=aside.passages,
-        kept_back=kept_back(dev.rows(), test.rows()),
-        twins=aside.twins,
-        options=aside.options,
-        teacher=None,
-        generator_weights=None,
-        folder=aside.folder,
-        run=run,
-    )
-    retriever: Any = EncoderAdapter(Lengths())
-    rows = queries(Round(setup, 1, retriever, None)).rows()
+    state = round_with(aside, dev, test, given)
+    rows = queries(state).rows()
     sources = {ids[0] for ids in rows["pos_ids"]}
     assert not sources & aside.passages
     assert len(sources | aside.passages) > 50
     taken = {row["source"] for stage in (dev, test) for row in stage.rows()}
-    assert set(setup.kept_back) & sources
-    assert {source for of_one in setup.kept_back.values() for source in of_one} <= taken
+    assert set(state.setup.kept_back) & sources
+    assert {source for of_one in state.setup.kept_back.values() for source in of_one} <= taken
     assert not taken & set(rows["query"])
     assert set(rows["passage"]) <= set(corpus["text"])
     assert all(row["pos"] == [row["passage"]] for row in rows)
@@ -312,6 +322,79 @@ def test_a_small_corpus_gives_several_queries_of_each_passage_that_is_set_aside(
     assert 2 <= min(of_each["test"][1].values()) <= max(of_each["test"][1].values()) <= 6
     asked = [*dev.rows()["query"], *test.rows()["query"]]
     assert len(set(asked)) == len(asked)
+
+
+def overlapping(faq_file: Path) -> Dataset:
+    """Chunks of four sentences, each of which shares two with the next."""
+    texts = Dataset.from_json(str(faq_file))["a"]
+    sentences = list(dict.fromkeys(chain.from_iterable(map(sentences_of, texts))))[:242]
+    chunks = [" ".join(sentences[start : start + 4]) for start in range(0, 240, 2)]
+    return Dataset.from_dict({"id": [f"c{at}" for at in range(120)], "text": chunks})
+
+
+def test_a_sentence_of_two_passages_is_judged_and_trained_without_in_both(
+    faq_file: Path, tmp_path: Path
+) -> None:
+    corpus = overlapping(faq_file)
+    aside = set_aside(tmp_path, corpus, (40, 40))
+    aside.options = options_of(queries_per_passage=8)
+    dev, test, given = stages_of(aside)
+    texts = dict(zip(corpus["id"], corpus["text"], strict=True))
+    rows = concatenate_datasets([dev.rows(), test.rows()])
+    assert len(rows) > 70
+    for row in rows:
+        standing = {name for name, text in texts.items() if row["source"] in text}
+        assert set(row["pos_ids"]) == standing
+        for name, text in zip(row["pos_ids"], row["lacking"], strict=True):
+            assert text == " ".join(texts[name].replace(row["source"], "").split())
+    assert max(map(len, rows["pos_ids"])) == 2
+    made = queries(round_with(aside, dev, test, given)).rows()
+    assert len(made) > 300
+    assert not set(rows["source"]) & set(made["query"])
+
+
+def test_a_sentence_of_many_passages_asks_for_none_of_them(corpus: Dataset, tmp_path: Path) -> None:
+    boilerplate = "Please contact our friendly customer team for more."
+    few = "There is more about this on the next page of ours."
+    texts = [
+        f"{text} {boilerplate}{f' {few}' if place < COMMON else ''}"
+        for place, text in enumerate(corpus["text"])
+    ]
+    corpus = corpus.remove_columns("text").add_column("text", texts)
+    aside = set_aside(tmp_path, corpus)
+    dev, test, given = stages_of(aside)
+    made = queries(round_with(aside, dev, test, given)).rows()
+    asked = {*dev.rows()["query"], *test.rows()["query"], *made["query"]}
+    assert boilerplate not in asked
+    assert few in set(made["query"])
+
+
+def test_a_passage_that_is_trained_on_has_more_than_what_is_held_out(tmp_path: Path) -> None:
+    letters = np.random.default_rng(0).choice([*"abcdefgh "], size=(100, 2, 40))
+    texts = [
+        f"{''.join(first)}. {''.join(second) if place % 2 else 'Page 3'}."
+        for place, (first, second) in enumerate(letters)
+    ]
+    corpus = Dataset.from_dict({"id": [f"d{at}" for at in range(100)], "text": texts})
+    aside = set_aside(tmp_path, corpus, (24, 24))
+    dev, test, given = stages_of(aside)
+    made = queries(round_with(aside, dev, test, given)).rows()
+    asked_for = {ids[0] for ids in made["pos_ids"]}
+    for stage in (dev, test):
+        known = stage.rows().filter(lambda row: row["trained_on"])
+        assert len(known)
+        assert asked_for.issuperset(ids[0] for ids in known["pos_ids"])
+
+
+def test_dev_and_test_have_as_many_passages_that_are_trained_on(
+    corpus: Dataset, tmp_path: Path
+) -> None:
+    aside = set_aside(tmp_path, corpus.select(range(42)), (40, 40))
+    dev, test, _ = stages_of(aside)
+    numbers = [
+        sum(rows["trained_on"]) for rows in (dev.rows(), test.rows())
+    ]  # of 42 passages 30 are set aside
+    assert numbers == [6, 6]
 
 
 def test_where_too_few_can_be_generated_that_is_said(corpus: Dataset, tmp_path: Path) -> None:

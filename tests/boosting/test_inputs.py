@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from rir_hf import boost
 from rir_hf.boosting.inputs import given_queries
@@ -103,6 +103,44 @@ def test_a_training_that_cannot_work_is_refused_in_a_dry_run_too(
         with pytest.raises(ValueError, match=message):
             boost(**some, retriever=tiny_static, dry_run=dry_run, **settings)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("candidates", [60, 5000])
+def test_more_candidates_than_different_texts_are_refused_before_the_work(
+    candidates: int, some: dict[str, Dataset], tiny_static: str, tmp_path: Path
+) -> None:
+    corpus = some["corpus"].select(range(60))
+    equal = Dataset.from_dict({"id": [f"equal-{n}" for n in range(9)], "text": corpus["text"][:9]})
+    for dry_run in (True, False):
+        with pytest.raises(ValueError, match="candidates must be below 60, the different texts of"):
+            boost(
+                concatenate_datasets([corpus, equal]),
+                tiny_static,
+                candidates=candidates,
+                output=tmp_path / "run",
+                dry_run=dry_run,
+            )
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_usual_candidates_are_fewer_than_the_different_texts(
+    some: dict[str, Dataset], tiny_static: str, tmp_path: Path
+) -> None:
+    corpus = some["corpus"].select([*range(48), *[0] * 240])
+    names = [f"d{number}" for number in range(len(corpus))]
+    corpus = corpus.remove_columns("id").add_column("id", names)
+    found = boost(corpus, tiny_static, output=tmp_path, dry_run=True)
+    lists = next(row for row in found.rounds if row["stage"] == "round-1/lists")
+    assert lists["does"].startswith("16 candidates of ")
+
+
+def test_equal_texts_count_as_one_where_some_are_to_be_set_aside(
+    some: dict[str, Dataset], tiny_static: str, tmp_path: Path
+) -> None:
+    corpus = some["corpus"].select([*range(30), *[0] * 30])
+    corpus = corpus.remove_columns("id").add_column("id", [f"d{number}" for number in range(60)])
+    with pytest.raises(ValueError, match="The corpus has 30 passages that no pair names, too few"):
+        boost(corpus, tiny_static, output=tmp_path, dry_run=True)
 
 
 def test_numbers_that_yaml_reads_as_texts_are_numbers(

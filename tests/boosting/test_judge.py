@@ -32,7 +32,7 @@ def held_out_of(*queries: tuple[str, dict[str, float], str | None]) -> Dataset:
             "kind": None,
             "pos_ids": [*grades],
             "grades": [*grades.values()],
-            "passage": passage,
+            "lacking": None if passage is None else [passage],
             "source": None,
             "synthetic": passage is not None,
             "trained_on": None,

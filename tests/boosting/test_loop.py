@@ -246,6 +246,24 @@ def test_a_plain_call_makes_many_queries_of_each_passage_and_trains_what_encodes
     assert found.rounds[-1]["stage"] == "test"
 
 
+def test_a_look_at_other_test_queries_is_the_first_one(
+    corpus: Dataset,
+    pairs: Dataset,
+    tiny_static: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("WARNING")
+    rows = {name: pairs.select(half) for name, half in (("a", range(30)), ("b", range(30, 60)))}
+    warned = []
+    for name, steps in (("a", 1), ("a", 2), ("b", 2)):
+        options = {**SMALL, "test": rows[name], "max_steps": steps}
+        boost(corpus, tiny_static, output=tmp_path / "run", **options)
+        warned.append("looked at before (1 times)" in caplog.text)
+        caplog.clear()
+    assert warned == [False, True, False]
+
+
 def test_a_title_without_some_of_its_words_has_its_passage_among_the_candidates(
     corpus: Dataset, pairs: Dataset, tiny_static: str, tmp_path: Path
 ) -> None:

@@ -190,6 +190,13 @@ def test_a_passage_without_a_sentence_keeps_the_others() -> None:
     assert without(FIRST, FIRST) == ""
 
 
+def test_only_whole_words_are_taken_out_of_a_text_but_for_scripts_without_spaces() -> None:
+    assert without("Ore", "Therefore Ore, ores and Ore") == "Therefore , ores and"
+    assert without("\u732b.", "a\u732b.b") == "a b"
+    assert without("\u732b\u72ac", "\u9f20\u732b\u72ac\u9f20") == "\u9f20 \u9f20"
+    assert without("(A) cat.", "One (A) cat. Two") == "One Two"
+
+
 @given(st.lists(st.sampled_from(["a", "cat", "sleeps", "long."]), min_size=1), st.floats(0, 0.99))
 def test_a_thinned_text_is_some_of_its_words_in_their_order(words: list[str], share: float) -> None:
     left = iter(words)
@@ -202,6 +209,15 @@ def test_of_a_long_text_so_many_words_are_left_out() -> None:
     for text in ("word " * 1000, "\u732b" * 1000):
         kept = thinned(text, 0.4, np.random.default_rng(0))
         assert 0.57 < len(kept) / len(text) < 0.63
+
+
+def test_one_word_of_a_script_with_spaces_stays_whole_and_of_many_one_stays() -> None:
+    for word in ("Bygglov", "F\u00f6rs\u00e4kring", "\u041c\u043e\u0441\u043a\u0432\u0430"):
+        assert thinned(word, 0.9, np.random.default_rng(0)) == word
+    words = [*"abcdefgh"]
+    assert all(
+        thinned(" ".join(words), 0.9999, np.random.default_rng(seed)) in words for seed in range(9)
+    )
 
 
 def test_a_thinned_query_is_the_same_in_another_run_and_differs_between_passages() -> None:

@@ -202,7 +202,7 @@ def test_the_temperature_is_fitted_on_queries_that_the_teacher_has_not_judged(
         lists = [
             {
                 "query": row["query"],
-                "pos": [row["passage"] or texts[row["pos_ids"][0]]],
+                "pos": row["lacking"] or [texts[name] for name in row["pos_ids"]],
                 "neg": row["passages"],
             }
             for row in rir_hf.run(rows, step)
