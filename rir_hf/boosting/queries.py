@@ -188,10 +188,9 @@ def without(sentence: str, text: str) -> str:
         >>> without("Art", "Art for an artist. Art is long.")
         'for an artist. is long.'
     """
-    start, end = (r"(?<!\w)", r"(?!\w)")
-    first = start if _sets_spaces(sentence[0]) else ""
-    last = end if _sets_spaces(sentence[-1]) else ""
-    return " ".join(re.sub(first + re.escape(sentence) + last, " ", text).split())
+    before = r"(?<!\w)" if _sets_spaces(sentence[0]) else ""
+    after = r"(?!\w)" if _sets_spaces(sentence[-1]) else ""
+    return " ".join(re.sub(before + re.escape(sentence) + after, " ", text).split())
 
 
 def _sets_spaces(text: str) -> bool:
