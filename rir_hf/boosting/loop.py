@@ -344,9 +344,8 @@ def _looped(setup: Setup, first: Retriever, llm: LLM | None, rounds: int, patien
 def _test(setup: Setup, first: Retriever, last: Retriever) -> dict[str, Any]:
     """The last retriever against the first on the test queries."""
     key = {"test": setup.test.key, "first": key_of(first), "last": key_of(last)}
-    earlier = setup.folder.record("test")
-    is_same = earlier is not None and earlier["value"].get("test") == setup.test.key
-    looks = earlier["value"]["looks"] if earlier is not None and is_same else 0
+    earlier = (setup.folder.record("test") or {}).get("value", {})
+    looks = earlier["looks"] if earlier.get("test") == setup.test.key else 0
 
     def look() -> dict[str, Any]:
         if looks:

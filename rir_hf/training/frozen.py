@@ -149,7 +149,7 @@ def _known(texts: Mapping[str, None], embedded: Dataset | None) -> dict[str, np.
     known: dict[str, np.ndarray] = {}
     if embedded is None:
         return known
-    for name in {"id", "text"} & set(embedded.column_names):
+    for name in [name for name in ("id", "text") if name in embedded.column_names]:
         keys = [named(key) if name == "id" else key for key in embedded[name]]
         places = [row for row, key in enumerate(keys) if key in texts]
         vectors = embedded.select(places).with_format("numpy")["embedding"][:]
