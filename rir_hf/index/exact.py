@@ -15,8 +15,9 @@ from rir_hf.index.passages import ArrayVectors, Vectors, similarities
 from rir_hf.index.products import Product, product_for
 
 _QUERIES = 1024
-_FIRST = 512
+_FIRST = 1024
 _MOST = 4_000_000
+_NONE = np.float32(-np.inf)
 
 
 class Nearest(NamedTuple):
@@ -211,12 +212,10 @@ class _Search:
 
     def look_at(self, product: Product, start: int, size: int) -> None:
         """Count and keep what matters of the block that the product computed last."""
-        slack = product.slack()
         if start == 0:
-            self._begin(product.first(min(size, max(_FIRST, 2 * self.k))), slack)
-        low = np.minimum(self._lowest, self._counted) - slack
-        rows, columns, scores = product.above(low)
-        hits = _Rough(rows, columns + start, scores, product.slack_of(rows, columns))
+            self._begin(*product.first(min(size, max(_FIRST, 2 * self.k))))
+        rows, columns, scores, slack = product.above(np.minimum(self._lowest, self._counted))
+        hits = _Rough(rows, columns + start, scores, slack)
         hits = self._count(hits)
         is_candidate = hits.scores + hits.slack >= self._lowest[hits.rows]
         is_candidate &= hits.scores - hits.slack <= self.asked.ceilings[hits.rows]
@@ -242,11 +241,12 @@ class _Search:
         """Take the k-th best of the first passages as a first limit."""
         if not 0 < self.k <= scores.shape[1]:
             return
-        fits = scores + slack[:, None] <= self.asked.ceilings[:, None]
+        limits = np.nextafter((self.asked.ceilings - slack).astype(np.float32), _NONE)
+        fits = scores <= limits[:, None]
         if self.eligible is not None:
             fits &= self.eligible[: scores.shape[1]]
-        scores = np.where(fits, scores - slack[:, None], -np.inf)
-        self._lowest = np.partition(scores, -self.k, axis=1)[:, -self.k]
+        best = np.partition(np.where(fits, scores, _NONE), -self.k, axis=1)[:, -self.k]
+        self._lowest = best - slack
 
     def _count(self, hits: _Rough) -> _Rough:
         """Count the hits before each limit; near one exact scores decide, which stay in place."""

@@ -30,8 +30,9 @@ PRODUCTS = ("int8", "bfloat16", "torch", "numpy")
 
 _FEW = 20_000
 _MANY = 8192
-_FLOATS = 4096
+_BLOCK = 4096
 _FASTER = 2.0
+_MEASURED = 0.03
 _SMALLEST = 2.0**-126
 
 
@@ -43,9 +44,11 @@ class Product(ABC):
     """
 
     _scores: Any
-    """`(n, passages)` float32 or int32, of an array on the CPU, of a tensor on a GPU; the exact
+    """`(n, passages)`: an array of float32, or a tensor of float32, bfloat16 or int32; the exact
     scores over `_units`.
     """
+    _relative = 0.0
+    """How far a score can be from the exact one as a share of itself, beside `_slack_of`."""
 
     def __init__(self, queries: np.ndarray) -> None:
         self._units = np.ones(len(queries))
@@ -55,29 +58,36 @@ class Product(ABC):
     def __iter__(self) -> Iterator[tuple[int, int]]: ...
 
     @abstractmethod
-    def slack(self) -> np.ndarray:
+    def _slack(self) -> np.ndarray:
         """How far the scores of the block can be from the exact ones, `(n,)` float64."""
 
-    def slack_of(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    def _slack_of(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """The same for single scores of the block, `(pairs,)` float64."""
-        return self.slack()[rows]
+        return self._slack()[rows]
 
-    def first(self, passages: int) -> np.ndarray:
-        """Scores of the first passages of the block, `(n, passages)` float64."""
+    def first(self, passages: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of the first passages of the block, `(n, passages)` float32, and how far each can
+        be from the exact one at most, `(n,)` float64.
+        """
         scores = self._scores[:, :passages]
         if not isinstance(scores, np.ndarray):
-            scores = scores.cpu().numpy()
-        return scores * self._units[:, None]
+            scores = scores.float().cpu().numpy()
+        scores = scores * self._units[:, None].astype(np.float32)
+        return scores, self._slack() + self._relative * np.abs(scores).max(axis=1)
 
-    def above(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row, column and score (float64) of each score that is not below its row's threshold, by
-        row.
+    def above(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Row, column, score and how far it can be from the exact one (both float64), by row, of
+        all whose exact score may not be below their row's threshold.
 
         Args:
             low: `(n,)` float64.
         """
-        rows, columns, scores = self._found(self._limits(low / self._units))
-        return rows, columns, scores.astype(np.float64) * self._units[rows]
+        low = low - self._slack()
+        low = np.minimum(low * (1 - self._relative), low * (1 + self._relative)) / self._units
+        rows, columns, found = self._found(self._limits(low))
+        scores = found.astype(np.float64) * self._units[rows]
+        slack = self._slack_of(rows, columns) + self._relative * np.abs(scores)
+        return rows, columns, scores, slack
 
     def _limits(self, low: np.ndarray) -> np.ndarray:
         """What a number among `_scores` is above where it is not below a threshold, `(n,)`."""
@@ -110,39 +120,36 @@ class FloatProduct(Product):
         self._vectors = vectors
         self._by_torch = way == "torch"
         self._device = device
-        self._slack = float32_error(queries) * vectors.longest + queries.shape[1] * _SMALLEST
+        self._error = float32_error(queries) * vectors.longest + queries.shape[1] * _SMALLEST
 
-    def slack(self) -> np.ndarray:
-        """How far a score can be from the exact one."""
-        return self._slack
+    def _slack(self) -> np.ndarray:
+        return self._error
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         multiply = self._on_cpu() if self._device == "cpu" else self._on_gpu()
         start = 0
-        for block in self._vectors.blocks(_FLOATS):
+        for block in self._vectors.blocks(_BLOCK):
             self._scores = multiply(block)
             yield start, len(block)
             start += len(block)
 
-    def _on_cpu(self) -> Callable[[np.ndarray], np.ndarray]:
+    def _on_cpu(self) -> Callable[[np.ndarray], Any]:
         """A function that multiplies into one buffer."""
         n, d = self._queries.shape
-        buffer = np.empty(n * _FLOATS, np.float32)
-        aligned = np.empty((_FLOATS, d), np.float32)
+        buffer = np.empty(n * _BLOCK, np.float32)
+        aligned = np.empty((_BLOCK, d), np.float32)
 
-        def multiply(block: np.ndarray) -> np.ndarray:
+        def multiply(block: np.ndarray) -> Any:
             if not block.flags.behaved:  # a memory-mapped index: BLAS is slower, torch objects
                 np.copyto(aligned[: len(block)], block)
                 block = aligned[: len(block)]
             scores = buffer[: n * len(block)].reshape(n, len(block))
-            if self._by_torch:
-                import torch
+            if not self._by_torch:
+                return np.matmul(self._queries, block.T, out=scores)
+            import torch
 
-                of = torch.from_numpy
-                torch.mm(of(self._queries), of(block).T, out=of(scores))
-            else:
-                np.matmul(self._queries, block.T, out=scores)
-            return scores
+            of = torch.from_numpy
+            return torch.mm(of(self._queries), of(block).T, out=of(scores))
 
         return multiply
 
@@ -186,15 +193,18 @@ class CoarseProduct(Product):
         self._passages = passages
         self._queries = asked.codes
         self._for_lost = np.linalg.norm(queries.astype(np.float64), axis=1) * (1 + 2.0**-20)
-        # Each product is exact in int32, or rounded to bfloat16 once; scaling rounds a few times.
-        rounding = 2.0**-20 if kind == "int8" else 2.0**-8 + queries.shape[1] * 2.0**-23
+        # Each product is exact in int32, or summed in float32 and rounded to bfloat16 once; scaling
+        # rounds a few times.
+        self._relative = 0.0 if kind == "int8" else 2.0**-8
+        rounding = 2.0**-20 if kind == "int8" else queries.shape[1] * 2.0**-23
         self._for_kept = lost + rounding * (kept + self._for_lost)
         self._least = (queries.shape[1] + self._scales) * _SMALLEST
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         multiply = codes_product(self._queries, self._device)
-        for start in range(0, len(self._passages.codes), GROUP):
-            part = slice(start, start + GROUP)
+        step = GROUP if self._queries.dtype == np.int8 else _BLOCK
+        for start in range(0, len(self._passages.codes), step):
+            part = slice(start, start + step)
             self._bounds = self._passages.bounds[part]
             self._units = self._scales * (float(self._bounds[0, 0]) or 1.0)
             self._scores = multiply(self._passages.codes[part])
@@ -207,13 +217,12 @@ class CoarseProduct(Product):
         whole = np.iinfo(np.int32)
         return (np.ceil(low) - 1).clip(whole.min, whole.max).astype(np.int32)
 
-    def slack(self) -> np.ndarray:
-        """How far the scores of the block can be from the exact ones."""
+    def _slack(self) -> np.ndarray:
         lost, kept = self._bounds[:, 1:].max(axis=0).astype(np.float64)
         return self._for_lost * lost + self._for_kept * kept + self._least
 
-    def slack_of(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """The same for single scores of the block: less where others of the block lose more."""
+    def _slack_of(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        # Less than that of the block where others lose more.
         lost, kept = self._bounds[columns, 1:].T.astype(np.float64)
         return self._for_lost[rows] * lost + self._for_kept[rows] * kept + self._least[rows]
 
@@ -275,7 +284,7 @@ def _unnamed(device: str, vectors: Vectors, searches: int) -> str:
 
 @functools.cache
 def fastest(device: str) -> str:
-    """Which product is the fastest here, measured once for a process in about a tenth of a second.
+    """Which product is the fastest here, measured once for a process in a quarter of a second.
 
     Those of few bits must be twice as fast as float32, for there is more to be scored exactly after
     them.
@@ -285,14 +294,14 @@ def fastest(device: str) -> str:
     """
     rng = np.random.default_rng(0)
     queries, passages = (rng.standard_normal((rows, 256), np.float32) for rows in (512, 2048))
-    seconds = {way: _seconds(way, queries, passages, device) for way in ("numpy", "torch")}
-    if device != "cpu":
-        del seconds["numpy"]
-    # On a CPU without an instruction for codes their product takes a hundred times as long.
-    few = queries[:64] if device == "cpu" else queries
+    seconds = {"torch": _seconds("torch", queries, passages, device)}
     for way in COARSE if device == "cpu" else ("int8",):
-        if is_right(way, device):
-            seconds[way] = _FASTER * _seconds(way, few, passages, device)
+        # On a CPU without an instruction for codes their product takes a hundred times as long.
+        few = queries[:64]
+        if is_right(way, device) and _seconds(way, few, passages, device) < 2 * seconds["torch"]:
+            seconds[way] = _FASTER * _seconds(way, queries, passages, device)
+    if device == "cpu":  # last, for the threads of its library keep their cores for a while
+        seconds["numpy"] = _seconds("numpy", queries, passages, device)
     best = min(seconds, key=lambda way: seconds[way])
     logger.info("Exact search multiplies by %s on %s; set %s to choose.", best, device, VARIABLE)
     return best
@@ -311,14 +320,14 @@ def is_right(kind: str, device: str) -> bool:
         found = codes_product(given[:64], device)(given)
     except RuntimeError:  # torch has no such product on this device
         return False
-    found = found if isinstance(found, np.ndarray) else found.cpu().numpy()
+    found = found.double().cpu().numpy()
     allowed = 0 if kind == "int8" else 2.0**-8 * 64 * 127**2
     return bool((np.abs(found - exact) <= allowed).all())
 
 
-def codes_product(queries: np.ndarray, device: str) -> Callable[[np.ndarray], np.ndarray | Any]:
-    """A function of passages' codes, at most a group, that gives products `(n, passages)`: int32 of
-    int8, else float32.
+def codes_product(queries: np.ndarray, device: str) -> Callable[[np.ndarray], Any]:
+    """A function of passages' codes, at most a group, that gives a tensor of products `(n,
+    passages)`: int32 of int8, else bfloat16; float32 on a GPU.
 
     int8 is multiplied by `torch._int_mm`, which is private: no public function multiplies int8 into
     int32 on a CPU (torch 2.13). It stands here alone, and `is_right` says whether it may be used.
@@ -328,23 +337,20 @@ def codes_product(queries: np.ndarray, device: str) -> Callable[[np.ndarray], np
     is_int8 = queries.dtype == np.int8
     n, d = queries.shape
     if device == "cpu":
-        whole = torch.empty(n * GROUP, dtype=torch.int32 if is_int8 else torch.bfloat16)
-        floats = torch.empty(0 if is_int8 else n * GROUP)
+        whole = torch.empty(n * _BLOCK, dtype=torch.int32 if is_int8 else torch.bfloat16)
 
     def tensor(codes: np.ndarray) -> torch.Tensor:
         made = torch.from_numpy(codes)
         return (made if is_int8 else made.view(torch.bfloat16)).to(device)
 
-    def on_cpu(codes: np.ndarray) -> np.ndarray:
+    def on_cpu(codes: np.ndarray) -> torch.Tensor:
         # Of vectors of one number torch tells the library a wrong distance from row to row, and
         # does not notice that it has refused.
         given = tensor(codes) if d > 1 else _padded(tensor(codes), 1, 2)
         into = whole[: n * len(codes)].view(n, len(codes))
         if is_int8:
-            torch._int_mm(asked, given.T, out=into)
-            return into.numpy()
-        torch.mm(asked, given.T, out=into)
-        return floats[: n * len(codes)].view(n, len(codes)).copy_(into).numpy()
+            return torch._int_mm(asked, given.T, out=into)
+        return torch.mm(asked, given.T, out=into)
 
     def on_gpu(codes: np.ndarray) -> torch.Tensor:
         # CUDA's int8 product takes more than 16 rows, and multiples of 8.
@@ -370,7 +376,7 @@ def float32_error(queries: np.ndarray) -> np.ndarray:
 
 
 def _seconds(way: str, queries: np.ndarray, passages: np.ndarray, device: str) -> float:
-    """Seconds for each query in the fastest of three products of one kind."""
+    """Seconds for each query in the fastest of the products of one kind."""
     import torch
 
     if way in COARSE:
@@ -382,8 +388,8 @@ def _seconds(way: str, queries: np.ndarray, passages: np.ndarray, device: str) -
     else:
         of = (torch.from_numpy(values).to(device) for values in (queries, passages.T))
         run = functools.partial(torch.mm, *of)
-    taken = []
-    for _ in range(3):
+    taken: list[float] = []
+    while len(taken) < 3 or sum(taken) < _MEASURED:
         start = time.perf_counter()
         result = run()
         if device != "cpu":
@@ -402,11 +408,23 @@ def _padded(tensor: Any, multiple: int, width: int) -> Any:
 
 
 def _found_by_torch(scores: Any, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Only what passes the threshold is copied from the GPU."""
+    """What passes the thresholds; looked for only where the best of 16 passages does."""
     import torch
 
-    threshold = torch.from_numpy(low).to(scores.device)
-    rows, columns = (scores > threshold[:, None]).nonzero(as_tuple=True)
-    found = (rows, columns, scores[rows, columns])
-    by_row, by_column, values = (values.cpu().numpy() for values in found)
-    return by_row, by_column, values
+    is_rounded = scores.dtype == torch.bfloat16
+    threshold = torch.from_numpy(low).to(scores.device)[:, None]
+    if is_rounded and (low >= 0).all():
+        # Above zero floats are in the order of their bits, which are compared three times as fast.
+        scores, threshold = scores.view(torch.int16), threshold.view(torch.int32) >> 16
+    of_16 = 16 if scores.shape[1] % 16 == 0 else 1
+    groups = scores.view(len(scores), of_16, -1)
+    # A score that is no number is the best of its group, and must not hide the others.
+    rows, group = (~(groups.amax(dim=1) <= threshold)).nonzero(as_tuple=True)
+    some = groups[rows, :, group]
+    which, place = (some > threshold[rows]).nonzero(as_tuple=True)
+    columns = place * groups.shape[2] + group[which]
+    values = some[which, place]
+    if is_rounded:
+        values = values.view(torch.bfloat16).float()
+    by_row, by_column, found = (each.cpu().numpy() for each in (rows[which], columns, values))
+    return by_row, by_column, found

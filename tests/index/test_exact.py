@@ -132,10 +132,12 @@ def test_what_few_bits_lose_is_not_more_than_the_bound_says(
     with by(kind):
         product = product_for(queries, ArrayVectors(passages), None)
     for _ in product:
-        off = np.abs(product.first(25) - queries.astype(np.float64) @ passages.T.astype(np.float64))
-        assert (off <= product.slack()[:, None]).all()
-        rows, columns = np.indices((5, 25)).reshape(2, -1)
-        assert (off.ravel() <= product.slack_of(rows, columns)).all()
+        exact = queries.astype(np.float64) @ passages.T.astype(np.float64)
+        scores, most = product.first(25)
+        assert (np.abs(scores - exact) <= most[:, None]).all()
+        rows, columns, scores, slack = product.above(np.full(5, -np.inf))
+        assert len(rows) == exact.size
+        assert (np.abs(scores - exact[rows, columns]) <= slack).all()
 
 
 def test_a_copy_in_few_bits_is_made_once_and_again_for_other_vectors(tmp_path: Path) -> None:
