@@ -12,9 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from rir_hf.index.passages import ArrayVectors, Vectors, similarities
-from rir_hf.index.products import Product, product_for
+from rir_hf.index.products import Product, way_to_multiply
+from rir_hf.index.threads import in_threads, workers_for
 
 _QUERIES = 1024
+_LEAST = 256
 _FIRST = 1024
 _MOST = 4_000_000
 _NONE = np.float32(-np.inf)
@@ -104,16 +106,22 @@ def nearest_below(
     """
     passages = ArrayVectors(vectors) if isinstance(vectors, np.ndarray) else vectors
     asked = Asked.of(queries, ceilings, marks)
-    result = nothing(len(queries), k)
-    for start in range(0, len(queries), _QUERIES):
-        part = slice(start, start + _QUERIES)
-        some = asked.take(np.arange(len(queries))[part])
-        product = product_for(some.queries, passages, device, len(queries))
+    multiply = way_to_multiply(passages, device, len(queries))
+
+    def search(some: Asked) -> Nearest:
+        product = multiply(some.queries)
         search = _Search(some, passages, k, eligible)
         for at, size in product:
             search.look_at(product, at, size)
-        for values, found in zip(result, search.result(), strict=True):
-            values[part] = found
+        return search.result()
+
+    result = nothing(len(queries), k)
+    workers = workers_for(len(queries) // _LEAST) if multiply.in_threads else 1
+    parts = np.array_split(np.arange(len(queries)), max(workers, -(-len(queries) // _QUERIES)))
+    with in_threads(workers) as each:
+        for part, found in zip(parts, each(search, map(asked.take, parts)), strict=True):
+            for values, some in zip(result, found, strict=True):
+                values[part] = some
     return result
 
 

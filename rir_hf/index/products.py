@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +35,7 @@ _BLOCK = 4096
 _FASTER = 2.0
 _MEASURED = 0.03
 _SMALLEST = 2.0**-126
+_UPPER_HALF = slice(1 if sys.byteorder == "little" else 0, None, 2)
 
 
 class Product(ABC):
@@ -95,7 +97,8 @@ class Product(ABC):
 
     def _found(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not isinstance(self._scores, np.ndarray):
-            return _found_by_torch(self._scores, low)
+            on_cpu = self._scores.device.type == "cpu"
+            return (_found_in_groups if on_cpu else _found_on_gpu)(self._scores, low)
         if self._passes.size < self._scores.size:
             self._passes = np.empty(self._scores.size, bool)
         passes = self._passes[: self._scores.size].reshape(self._scores.shape)
@@ -227,26 +230,51 @@ class CoarseProduct(Product):
         return self._for_lost[rows] * lost + self._for_kept[rows] * kept + self._least[rows]
 
 
-def product_for(
-    queries: np.ndarray, vectors: Vectors, device: str | None, searches: int = 0
-) -> Product:
-    """The product to search with: the one that the environment names, else the fastest where there
-    are so many vectors that it matters.
+class Way(NamedTuple):
+    """How queries are multiplied with some passages.
+
+    name: one of `PRODUCTS`.
+    device: a torch device.
+    vectors: the passages' vectors.
+    """
+
+    name: str
+    device: str
+    vectors: Vectors
+
+    def __call__(self, queries: np.ndarray) -> Product:
+        """The scores of some queries, `(n, d)` float32."""
+        if self.name in COARSE:
+            return CoarseProduct(queries, self.vectors.coarse(self.name), self.device)
+        return FloatProduct(queries, self.vectors, self.name, self.device)
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether several searches at a time are faster than one: where this product leaves most of
+        the time to what runs on one core.
+        """
+        return self.name in COARSE and self.device == "cpu"
+
+
+def way_to_multiply(vectors: Vectors, device: str | None, searches: int) -> Way:
+    """The product that the environment names, else the fastest where there are so many vectors that
+    it matters; what it needs of the vectors is there afterwards.
 
     Args:
-        queries: `(n, d)` float32.
         vectors: the passages' vectors.
         device: a torch device. None: a GPU, where there are so many vectors and one can be used,
             else the CPU.
         searches: for how many queries in all the same vectors are searched.
     """
     device = device or (_device() if len(vectors) >= _FEW else "cpu")
-    way = named_product() or _unnamed(device, vectors, searches)
-    if way not in COARSE:
-        return FloatProduct(queries, vectors, way, "cpu" if way == "numpy" else device)
-    if not is_right(way, device) or (way == "bfloat16" and device != "cpu"):
-        raise ValueError(f"{VARIABLE} is {way!r}, which {device} cannot multiply exactly enough.")
-    return CoarseProduct(queries, vectors.coarse(way), device)
+    name = named_product() or _unnamed(device, vectors, searches)
+    if name in COARSE:
+        if not is_right(name, device) or (name == "bfloat16" and device != "cpu"):
+            raise ValueError(
+                f"{VARIABLE} is {name!r}, which {device} cannot multiply exactly enough."
+            )
+        vectors.coarse(name)
+    return Way(name, "cpu" if name == "numpy" else device, vectors)
 
 
 def _device() -> str:
@@ -407,24 +435,40 @@ def _padded(tensor: Any, multiple: int, width: int) -> Any:
     return torch.nn.functional.pad(tensor, missing)
 
 
-def _found_by_torch(scores: Any, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What passes the thresholds; looked for only where the best of 16 passages does."""
+def _found_in_groups(scores: Any, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What passes the thresholds in a tensor on the CPU; looked for only where the best of 16
+    passages does.
+    """
     import torch
 
-    is_rounded = scores.dtype == torch.bfloat16
-    threshold = torch.from_numpy(low).to(scores.device)[:, None]
-    if is_rounded and (low >= 0).all():
-        # Above zero floats are in the order of their bits, which are compared three times as fast.
-        scores, threshold = scores.view(torch.int16), threshold.view(torch.int32) >> 16
-    of_16 = 16 if scores.shape[1] % 16 == 0 else 1
-    groups = scores.view(len(scores), of_16, -1)
+    by_bits = scores.dtype == torch.bfloat16 and bool((low >= 0).all())
+    if by_bits:  # above zero floats are in the order of their bits, which are compared much faster
+        scores, low = scores.view(torch.int16), low.view(np.int16)[_UPPER_HALF]
+    elif scores.dtype == torch.bfloat16:
+        scores = scores.float()
+    n, passages = scores.shape
+    step = passages // 16 if passages % 16 == 0 else passages
+    best = scores.view(n, -1, step).amax(dim=1).numpy()
     # A score that is no number is the best of its group, and must not hide the others.
-    rows, group = (~(groups.amax(dim=1) <= threshold)).nonzero(as_tuple=True)
-    some = groups[rows, :, group]
-    which, place = (some > threshold[rows]).nonzero(as_tuple=True)
-    columns = place * groups.shape[2] + group[which]
-    values = some[which, place]
-    if is_rounded:
-        values = values.view(torch.bfloat16).float()
-    by_row, by_column, found = (each.cpu().numpy() for each in (rows[which], columns, values))
-    return by_row, by_column, found
+    rows, group = np.divmod(np.flatnonzero(~(best <= low[:, None])), step)
+    if len(rows) > best.size // 10:
+        flat = np.flatnonzero(scores.numpy() > low[:, None])
+    else:
+        flat = (rows * passages + group)[:, None] + np.arange(0, passages, step)
+        flat = flat[scores.view(-1).numpy().take(flat) > low[rows, None]]
+    rows, columns = np.divmod(flat, passages)
+    found = scores.view(-1).numpy().take(flat)
+    if by_bits:
+        found = (found.astype(np.int32) << 16).view(np.float32)
+    return rows, columns, found
+
+
+def _found_on_gpu(scores: Any, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same of a tensor elsewhere; only what passes is copied from there."""
+    import torch
+
+    threshold = torch.from_numpy(low).to(scores.device)
+    rows, columns = (scores > threshold[:, None]).nonzero(as_tuple=True)
+    found = (rows, columns, scores[rows, columns])
+    by_row, by_column, values = (values.cpu().numpy() for values in found)
+    return by_row, by_column, values

@@ -308,7 +308,8 @@ class MineNegatives(Step):
             self._other_texts.append((len(others), others[0]))
         has_query = self.corpus.are_usable(asked[0])
         has_positive = np.array([len(row.positives.known) > 0 for row in rows], bool)
-        mined = [self._nothing("no_positive" if usable else "no_vector") for usable in has_query]
+        nothing = (self._nothing("no_vector"), self._nothing("no_positive"))
+        mined = [nothing[usable] for usable in has_query.tolist()]
         for group in _by_depth(np.flatnonzero(has_query & has_positive), rows):
             some = [queries[group] for queries in asked]
             found = self._mine(some, [rows[number] for number in group])

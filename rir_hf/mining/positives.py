@@ -284,34 +284,34 @@ def _shared_by_query(
 
 def _find(
     find: Callable[[list[str]], list[np.ndarray]], rows: Iterable[set[str]]
-) -> dict[str, np.ndarray]:
+) -> dict[str, list[int]]:
     """Positions of each distinct value, in corpus order."""
     distinct = list(set().union(*rows))
-    return dict(zip(distinct, find(distinct), strict=True))
+    return {value: at.tolist() for value, at in zip(distinct, find(distinct), strict=True)}
 
 
 def _known_of(
-    names: Names, by_text: dict[str, np.ndarray], by_id: dict[str, np.ndarray]
+    names: Names, by_text: dict[str, list[int]], by_id: dict[str, list[int]]
 ) -> np.ndarray:
     texts, ids = names
     found: set[int] = set()
-    found.update(*(by_text[text].tolist() for text in texts))
-    found.update(*(by_id[passage].tolist() for passage in ids))
+    found.update(*(by_text[text] for text in texts))
+    found.update(*(by_id[passage] for passage in ids))
     return np.array(sorted(found), np.int64)
 
 
 def _own_positions(
     texts: list[str | None],
     ids: list[str | None],
-    by_text: dict[str, np.ndarray],
-    by_id: dict[str, np.ndarray],
+    by_text: dict[str, list[int]],
+    by_id: dict[str, list[int]],
 ) -> np.ndarray:
     """For each positive the first passage with its id, or else with its text; -1 for none."""
-    positions = np.full(len(texts), -1)
-    for place, (text, passage) in enumerate(zip(texts, ids, strict=True)):
-        found = [*by_id.get(passage or "", ()), *by_text.get(text or "", ())]
-        positions[place] = found[0] if found else -1
-    return positions
+    found = [
+        by_id.get(passage or "") or by_text.get(text or "") or [-1]
+        for text, passage in zip(texts, ids, strict=True)
+    ]
+    return np.array([positions[0] for positions in found], np.int64)
 
 
 def _without_repeats(own: Positives) -> Positives:

@@ -86,7 +86,7 @@ def mine(folder: Path) -> list[list[str]]:
         miner = MineNegatives(
             corpus, query=query, output=output, num_negatives=NEGATIVES, relative_margin=MARGIN
         )
-        mined = mined.map(miner, batched=True, batch_size=1024, load_from_cache_file=False)
+        mined = mined.map(miner, batched=True, batch_size=2048, load_from_cache_file=False)
     return mined["neg_ids"][:]
 
 
@@ -210,7 +210,7 @@ for query, output in (("embedding", "neg"), ("answer_embedding", "neg_answer")):
     miner = MineNegatives(
         corpus, query=query, output=output, num_negatives={NEGATIVES}, relative_margin={MARGIN}
     )
-    mined = mined.map(miner, batched=True, batch_size=1024, load_from_cache_file=False)
+    mined = mined.map(miner, batched=True, batch_size=2048, load_from_cache_file=False)
 print(int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
 """
 

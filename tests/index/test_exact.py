@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rir_hf.index.coarse import coarsened
 from rir_hf.index.exact import Marks, Nearest, nearest_below
 from rir_hf.index.passages import ArrayVectors
-from rir_hf.index.products import PRODUCTS, VARIABLE, fastest, product_for
+from rir_hf.index.products import PRODUCTS, VARIABLE, fastest, way_to_multiply
 from tests.index.vectors import exact_scores, ranking, unit_vectors
 
 
@@ -130,7 +130,7 @@ def test_what_few_bits_lose_is_not_more_than_the_bound_says(
     vectors = (sizes * rng.standard_normal((30, dimension))).astype(np.float32)
     queries, passages = vectors[:5], vectors[5:]
     with by(kind):
-        product = product_for(queries, ArrayVectors(passages), None)
+        product = way_to_multiply(ArrayVectors(passages), None, 5)(queries)
     for _ in product:
         exact = queries.astype(np.float64) @ passages.T.astype(np.float64)
         scores, most = product.first(25)
@@ -185,7 +185,9 @@ def test_the_product_is_chosen_among_those_that_are_right_here() -> None:
     assert fastest("cpu") in PRODUCTS
 
 
-def test_over_several_blocks_and_groups_of_queries_it_finds_the_same() -> None:
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_over_several_blocks_and_groups_of_queries_it_finds_the_same(product: str) -> None:
+    threads = torch.get_num_threads()
     queries, passages = unit_vectors(1100, 16, 1), unit_vectors(9000, 16, 2)
     passages[5000:5100] = passages[10]
     scores = exact_scores(queries, passages)
@@ -193,7 +195,9 @@ def test_over_several_blocks_and_groups_of_queries_it_finds_the_same() -> None:
     ceilings = np.full(1100, 0.6)
     eligible = np.arange(9000) % 3 != 0
     marks = Marks(scores[np.arange(1100), marked], marked)
-    found = nearest_below(queries, passages, 20, ceilings, marks, eligible)
+    with by(product):
+        found = nearest_below(queries, passages, 20, ceilings, marks, eligible)
+    assert torch.get_num_threads() == threads
     # A matrix product in float64 and a sum of one pair may differ in the last bit of float32.
     assert_is_what_sorting_gives(
         Nearest(*(values[:100] for values in found)), scores, 20, ceilings, marked, eligible
