@@ -69,6 +69,7 @@ _SEED = 0
 
 _ANSWER_WEIGHT = 0.2
 
+_ROWS = 2048
 _CHECKED_ROWS = 16
 _LIKE = 0.99
 
@@ -184,13 +185,13 @@ def generate_bge_train_data(
     of_answer = MineNegatives(
         indexed, num_negatives=_NEGATIVES, query="answer_embedding", output="neg_answer"
     )
-    mined = pairs.map(of_answer, batched=True, batch_size=batch_size)
-    below = cache(partial(_below_positive, pairs, indexed, batch_size))
+    mined = pairs.map(of_answer, batched=True, batch_size=_ROWS)
+    below = cache(partial(_below_positive, pairs, indexed))
     made = {
         "query": queries,
         "answer": answers,
         "pos": mined["pos"][:],
-        "neg": _negatives(neg_type, pairs, indexed, batch_size, below),
+        "neg": _negatives(neg_type, pairs, indexed, below),
         "neg_answer": mined["neg_answer"][:],
     }
     found = [dict(zip(made, values, strict=True)) for values in zip(*made.values(), strict=True)]
@@ -467,7 +468,6 @@ def _negatives(
     neg_type: str,
     pairs: Dataset,
     indexed: Dataset,
-    batch_size: int,
     below: Callable[[], Dataset],
 ) -> list[list[str]]:
     """The negatives of each query; `below` mines those below the positive for all."""
@@ -476,14 +476,14 @@ def _negatives(
     if neg_type == "hard":
         found = _drawn_by_rank(pairs, indexed)
         if short := [row for row, texts in enumerate(found) if len(texts) < _NEGATIVES]:
-            others = _below_positive(pairs.select(short), indexed, batch_size)["neg"][:]
+            others = _below_positive(pairs.select(short), indexed)["neg"][:]
             for row, texts in zip(short, others, strict=True):
                 found[row] += texts
         return _first_of(found)
     uniform = MineNegatives(
         indexed, num_negatives=_NEGATIVES, sampling_strategy="uniform", seed=_SEED
     )
-    drawn = pairs.map(uniform, batched=True, batch_size=batch_size)["neg"][:]
+    drawn = pairs.map(uniform, batched=True, batch_size=_ROWS)["neg"][:]
     if neg_type == "random":
         return drawn
     best = below()["neg"][:]
@@ -496,10 +496,10 @@ def _first_of(negatives: Iterable[list[str]]) -> list[list[str]]:
     return [list(dict.fromkeys(texts))[:_NEGATIVES] for texts in negatives]
 
 
-def _below_positive(pairs: Dataset, indexed: Dataset, batch_size: int) -> Dataset:
+def _below_positive(pairs: Dataset, indexed: Dataset) -> Dataset:
     """The best that score at most 95 % of the positive."""
     below = MineNegatives(indexed, num_negatives=_NEGATIVES)
-    return pairs.map(below, batched=True, batch_size=batch_size)
+    return pairs.map(below, batched=True, batch_size=_ROWS)
 
 
 def _drawn_by_rank(pairs: Dataset, indexed: Dataset) -> list[list[str]]:

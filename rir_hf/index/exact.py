@@ -17,6 +17,7 @@ from rir_hf.index.threads import in_threads, workers_for
 
 _QUERIES = 1024
 _LEAST = 256
+_KEPT = 65_536
 _FIRST = 1024
 _MOST = 4_000_000
 _NONE = np.float32(-np.inf)
@@ -117,7 +118,8 @@ def nearest_below(
 
     result = nothing(len(queries), k)
     workers = workers_for(len(queries) // _LEAST) if multiply.in_threads else 1
-    parts = np.array_split(np.arange(len(queries)), max(workers, -(-len(queries) // _QUERIES)))
+    at_once = max(_LEAST, min(_QUERIES, _KEPT // max(k, 1)))
+    parts = np.array_split(np.arange(len(queries)), max(workers, -(-len(queries) // at_once)))
     with in_threads(workers) as each:
         for part, found in zip(parts, each(search, map(asked.take, parts)), strict=True):
             for values, some in zip(result, found, strict=True):
@@ -221,7 +223,7 @@ class _Search:
     def look_at(self, product: Product, start: int, size: int) -> None:
         """Count and keep what matters of the block that the product computed last."""
         if start == 0:
-            self._begin(*product.first(min(size, max(_FIRST, 2 * self.k))))
+            self._begin(*product.first(min(size, max(_FIRST, 16 * self.k))))
         rows, columns, scores, slack = product.above(np.minimum(self._lowest, self._counted))
         hits = _Rough(rows, columns + start, scores, slack)
         hits = self._count(hits)
@@ -289,8 +291,19 @@ class _Search:
         rough = np.flatnonzero(kept.slack > 0)
         kept = kept.made_exact(rough, self.asked.queries, self.vectors)
         kept = kept.take(kept.scores <= self.asked.ceilings[kept.rows])
-        kept = kept.take(np.lexsort((kept.positions, -kept.scores, kept.rows)))
+        kept = kept.take(_best_first(kept))
         self._kept = [kept.take(_place_in_row(kept.rows, len(self._lowest)) < self.k)]
+
+
+def _best_first(pairs: _Rough) -> np.ndarray:
+    """The order of pairs by row, then by score, the highest first, then by position."""
+    scores = pairs.scores.astype(np.float32) + np.float32(0)  # no zero below zero
+    # Floats are in the order of their bits, those below zero in the opposite one: row and score
+    # make one whole number, which is sorted several times as fast as both.
+    bits = scores.view(np.int32).astype(np.int64)
+    key = (pairs.rows << 33) + np.where(bits < 0, bits & 0x7FFFFFFF, ~bits)
+    by_position = np.argsort(pairs.positions)
+    return by_position[np.argsort(key[by_position], kind="stable")]
 
 
 def _place_in_row(rows: np.ndarray, n: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from rir_hf.index.coarse import GROUP, Coarse, coarse_copy, stored_copy
 
 _BLOCK = 8192
-_PAIRS = 256  # their vectors in float64 stay in the cache of a core
+_PAIRS = 64  # their vectors in float64 stay in the cache of a core
 
 
 class Vectors(ABC):
