@@ -2,6 +2,7 @@
 
     python tests/benchmarks/teaching.py            # both tables, about twenty minutes on 2 cores
     python tests/benchmarks/teaching.py --quick    # a few pairs of the first table, for a look
+    python tests/benchmarks/teaching.py --dtype bfloat16    # ours so, the loop in float32
 
 Worth: the best 20 passages of all-MiniLM-L6-v2 for every fifth test query of SciFact, ranked by the
 retriever, by the query likelihood of SmolLM2-135M-Instruct, and by the sum of their z-scores (what
@@ -64,10 +65,10 @@ def smollm() -> Path:
     return next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
 
 
-def load_teacher() -> QueryLikelihood:
+def load_teacher(dtype: str) -> QueryLikelihood:
     """Query likelihood of SmolLM2."""
     path = smollm()
-    llm = ChatLLM(path.parent, gguf_file=path.name)
+    llm = ChatLLM(path.parent, gguf_file=path.name, dtype=dtype)
     return QueryLikelihood(llm, max_passage_tokens=PASSAGE_TOKENS)
 
 
@@ -217,8 +218,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="only a few pairs of the FAQ")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args()
-    teacher = load_teacher()
+    teacher = load_teacher(options.dtype)
     teacher.llm.generate(["Warm up."], max_tokens=1)
     if options.quick:
         compare_speed("FAQ", faq_candidates(10, 5), teacher, sample=12)
