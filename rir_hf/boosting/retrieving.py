@@ -134,7 +134,7 @@ def lists(state: Round, queries: Stage) -> Stage:
             exclude="own",
             seed=state.seed,
         )
-        scores = ScorePassages(state.teacher)
+        scores = ScorePassages(state.teacher_by_vectors)
         step = ScoredLists(candidates, scores, texts=not options.freezes_passages)
         rows = _without(state.setup.run(state.with_vectors(rows), step), "embedding", "own")
         return rows, {"lists": len(rows), "passages": sum(map(len, rows["passage_ids"]))}

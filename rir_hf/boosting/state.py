@@ -21,6 +21,7 @@ from rir_hf.index.embed import Embed
 from rir_hf.index.lexical import attach_lexical
 from rir_hf.models.llm import LLM
 from rir_hf.models.retriever import Retriever
+from rir_hf.schema import EMBEDDING
 from rir_hf.teaching.blend import Blend
 from rir_hf.teaching.signals import LexicalTeacher, RetrieverTeacher
 from rir_hf.teaching.teacher import Teacher
@@ -151,6 +152,13 @@ class Round:
         """The given teacher, or words and vectors together."""
         return self.setup.teacher or words_and_vectors(self.retriever, self.searched)
 
+    @cached_property
+    def teacher_by_vectors(self) -> Teacher:
+        """The same for queries that have their vectors, which it need not encode again."""
+        return self.setup.teacher or words_and_vectors(
+            self.retriever, self.searched, query=EMBEDDING.name
+        )
+
     def with_vectors(self, rows: Dataset) -> Dataset:
         """Queries with the retriever's vectors."""
         return self.setup.run(rows, Embed(self.retriever, "query", role="query"))
@@ -191,9 +199,9 @@ def searched_by(retriever: Retriever, corpus: Dataset, run: Runner) -> Dataset:
     return attach_lexical(attach_index(run(corpus, Embed(retriever))))
 
 
-def words_and_vectors(retriever: Retriever, searched: Dataset) -> Teacher:
+def words_and_vectors(retriever: Retriever, searched: Dataset, query: str | None = None) -> Teacher:
     """The usual teacher: BM25 and the retriever's own similarities together."""
-    return Blend([LexicalTeacher(searched), RetrieverTeacher(retriever, searched)])
+    return Blend([LexicalTeacher(searched), RetrieverTeacher(retriever, searched, query=query)])
 
 
 def is_kept(row: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from rir_hf.index.lexical import WordIndex
 from rir_hf.index.search import views_of
 from rir_hf.index.vectors import VectorView
 from rir_hf.models.retriever import Encoder, as_encoder
+from rir_hf.schema import EMBEDDING, Column
 from rir_hf.teaching.teacher import Row, Scored, Teacher, scored_with
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ class RetrieverTeacher(Teacher):
             without it over the row.
         index: the name of that index.
         text: the corpus's text column.
+        query: a column with this retriever's vectors of the queries (`"embedding"` after
+            `Embed(retriever, "query", role="query")`). Default: they are encoded, as is a query
+            that has none.
 
     Raises:
         TypeError: nothing that encodes texts, or a corpus that is no dataset.
@@ -114,14 +118,21 @@ class RetrieverTeacher(Teacher):
         *,
         index: str = "embedding",
         text: str = "text",
+        query: str | None = None,
     ) -> None:
         self.retriever = as_encoder(retriever)
+        self.query = query
         self.view = None
         if corpus is not None:
             view = views_of(corpus, index, id=text, text=text)[0]
             if not isinstance(view, VectorView):
                 raise ValueError(f"RetrieverTeacher needs an index of vectors, {index!r} is none.")
             self.view = view
+
+    @property
+    def inputs(self) -> tuple[Column, ...]:
+        """The queries' vectors, where they are given."""
+        return () if self.query is None else (EMBEDDING.named(self.query),)
 
     def score(self, rows: Sequence[Row]) -> list[Scored]:
         """The inner product of the query's vector with each passage's."""
@@ -141,9 +152,14 @@ class RetrieverTeacher(Teacher):
         return list(found.scores)
 
     def _queries(self, rows: Sequence[Row]) -> np.ndarray:
-        texts = [row.query for row in rows]
-        vectors = self._known(texts, "query", self.retriever.encode_queries)
-        return np.array([vectors[text] for text in texts], np.float32)
+        given = [row.columns.get(self.query) if self.query else None for row in rows]
+        texts = [row.query for row, vector in zip(rows, given, strict=True) if vector is None]
+        encoded = self._known(texts, "query", self.retriever.encode_queries)
+        vectors = [
+            encoded[row.query] if vector is None else np.asarray(vector, np.float32)
+            for row, vector in zip(rows, given, strict=True)
+        ]
+        return np.array(vectors)
 
     def _passages(self, texts: list[str]) -> dict[str, np.ndarray]:
         """The vectors of some passages: those of the corpus where they are in it."""

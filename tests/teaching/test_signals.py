@@ -81,6 +81,29 @@ def test_another_retriever_encodes_each_text_once_and_none_of_the_corpus() -> No
     assert len(best[0]) == 6
 
 
+def test_queries_that_have_their_vectors_are_not_encoded_again() -> None:
+    asked = []
+
+    class Noted(Letters):
+        def encode_queries(self, texts: list[str]) -> np.ndarray:
+            asked.extend(texts)
+            return super().encode_queries(texts)
+
+    corpus = corpus_of(TEXTS)
+    rows = Dataset.from_dict({"query": ["fox", "dog"], "passages": [["red fox", "new"], ["b"]]})
+    embedded = rows.map(Embed(Letters(), "query", role="query"), batched=True)
+    lacking = embedded.map(lambda row: {"embedding": None} if row["query"] == "dog" else {})
+    plain = rows.map(ScorePassages(RetrieverTeacher(Letters(), corpus)), batched=True)
+    given = RetrieverTeacher(Noted(), corpus, query="embedding")
+    for with_vectors in (embedded, lacking):
+        scored = with_vectors.map(ScorePassages(given), batched=True)
+        assert scored["passage_scores"][:] == plain["passage_scores"][:]
+        assert "fox" not in asked
+        assert ("dog" in asked) == (with_vectors is lacking)
+    with pytest.raises(ValueError, match="needs the column 'embedding'"):
+        rows.map(ScorePassages(given), batched=True)
+
+
 def test_an_index_of_another_retriever_is_refused() -> None:
     class Other(Letters):
         def encode_queries(self, texts: list[str]) -> np.ndarray:
