@@ -15,9 +15,9 @@ from rir_hf.index.passages import ArrayVectors, Vectors, similarities
 from rir_hf.index.products import Product, way_to_multiply
 from rir_hf.index.threads import in_threads, workers_for
 
-_QUERIES = 1024
+_QUERIES = 1024  # a GPU reads all vectors for each so many
 _LEAST = 256
-_KEPT = 65_536
+_KEPT = 65_536  # pairs that stay in the cache of a core
 _FIRST = 1024
 _MOST = 4_000_000
 _NONE = np.float32(-np.inf)
@@ -117,8 +117,10 @@ def nearest_below(
         return search.result()
 
     result = nothing(len(queries), k)
-    workers = workers_for(len(queries) // _LEAST) if multiply.in_threads else 1
-    at_once = max(_LEAST, min(_QUERIES, _KEPT // max(k, 1)))
+    workers, at_once = 1, _QUERIES
+    if multiply.in_threads:
+        workers = workers_for(len(queries) // _LEAST)
+        at_once = max(_LEAST, min(_QUERIES, _KEPT // max(k, 1)))
     parts = np.array_split(np.arange(len(queries)), max(workers, -(-len(queries) // at_once)))
     with in_threads(workers) as each:
         for part, found in zip(parts, each(search, map(asked.take, parts)), strict=True):
