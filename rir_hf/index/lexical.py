@@ -246,13 +246,14 @@ class WordIndex(Configured, BaseIndex):
         asked = np.array([*wanted], np.int32)
         holders = np.diff(self._index.scores["indptr"])[asked]
         rarity = np.log1p((len(self) - holders + 0.5) / (holders + 0.5)) * [*wanted.values()]
-        found = np.zeros(len(texts))
-        for number, text in enumerate(texts):
-            inside = self._numbers_of(text)
-            count = np.count_nonzero(inside[:, None] == asked, axis=0)
-            length = len(inside) / self._about["words_per_passage"]
-            found[number] = rarity @ (count / (self.k1 * (1 - self.b + self.b * length) + count))
-        return found
+        inside = [self._numbers_of(text) for text in texts]
+        sizes = np.array([len(numbers) for numbers in inside], np.int64)
+        found = np.flatnonzero(np.concatenate([asked[:0], *inside])[:, None] == asked)
+        places, word = np.divmod(found, max(len(asked), 1))
+        cells = np.repeat(np.arange(len(texts)), sizes)[places] * len(asked) + word
+        counts = np.bincount(cells, minlength=len(texts) * len(asked)).reshape(len(texts), -1)
+        lengths = self.k1 * (1 - self.b + self.b * sizes / self._about["words_per_passage"])
+        return np.einsum("tw,w->t", counts / (lengths[:, None] + counts), rarity)
 
     @cached_property
     def _numbers_of(self) -> Callable[[str], np.ndarray]:
