@@ -153,6 +153,12 @@ class RetrieverTeacher(Teacher):
 
     def _queries(self, rows: Sequence[Row]) -> np.ndarray:
         given = [row.columns.get(self.query) if self.query else None for row in rows]
+        lengths = {len(vector) for vector in given if vector is not None}
+        if self.view is not None and lengths - {self.view.dimension}:
+            raise ValueError(
+                f"RetrieverTeacher: the column {self.query!r} must hold vectors of "
+                f"{self.view.dimension} numbers, as those of the index, found {sorted(lengths)}."
+            )
         texts = [row.query for row, vector in zip(rows, given, strict=True) if vector is None]
         encoded = self._known(texts, "query", self.retriever.encode_queries)
         vectors = [

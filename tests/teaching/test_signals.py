@@ -102,6 +102,9 @@ def test_queries_that_have_their_vectors_are_not_encoded_again() -> None:
         assert ("dog" in asked) == (with_vectors is lacking)
     with pytest.raises(ValueError, match="needs the column 'embedding'"):
         rows.map(ScorePassages(given), batched=True)
+    short = rows.add_column("embedding", [[1.0, 2.0]] * 2)
+    with pytest.raises(ValueError, match="'embedding' must hold vectors of 6 numbers"):
+        short.map(ScorePassages(given), batched=True)
 
 
 def test_an_index_of_another_retriever_is_refused() -> None:
