@@ -354,7 +354,7 @@ def is_right(kind: str, device: str) -> bool:
 
 
 def codes_product(queries: np.ndarray, device: str) -> Callable[[np.ndarray], Any]:
-    """A function of passages' codes, at most a group, that gives a tensor of products `(n,
+    """A function of the codes of at most `_BLOCK` passages that gives a tensor of products `(n,
     passages)`: int32 of int8, else bfloat16; float32 on a GPU.
 
     int8 is multiplied by `torch._int_mm`, which is private: no public function multiplies int8 into
