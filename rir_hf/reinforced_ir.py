@@ -43,7 +43,7 @@ from rir_hf.evaluation.runs import Qrels, Run
 from rir_hf.generation.preferences import choose_pair
 from rir_hf.index.attach import arrow_columns, attach_index, vectors_at
 from rir_hf.index.search import search
-from rir_hf.index.vectors import are_usable
+from rir_hf.index.vectors import VectorView, are_usable
 from rir_hf.mining.negatives import MineNegatives
 from rir_hf.models.llm import LLMError
 from rir_hf.models.retriever import Encoder, as_encoder
@@ -65,6 +65,7 @@ logger = logging.getLogger(__name__)
 _NEGATIVES = 15
 _DRAWN = 50
 _FIRST_RANK, _LAST_RANK = 30, 200
+_PARTS = 4
 _SEED = 0
 
 _ANSWER_WEIGHT = 0.2
@@ -185,7 +186,7 @@ def generate_bge_train_data(
     of_answer = MineNegatives(
         indexed, num_negatives=_NEGATIVES, query="answer_embedding", output="neg_answer"
     )
-    mined = pairs.map(of_answer, batched=True, batch_size=_ROWS)
+    mined = _mapped(pairs, of_answer)
     below = cache(partial(_below_positive, pairs, indexed))
     made = {
         "query": queries,
@@ -483,7 +484,7 @@ def _negatives(
     uniform = MineNegatives(
         indexed, num_negatives=_NEGATIVES, sampling_strategy="uniform", seed=_SEED
     )
-    drawn = pairs.map(uniform, batched=True, batch_size=_ROWS)["neg"][:]
+    drawn = _mapped(pairs, uniform)["neg"][:]
     if neg_type == "random":
         return drawn
     best = below()["neg"][:]
@@ -498,26 +499,51 @@ def _first_of(negatives: Iterable[list[str]]) -> list[list[str]]:
 
 def _below_positive(pairs: Dataset, indexed: Dataset) -> Dataset:
     """The best that score at most 95 % of the positive."""
-    below = MineNegatives(indexed, num_negatives=_NEGATIVES)
-    return pairs.map(below, batched=True, batch_size=_ROWS)
+    return _mapped(pairs, MineNegatives(indexed, num_negatives=_NEGATIVES))
+
+
+def _mapped(pairs: Dataset, step: MineNegatives) -> Dataset:
+    """The columns that a step adds, without those it reads."""
+    return pairs.map(
+        step,
+        batched=True,
+        batch_size=_ROWS,
+        remove_columns=pairs.column_names,
+        keep_in_memory=True,
+    )
 
 
 def _drawn_by_rank(pairs: Dataset, indexed: Dataset) -> list[list[str]]:
     """Texts drawn from ranks 30 to 200 of each query, by rank; none where it has no vector."""
-    queries, passages = (
-        vectors_at(arrow_columns(ds, ["embedding"])[:], "embedding") for ds in (pairs, indexed)
-    )
-    texts = indexed["text"][:]
-    rows = pairs.select_columns(["query", "answer", "passage"]).to_list()
-    drawn: list[list[str]] = [[] for _ in rows]
-    usable = np.flatnonzero(are_usable(queries))
-    _, positions = search(queries[usable], passages, topk=_LAST_RANK)
-    for number, window in zip(usable, positions[:, _FIRST_RANK:].tolist(), strict=True):
-        query, answer, passage = rows[number].values()
-        generator = generator_of(_SEED, query, answer, passage)
-        places = np.sort(generator.permutation(len(window))[:_DRAWN])
-        drawn[number] = _distinct([texts[window[place]] for place in places], {query, passage})
-    return drawn
+    found: list[list[str]] = [[] for _ in range(len(pairs))]
+    if len(indexed) <= _FIRST_RANK:
+        return found
+    corpus = VectorView(indexed)
+    texts = pairs.select_columns(["query", "answer", "passage"]).to_list()
+    ranks = np.stack([_drawn_ranks(len(indexed), *row.values()) for row in texts])
+    queries = vectors_at(arrow_columns(pairs, ["embedding"])[:], "embedding")
+    todo = np.flatnonzero(are_usable(queries))
+    # Most rows have enough texts with the first of the fifty, and need no ranks behind these. Rows
+    # that need about as many are searched together.
+    for most in (_NEGATIVES + 2, _DRAWN):
+        first = ranks[:, :most]
+        todo = todo[np.argsort(first[todo, -1])]
+        for some in filter(len, np.array_split(todo, _PARTS)):
+            places = corpus.nearest_below(queries[some], first[some[-1], -1] + 1).positions
+            taken = np.take_along_axis(places, first[some], axis=1)
+            for number, drawn in zip(some, corpus.lists_of("text", [*taken]), strict=True):
+                found[number] = _distinct(drawn, {texts[number]["query"], texts[number]["passage"]})
+        todo = todo[[len(found[number]) < _NEGATIVES for number in todo]]
+    return found
+
+
+def _drawn_ranks(passages: int, *texts: str) -> np.ndarray:
+    """Fifty ranks from 30 to 200 in order, drawn by the texts of a row; fewer where there are
+    fewer.
+    """
+    generator = generator_of(_SEED, *texts)
+    drawn = generator.permutation(min(_LAST_RANK, passages) - _FIRST_RANK)[:_DRAWN]
+    return _FIRST_RANK + np.sort(drawn)
 
 
 def _distinct(texts: list[str], but: Collection[str]) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from rir_hf.core.columns import Batch, check_at_least, check_choice, require_dataset
+from rir_hf.core.garbage import no_garbage_collection
 from rir_hf.core.step import Step
 from rir_hf.evaluation.fusion import FUSIONS, Fusion, checked_weights, fused_at
 from rir_hf.index.corpus import CorpusView, shared
@@ -129,6 +130,7 @@ class Search(Step):
         """The hits."""
         return (HIT_IDS, HIT_SCORES)
 
+    @no_garbage_collection()
     def transform(self, batch: Batch) -> dict[str, list[Any]]:
         """Return `{"hit_ids": lists of str, "hit_scores": lists of float}`."""
         answers = (self.answer, self.answer_weight)

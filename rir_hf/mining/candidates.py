@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from rir_hf.core.columns import Batch, check_at_least, check_choice
 from rir_hf.core.draws import generator_of
+from rir_hf.core.garbage import no_garbage_collection
 from rir_hf.core.step import Step
 from rir_hf.evaluation.fusion import FUSIONS, Fusion, checked_weights
 from rir_hf.index.search import (
@@ -125,6 +126,7 @@ class CandidateLists(Step):
         """Why there are few."""
         return PASSAGES_NOTE
 
+    @no_garbage_collection()
     def transform(self, batch: Batch) -> dict[str, list[Any]]:
         """Return the three columns."""
         corpus = self.views[0]

@@ -17,6 +17,7 @@ from datasets import Dataset, Features, List, Value
 
 from rir_hf.core.columns import Batch, check_at_least, check_choice
 from rir_hf.core.draws import generator_of
+from rir_hf.core.garbage import no_garbage_collection
 from rir_hf.core.step import Step
 from rir_hf.evaluation.runs import Qrels
 from rir_hf.index.corpus import CorpusView
@@ -298,6 +299,7 @@ class MineNegatives(Step):
             "corpus's. Without pos and passage in the rows all texts are the corpus's"
         )
 
+    @no_garbage_collection()
     def transform(self, batch: Batch) -> dict[str, Sequence[Any]]:
         """Return the columns named in the description of the class."""
         answers = (self.answer if self.answer_weight else None, self.answer_weight)

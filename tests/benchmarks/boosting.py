@@ -69,6 +69,38 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "boost-cpu.yaml"
 TASKS = {"scifact": "scifact", "xquad-en": "nq", "faq": "nq", "docstrings": "nq"}
 ELSEWHERE = dict.fromkeys(TASKS, "xquad-en") | {"xquad-en": "scifact"}
 NO_LLM: dict[str, Any] = {"generator": None}
+EXAMPLES = {
+    "scifact": [
+        {
+            "passage": "We gave 212 adults with asthma vitamin D or placebo for 28 weeks. The rate "
+            "of exacerbations did not differ between the groups.",
+            "query": "Vitamin D supplements do not prevent asthma exacerbations in adults.",
+        },
+        {
+            "passage": "Mice that lack the receptor TLR4 in hepatocytes were fed a high-fat diet. "
+            "They gained as much weight as others, but stayed sensitive to insulin.",
+            "query": "Loss of hepatocyte TLR4 protects mice from insulin resistance.",
+        },
+        {
+            "passage": "Telomeres of 1,100 nurses were measured. Those on rotating night shifts "
+            "had shorter telomeres than those who worked by day.",
+            "query": "Night shift work is associated with shorter telomeres.",
+        },
+    ],
+    "nq": [
+        {
+            "passage": "The bridge was opened in 1932 after eight years of work and carries eight "
+            "lanes of traffic and two railway lines across the harbour.",
+            "query": "when was the harbour bridge opened",
+        },
+        {
+            "passage": "Basil needs six hours of sun a day. Water it in the morning when the soil "
+            "is dry, and pinch off the flowers.",
+            "query": "how much sun does basil need",
+        },
+    ],
+}
+"""Shown to SmolLM2; written for this benchmark, of no collection."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "all": {},
     "no LLM": NO_LLM,
@@ -123,7 +155,7 @@ def show(
     settings: dict[str, Any] = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     settings |= budget | VARIANTS[variant]
     if "generator" not in settings:
-        settings["generator"] = smollm()
+        settings |= {"generator": smollm(), "examples": EXAMPLES[TASKS[collection]]}
     elif "kinds" not in VARIANTS[variant]:
         settings.pop("kinds")
     if given == "queries":
