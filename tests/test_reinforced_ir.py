@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rir_hf import LLMError, MineNegatives, Retriever, load_rows, train_retriever
+from rir_hf.core.draws import generator_of
 from rir_hf.reinforced_ir import (
     evaluate,
     evaluate_better,
@@ -121,6 +122,24 @@ def test_hard_negatives_are_the_best_of_fifty_draws_from_ranks_30_to_200() -> No
     assert found == generate_bge_train_data(Numbers(), queries_corpus=rows, corpus=corpus)
     alone = generate_bge_train_data(Numbers(), queries_corpus=rows[:1], corpus=corpus)
     assert alone[0] == found[0]
+
+
+def test_hard_negatives_where_passages_repeat_are_the_first_fifteen_texts_that_are_drawn() -> None:
+    corpus = [f"p{place // 2} {1 - place // 2 / 1000} 0" for place in range(300)]
+    names = ("query", "answer", "passage")
+    rows = [
+        dict(zip(names, (f"q{place} 1 0", "a 0.5 0", corpus[place]), strict=True))
+        for place in range(8)
+    ]
+    looked_at = []
+    for row, found in zip(
+        rows, generate_bge_train_data(Numbers(), queries_corpus=rows, corpus=corpus), strict=True
+    ):
+        ranks = sorted(30 + generator_of(0, *row.values()).permutation(170)[:50])
+        texts = [corpus[rank] for rank in ranks]
+        assert found["neg"] == list(dict.fromkeys(texts))[:15]
+        looked_at.append(texts.index(found["neg"][-1]) + 1)
+    assert min(looked_at) < 18 < max(looked_at), "some rows need more than the first draws"
 
 
 def test_each_kind_of_negatives_is_what_the_original_means_by_its_name() -> None:
