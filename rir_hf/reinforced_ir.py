@@ -42,8 +42,8 @@ from rir_hf.evaluation.rows import best_of_repeats
 from rir_hf.evaluation.runs import Qrels, Run
 from rir_hf.generation.preferences import choose_pair
 from rir_hf.index.attach import arrow_columns, attach_index, vectors_at
-from rir_hf.index.search import search
-from rir_hf.index.vectors import VectorView, are_usable
+from rir_hf.index.search import search, views_of
+from rir_hf.index.vectors import are_usable
 from rir_hf.mining.negatives import MineNegatives
 from rir_hf.models.llm import LLMError
 from rir_hf.models.retriever import Encoder, as_encoder
@@ -518,7 +518,7 @@ def _drawn_by_rank(pairs: Dataset, indexed: Dataset) -> list[list[str]]:
     found: list[list[str]] = [[] for _ in range(len(pairs))]
     if len(indexed) <= _FIRST_RANK:
         return found
-    corpus = VectorView(indexed)
+    corpus = views_of(indexed, "embedding", "id", "text")[0]
     texts = pairs.select_columns(["query", "answer", "passage"]).to_list()
     ranks = np.stack([_drawn_ranks(len(indexed), *row.values()) for row in texts])
     queries = vectors_at(arrow_columns(pairs, ["embedding"])[:], "embedding")

@@ -287,6 +287,8 @@ def _find(
 ) -> dict[str, list[int]]:
     """Positions of each distinct value, in corpus order."""
     distinct = list(set().union(*rows))
+    if not distinct:
+        return {}  # and the corpus's values are not read for nothing
     return {value: at.tolist() for value, at in zip(distinct, find(distinct), strict=True)}
 
 
