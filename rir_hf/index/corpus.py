@@ -210,22 +210,23 @@ class _Lookup:
 
     def __init__(self, keys: np.ndarray) -> None:
         self.keys = keys
-        self._order = np.argsort(keys, kind="stable")
+        # Equal keys in any order: that is sorted several times as fast as in the order they have.
+        self._order = np.argsort(keys)
         self._sorted = keys[self._order]
 
     @cached_property
     def is_first(self) -> np.ndarray:
         """Which rows are the first with their key, and it is not 0."""
-        changes = np.append(True, self._sorted[1:] != self._sorted[:-1])
         is_first = np.zeros(len(self.keys), bool)
-        is_first[self._order[changes & (self._sorted != 0)]] = True
-        return is_first
+        starts = np.flatnonzero(np.append(True, self._sorted[1:] != self._sorted[:-1]))
+        is_first[np.minimum.reduceat(self._order, starts)] = True
+        return is_first & (self.keys != 0)
 
     def find(self, values: list[str]) -> list[np.ndarray]:
         wanted = np.fromiter(map(hash, values), np.int64, len(values))
         starts = np.searchsorted(self._sorted, wanted, "left").tolist()
         ends = np.searchsorted(self._sorted, wanted, "right").tolist()
-        return [self._order[start:end] for start, end in zip(starts, ends, strict=True)]
+        return [np.sort(self._order[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
 def _hashes(corpus: Dataset, column: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict
 from rir_hf.core.columns import (
     cached,
     check_choice,
-    fingerprint_of,
+    digest_of_rows,
     require_columns,
     require_dataset,
 )
@@ -278,7 +278,7 @@ def train_retriever(
         check_apart_from_model(output, model)
         asked["model"] = identity_of_model(model, revision)
         asked["guide"] = None if guide is None else identity_of_model(guide)
-        asked["embedded"] = None if known is None else fingerprint_of(known)
+        asked["embedded"] = None if known is None else _passages_of(known)
     folder = output_folder(output)
     data = {
         part: to_sentence_transformers(
@@ -457,6 +457,14 @@ def _embedded(embedded: Dataset | str | os.PathLike[str] | None) -> Dataset | No
     if embedded is not None:
         require_columns(embedded, ["text", "embedding"], "train_retriever (embedded)")
     return embedded
+
+
+def _passages_of(embedded: Dataset) -> str:
+    """The digest of an embedded corpus's ids and texts. Its vectors are the model's, but for a last
+    digit that depends on the machine.
+    """
+    names = [name for name in ("id", "text") if name in embedded.column_names]
+    return digest_of_rows(embedded.select_columns(names))
 
 
 def _load(

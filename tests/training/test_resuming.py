@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -122,6 +123,9 @@ def test_so_are_a_guide_and_the_vectors_of_a_corpus(stored: Path, tmp_path: Path
     killed(3, train_retriever, rows, stored, tmp_path / "out", embedded=corpus, **frozen)
     with pytest.raises(ValueError, match="checkpoints of another training: embedded differ"):
         train_retriever(rows, stored, tmp_path / "out", embedded=corpus.take(9), **frozen)
+    vectors = np.nextafter(np.array(corpus["embedding"][:], np.float32), np.float32(1))
+    elsewhere = texts.add_column("embedding", vectors.tolist())  # by another machine
+    train_retriever(rows, stored, tmp_path / "out", embedded=elsewhere, **frozen)
 
 
 def test_checkpoints_in_the_folder_of_the_model_are_refused(
