@@ -74,6 +74,16 @@ def test_passages_are_found_by_id_and_by_text_also_in_a_selection(corpus: Datase
     assert view.first_of_each_text.tolist() == [True, True, False, True]
 
 
+def test_a_text_of_many_passages_is_found_in_their_order(corpus: Dataset) -> None:
+    drawn = np.random.default_rng(0).integers(300, size=2000)
+    view = VectorView(attach_index(corpus.select(drawn)))
+    places = [np.flatnonzero(drawn == number).tolist() for number in range(300)]
+    texts = [f"text {number}" for number in range(300)]
+    assert [found.tolist() for found in view.positions_of_texts(texts)] == places
+    firsts = sorted(found[0] for found in places if found)
+    assert np.flatnonzero(view.first_of_each_text).tolist() == firsts
+
+
 @pytest.mark.parametrize(
     ("factory", "name"),
     [("PCA4,IVF8,Flat", "nprobe"), ("HNSW8,Flat", "efSearch")],
