@@ -12,7 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,7 +53,11 @@ _STEMS = 1 << 16
 """How many are kept in memory: names and numbers in a million texts are no end of words."""
 _TEXTS = 1 << 14
 """As many texts are kept as numbers of their words: some 30 MB of abstracts."""
-_WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+_WITHOUT_SPACES = re.compile(
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u3005\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+)"  # Japanese, Chinese
+)
+"""Runs of scripts whose words are not told apart by spaces."""
 _ABOUT = "about.json"
 
 
@@ -86,10 +90,11 @@ def attach_lexical(
         stopwords: language whose stop words are left out (`"en"`, `"german"`, ...: bm25s's names),
             a list of words, or None.
         tokenizer: a function from a text to its words, in place of all that: of lower case, of
-            words of two letters or more, of `stemmer` and `stopwords`. For languages that are not
-            written with spaces. It must be importable where worker processes are to use it. Python
-            tells functions apart by their names; an edited one is noticed, and the index built
-            anew, where it makes other words of the first 100 texts.
+            words of two letters or more, of `stemmer` and `stopwords`; where a script sets no
+            spaces (Chinese, Japanese, Thai), of characters and pairs of neighbouring ones, as of
+            Lucene's CJKBigramFilter. It must be importable where worker processes are to use it.
+            Python tells functions apart by their names; an edited one is noticed, and the index
+            built anew, where it makes other words of the first 100 texts.
         k1: how much a repeated word counts.
         b: how much a long passage is held against its words, 0 to 1.
 
@@ -125,7 +130,6 @@ def attach_lexical(
     path = index_path(corpus, identity, ".bm25")
     if not _is_whole(path, identity):
         logger.info("Building a BM25 index of %r over %d passages.", text, len(corpus))
-        _warn_of_missing_spaces(corpus, text, words)
         built = _build(_texts_of(corpus, text), len(corpus), words, k1, b)
         _write(built, path, {"identity": identity, "texts": digest})
     return with_index(corpus, name, WordIndex(str(path), identity, words, k1, b))
@@ -140,7 +144,11 @@ class Words(Configured):
     Example:
         >>> Words().of("The foxes are sleeping")
         ['fox', 'sleep']
+        >>> Words().of("東京の foxes")
+        ['fox', '東', '京', 'の', '東京', '京の']
     """
+
+    version = 2
 
     def __init__(
         self,
@@ -170,7 +178,8 @@ class Words(Configured):
             return []
         if self.tokenizer is not None:
             return list(self.tokenizer(text))
-        return [stem for stem in map(self._stem, self._splitter(text.lower())) if stem]
+        text, characters = (text, []) if text.isascii() else _without_characters(text)
+        return [*filter(None, map(self._stem, self._splitter(text.lower()))), *characters]
 
     @cached_property
     def _splitter(self) -> Callable[[str], list[str]]:
@@ -395,15 +404,15 @@ def digest_of_texts(corpus: Dataset, column: str) -> str:
     return digest.hexdigest()
 
 
-def _warn_of_missing_spaces(corpus: Dataset, column: str, words: Words) -> None:
-    """Say so where the first passages are in a script whose words are not told apart by spaces."""
-    first = "".join(islice(_texts_of(corpus, column), _SAMPLE))
-    if words.tokenizer is None and 3 * len(_WITHOUT_SPACES.findall(first)) > len(first):
-        logger.warning(
-            "The texts in %r are not written with spaces, so whole sentences count as words: pass "
-            "attach_lexical(..., tokenizer=...), a function from a text to its words.",
-            column,
-        )
+def _without_characters(text: str) -> tuple[str, list[str]]:
+    """A text without what is written in scripts that set no spaces, and the characters of that and
+    the pairs of neighbouring ones.
+    """
+    parts = _WITHOUT_SPACES.split(text)
+    words: list[str] = []
+    for run in parts[1::2]:
+        words += [*run, *map("".join, pairwise(run))]
+    return " ".join(parts[::2]), words
 
 
 class _Built(NamedTuple):

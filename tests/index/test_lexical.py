@@ -173,13 +173,12 @@ def test_an_edited_tokenizer_builds_the_index_anew(
     assert Hasher.hash(old) != Hasher.hash(new)
 
 
-def test_a_script_without_spaces_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    attach_lexical(corpus_of(["猫が好きです。", "天気がいい。"]))
-    assert "not written with spaces" in caplog.text
-    caplog.clear()
-    attach_lexical(corpus_of(["猫が好きです。", "天気がいい。"]), tokenizer=list)
-    attach_lexical(corpus_of(["Die Häuser", "der Hund"]))
-    assert not caplog.text
+def test_characters_and_pairs_are_words_where_a_script_sets_no_spaces() -> None:
+    texts = ["猫が好きです。", "今日は天気がいい。", "แมวชอบนอนกลางวัน", "A cat in 東京"]
+    corpus = attach_lexical(corpus_of(texts))
+    best = {"天気": 1, "猫": 0, "今日の猫": 1, "แมวนอน": 2, "東京": 3, "cats": 3}
+    assert {query: corpus.search("bm25", query, k=1).indices[0] for query in best} == best
+    assert corpus.search("bm25", "京東").scores[0] < corpus.search("bm25", "東京").scores[0]
 
 
 def test_an_index_of_vectors_keeps_its_name() -> None:
