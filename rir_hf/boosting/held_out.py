@@ -183,7 +183,7 @@ class SetAside:
             rows, counts = self._generated(ids, size)
             if asked:
                 judged = judged_by_teacher(
-                    asked, self.corpus, self.retriever, self.teacher, self.run
+                    asked, self.corpus, self.retriever, self.teacher, self.run, options.language
                 )
                 rows = concatenate_datasets([rows, judged])
                 counts["judged by the teacher"] = len(judged)
@@ -378,14 +378,19 @@ def split_queries(queries: Dataset, size: int, seed: int) -> tuple[Dataset, Data
 
 
 def judged_by_teacher(
-    queries: Dataset, corpus: Dataset, retriever: Retriever, teacher: Teacher | None, run: Runner
+    queries: Dataset,
+    corpus: Dataset,
+    retriever: Retriever,
+    teacher: Teacher | None,
+    run: Runner,
+    language: str | None = None,
 ) -> Dataset:
     """Held-out queries whose relevant passage is the one that the teacher puts first.
 
     A model that learns of the teacher is nearer to it whatever the teacher is worth, so such
     queries are no proof; but generated ones say nothing of another kind of query.
     """
-    searched = searched_by(retriever, corpus, run)
+    searched = searched_by(retriever, corpus, run, language)
     rows = run(
         queries.select_columns(["query_id", "query"]), Embed(retriever, "query", role="query")
     )

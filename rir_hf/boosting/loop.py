@@ -180,7 +180,8 @@ def boost(
             below 0.05, which on few held-out queries a real one seldom has.
         held_out: queries in each of dev and test, where they are not given; at most a fifth of the
             pairs. Of those that are generated a quarter is of passages that no query is trained on.
-        language: in which the generator is to write, "German" for example.
+        language: of the corpus, such as "German": the generator writes in it, and BM25 has its
+            stems and stop words. Default: the generator is not told, and words are English.
         keep: share of the old retriever's weights in the new one's, so that it stays as good as it
             was on other text; 0.5 averages the two.
         replay: queries from elsewhere with `passages` (`CandidateLists`), on which the retriever is

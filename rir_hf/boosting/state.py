@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from rir_hf.boosting.record import RunFolder, Stage
 from rir_hf.core.configured import key_of
 from rir_hf.index.attach import attach_index
 from rir_hf.index.embed import Embed
-from rir_hf.index.lexical import attach_lexical
+from rir_hf.index.lexical import Words, attach_lexical
 from rir_hf.models.llm import LLM
 from rir_hf.models.retriever import Retriever
 from rir_hf.schema import EMBEDDING
@@ -140,7 +141,7 @@ class Round:
     def searched(self) -> Dataset:
         """The corpus as the retriever that the round begins with sees it, and its words."""
         embedder = self.setup.embedder(self.retriever)
-        return searched_by(embedder, self.setup.corpus, self.setup.run)
+        return searched_by(embedder, self.setup.corpus, self.setup.run, self.options.language)
 
     @property
     def teacher_key(self) -> Any:
@@ -194,9 +195,28 @@ class Round:
         return self.setup.folder.value(self.name(stage), {**self.shared_key, **key}, make)
 
 
-def searched_by(retriever: Retriever, corpus: Dataset, run: Runner) -> Dataset:
+def searched_by(
+    retriever: Retriever, corpus: Dataset, run: Runner, language: str | None = None
+) -> Dataset:
     """The corpus with an index of a retriever's vectors and one of its words."""
-    return attach_lexical(attach_index(run(corpus, Embed(retriever))))
+    embedded = attach_index(run(corpus, Embed(retriever)))
+    return attach_lexical(embedded, **rules_of_words(language))
+
+
+def rules_of_words(language: str | None) -> dict[str, Any]:
+    """Stemmer and stop words of a language for `attach_lexical`, each None where there is none.
+
+    Example:
+        >>> rules_of_words("German"), rules_of_words("Finnish")["stopwords"]
+        ({'stemmer': 'german', 'stopwords': 'german'}, None)
+    """
+    name = (language or "English").lower()
+    rules: dict[str, Any] = {"stemmer": None, "stopwords": None}
+    for rule in rules:
+        with suppress(ValueError):  # an unknown language
+            Words(**{**rules, rule: name})
+            rules[rule] = name
+    return rules
 
 
 def words_and_vectors(retriever: Retriever, searched: Dataset, query: str | None = None) -> Teacher:

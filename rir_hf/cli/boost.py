@@ -110,7 +110,7 @@ class Asking:
             generator is not tuned; 0: no answers.
         answer_words: about how long an answer is to be.
         require_gain: make preferences only of queries that the best answer helps.
-        language: in which the generator is to write.
+        language: of the corpus, such as "German", in which the generator writes and BM25 stems.
     """
 
     task: str | None = None

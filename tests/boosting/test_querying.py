@@ -56,3 +56,18 @@ def test_a_query_that_is_left_out_makes_no_other_a_repetition(tmp_path: Path) ->
         generator=Choosy(),
     )
     assert dropped_of(state) == {"a-question-0": "rejected", "b-question-0": None}
+
+
+def test_words_are_counted_by_the_rules_of_the_corpus_s_language(tmp_path: Path) -> None:
+    corpus = Dataset.from_dict({"id": ["a", "b"], "text": ["Die Häuser am Fluss", "the dog or it"]})
+    found = {}
+    for language in (None, "German", "Korean"):
+        path = tmp_path / str(language)
+        searched = round_of(path, corpus, RETRIEVER, options_of(language=language)).searched
+        asked = ("das Haus", "die am", "the")
+        found[language] = [searched.search("bm25", query).indices for query in asked]
+    assert found == {
+        None: [[], [0], []],
+        "German": [[0], [], [1]],
+        "Korean": [[], [0], [1]],
+    }
