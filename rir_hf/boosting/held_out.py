@@ -261,7 +261,7 @@ class SetAside:
                     names.append(name)
             order = generator_of(self.options.seed, "held out").permutation(len(names))
             shuffled = sorted((names[at] for at in order), key=lambda name: name in self.twins)
-            most = min(self.options.passages, len(names) // 2) // len(sizes)
+            most = min(self.options.passages, len(names)) // len(sizes)
             known = {
                 part: min(most, reserve(size - of_those_aside(size)))
                 for part, size in sizes.items()

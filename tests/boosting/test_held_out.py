@@ -317,8 +317,8 @@ def test_a_small_corpus_gives_several_queries_of_each_passage_that_is_set_aside(
             30 / len(of_each[name][1]) * known[0]["weight"]
         )
     assert len(aside.passages) == 30
-    assert [names.total() for names in of_each["dev"]] == [25, 15]
-    assert of_each["test"][0].total() == 25
+    assert [names.total() for names in of_each["dev"]] == [30, 10]
+    assert of_each["test"][0].total() == 35
     assert 2 <= min(of_each["test"][1].values()) <= max(of_each["test"][1].values()) <= 6
     asked = [*dev.rows()["query"], *test.rows()["query"]]
     assert len(set(asked)) == len(asked)
