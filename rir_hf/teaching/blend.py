@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from rir_hf.core.columns import check_choice
+from rir_hf.core.columns import check_at_least, check_choice
 from rir_hf.evaluation.fusion import checked_weights, scaled_by
 from rir_hf.schema import NEG_SIMS, POS_SIMS, TEACHER_SCORES, Column, OneOf, note
 from rir_hf.teaching.teacher import Row, Scored, Teacher, scores_of
@@ -34,10 +34,14 @@ class Blend(Teacher):
             0 to 1.
         strict: a row that fails for a member fails. Otherwise it is left to the other members, and
             `teacher_error` says so with the code `member_failed`; `retry` asks again.
+        top: for long lists and slow models. A member that can search no corpus is shown the row's
+            positives, and of its other passages the `top` that the other members score highest;
+            what it was not shown counts as the worst that it was. Default: it is shown all.
 
     Raises:
         TypeError: a member that is no teacher.
-        ValueError: no member, another number of weights, or a weight that is negative or no number.
+        ValueError: no member, another number of weights, a weight that is negative or no number;
+            `top` below 1, or (at the first rows) without a member that searches.
 
     Example:
         >>> row = Row("q", pos=["a"], neg=["b"], columns={"pos_sims": [0.9], "neg_sims": [0.5]})
@@ -52,6 +56,7 @@ class Blend(Teacher):
         *,
         normalize: Literal["zscore", "minmax"] = "zscore",
         strict: bool = False,
+        top: int | None = None,
     ) -> None:
         if isinstance(teachers, Teacher):
             raise TypeError("Blend takes a list of teachers, got one teacher.")
@@ -61,10 +66,13 @@ class Blend(Teacher):
         if not teachers:
             raise ValueError("Blend needs at least one teacher.")
         check_choice("normalize", normalize, ("zscore", "minmax"))
+        if top is not None:
+            check_at_least("top", top, 1)
         self.teachers = list(teachers)
         self.weights = checked_weights(weights, len(teachers), "teacher")
         self.normalize = normalize
         self.strict = strict
+        self.top = top
 
     @property
     def inputs(self) -> tuple[Column | OneOf, ...]:
@@ -93,12 +101,51 @@ class Blend(Teacher):
         """The weighted mean of the members' standardised scores, row by row."""
         if not rows:
             return []
-        by_member = [self._standardised(teacher, rows) for teacher in self.teachers]
+        said = {}
+        for place, teacher in enumerate(self.teachers):
+            best = teacher.best_scores(rows)
+            # What reads columns of the row needs all its passages, and costs nothing.
+            if self.top is None or best is not None or teacher.inputs:
+                said[place] = self._standardised(teacher, rows, best)
+        if len(said) < len(self.teachers):
+            said |= self._of_few(rows, said)
+        by_member = [said[place] for place in range(len(self.teachers))]
         return [self._together(of_row) for of_row in zip(*by_member, strict=True)]
 
-    def _standardised(self, teacher: Teacher, rows: Sequence[Row]) -> list[Scored]:
+    def _of_few(
+        self, rows: Sequence[Row], said: Mapping[int, list[Scored]]
+    ) -> dict[int, list[Scored]]:
+        """What the members that have said nothing yet say of the passages that the others put
+        first.
+        """
+        if not said:
+            raise ValueError(
+                "Blend(top=...) needs a member that chooses what the others are shown: "
+                "LexicalTeacher, RetrieverTeacher with a corpus, or Similarities."
+            )
+        shown = []
+        for number, row in enumerate(rows):
+            scores = np.zeros(len(row.passages))
+            for place, scored in said.items():
+                if scored[number].scores is not None:
+                    scores += self.weights[place] * np.asarray(scored[number].scores)
+            best = np.argsort(-scores[len(row.pos) :], kind="stable")[: self.top]
+            shown.append(np.sort(best))
+        parts = [
+            row._replace(neg=[row.neg[at] for at in places])
+            for row, places in zip(rows, shown, strict=True)
+        ]
+        found = {}
+        for place, teacher in enumerate(self.teachers):
+            if place not in said:
+                scored = self._standardised(teacher, parts, None)
+                found[place] = [*map(_of_all, scored, shown, rows)]
+        return found
+
+    def _standardised(
+        self, teacher: Teacher, rows: Sequence[Row], best: Sequence[np.ndarray] | None
+    ) -> list[Scored]:
         scored = scores_of(teacher, rows)
-        best = teacher.best_scores(rows)
         samples = [None] * len(rows) if best is None else best
         made = []
         for found, sample in zip(scored, samples, strict=True):
@@ -194,6 +241,18 @@ class MemberScores(Teacher):
             return Scored(error=note("failed", f"{missing[0]} said nothing about {size} passages"))
         weights = np.array([*self.weights.values()])
         return Scored(weights @ np.array([said[name] for name in self.weights]) / weights.sum())
+
+
+def _of_all(scored: Scored, shown: np.ndarray, row: Row) -> Scored:
+    """Scores of all passages of a row, of which a teacher was shown the positives and some of the
+    others; the rest has the lowest.
+    """
+    if scored.scores is None:
+        return scored
+    scores = np.full(len(row.passages), np.min(scored.scores))
+    places = np.concatenate([np.arange(len(row.pos)), len(row.pos) + shown])
+    scores[places] = scored.scores
+    return scored._replace(scores=scores)
 
 
 def _similarities_of(row: Row) -> np.ndarray:

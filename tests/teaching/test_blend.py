@@ -68,6 +68,38 @@ def test_a_member_that_fails_leaves_the_row_to_the_others_or_fails_it() -> None:
     assert only["teacher_error"][1] == "failed: QueryLikelihood: 2 of 2 passages: busy"
 
 
+def test_a_slow_member_is_shown_the_positives_and_what_the_others_put_first() -> None:
+    rows = rows_worth([[4, 9, 8, 1, 2]])
+    rows = with_similarities(rows, [[0.1]], [[0.3, 0.5, 0.9, 0.7]])
+    judge = Judge()
+    blend = Blend([QueryLikelihood(judge), Similarities()], top=2)
+    said = score(rows, blend)[0]["teacher_scores"]
+    assert len(judge.asked) == 3  # the positive, and the two of the highest similarity
+    worth = standardised([4, 1, 2])
+    assert said["QueryLikelihood"] == pytest.approx([worth[0], *[worth.min()] * 3, worth[2]])
+    assert said["Similarities"] == pytest.approx(standardised([0.1, 0.3, 0.5, 0.9, 0.7]))
+    whole = Blend([QueryLikelihood(judge), Similarities()], top=4)
+    plain = Blend([QueryLikelihood(judge), Similarities()])
+    assert scores_of_row(score(rows, whole)[0]) == scores_of_row(score(rows, plain)[0])
+
+
+def test_a_slow_member_that_fails_on_what_it_was_shown_leaves_the_row_to_the_others() -> None:
+    rows = with_similarities(rows_worth([[2, 1, 3]], ["failing one"]), [[0.9]], [[0.5, 0.1]])
+    blend = Blend([Similarities(), QueryLikelihood(Judge({"failing": LLMError("busy")}))], top=1)
+    scored = score(rows, blend)
+    assert scored["teacher_error"] == [
+        "member_failed: QueryLikelihood: failed: 2 of 2 passages: busy"
+    ]
+    assert scores_of_row(scored[0]) == pytest.approx(standardised([0.9, 0.5, 0.1]))
+
+
+def test_top_needs_a_member_that_chooses() -> None:
+    with pytest.raises(ValueError, match="top must be at least 1, got 0"):
+        Blend([Similarities()], top=0)
+    with pytest.raises(ValueError, match="needs a member that chooses what the others are shown"):
+        Blend([QueryLikelihood(Judge())], top=1).score([Row("q", pos=["1"], neg=["2"])])
+
+
 def test_a_blend_that_lost_a_member_is_asked_again_for_that_row() -> None:
     rows = with_similarities(rows_worth([[2, 1]], ["failing one"]), [[0.9]], [[0.5]])
     broken = ScorePassages(
