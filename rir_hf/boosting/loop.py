@@ -92,6 +92,7 @@ def boost(
     dev: Judged | Source | None = None,
     test: Judged | Source | None = None,
     teacher: Teacher | None = None,
+    queries_teacher: Teacher | None = None,
     passages: int = 5000,
     queries_per_passage: int = 8,
     written: int = 500,
@@ -149,6 +150,8 @@ def boost(
             generated.
         teacher: what scores passages. Default: words and the retriever's own similarities together
             (`Blend` of `LexicalTeacher` and `RetrieverTeacher`), which ranks better than either.
+        queries_teacher: what scores the candidates of `queries` in its place. There are few of
+            these, so it may be slow, and a better one is worth more there than anywhere else.
         passages: passages that each round makes queries of, from all parts of the corpus; 0 trains
             on `queries` and `pairs` alone.
         queries_per_passage: titles and sentences taken from each, which cost no language model.
@@ -282,7 +285,8 @@ def boost(
     runner = partial(_mapped, engine=engine, **(engine_options or {}))
     check_generator(llm)
     with alone_in(folder.root):
-        aside = SetAside(folder, texts, options, first, teacher, llm, runner, sizes)
+        judging = queries_teacher or teacher
+        aside = SetAside(folder, texts, options, first, judging, llm, runner, sizes)
         dev_stage, test_stage, labelled, unlabelled = aside.stages(
             for_dev, for_test, labelled, unlabelled
         )
@@ -301,6 +305,7 @@ def boost(
             twins=aside.twins,
             options=options,
             teacher=teacher,
+            queries_teacher=queries_teacher,
             generator_weights=weights,
             folder=folder,
             run=runner,
@@ -399,6 +404,7 @@ def _said(
         "retriever": record_of(retriever),
         "generator": record_of(llm),
         "teacher": record_of(setup.teacher),
+        "queries_teacher": record_of(setup.queries_teacher),
         **asked,
         "passages in the corpus": len(setup.corpus),
         "queries given": len(setup.given),

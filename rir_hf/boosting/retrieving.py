@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from rir_hf.boosting.judge import verdict_on
@@ -28,12 +29,14 @@ from rir_hf.boosting.state import (
     where,
 )
 from rir_hf.boosting.tuning import trained, unload, with_model
+from rir_hf.core.configured import key_of
 from rir_hf.index.embed import Embed
 from rir_hf.mining.candidates import CandidateLists
 from rir_hf.mining.negatives import MineNegatives
 from rir_hf.teaching.passages import ScorePassages
 from rir_hf.teaching.relabel import RelabelNegatives
 from rir_hf.teaching.signals import RetrieverTeacher
+from rir_hf.teaching.teacher import Teacher
 from rir_hf.teaching.temperature import fit_temperature
 
 logger = logging.getLogger(__name__)
@@ -119,11 +122,12 @@ def lists(state: Round, queries: Stage) -> Stage:
         "from": queries.key,
         "candidates": options.candidates,
         "teacher": state.teacher_key,
+        "queries_teacher": key_of(state.setup.queries_teacher),
         "texts": not options.freezes_passages,
     }
 
     def make() -> tuple[Dataset, Counts]:
-        rows = where(queries.rows(), is_list)
+        rows = state.with_vectors(where(queries.rows(), is_list))
         own = [row["pos_ids"] if is_copy(row) else [] for row in rows]
         rows = rows.add_column("own", own, feature=rows.features["pos_ids"])
         candidates = CandidateLists(
@@ -134,12 +138,27 @@ def lists(state: Round, queries: Stage) -> Stage:
             exclude="own",
             seed=state.seed,
         )
-        scores = ScorePassages(state.teacher_by_vectors)
-        step = ScoredLists(candidates, scores, texts=not options.freezes_passages)
-        rows = _without(state.setup.run(state.with_vectors(rows), step), "embedding", "own")
+        made = []
+        for teacher, some in _by_teacher(state, rows):
+            scores = ScorePassages(teacher)
+            step = ScoredLists(candidates, scores, texts=not options.freezes_passages)
+            made.append(state.setup.run(some, step))
+        rows = concatenate_datasets(
+            [_without(part, "embedding", "own", "teacher_scores") for part in made]
+        )
         return rows, {"lists": len(rows), "passages": sum(map(len, rows["passage_ids"]))}
 
     return state.rows("lists", key, make)
+
+
+def _by_teacher(state: Round, rows: Dataset) -> list[tuple[Teacher, Dataset]]:
+    """Queries with the teacher that scores their candidates."""
+    own = state.setup.queries_teacher
+    if own is None:
+        return [(state.teacher_by_vectors, rows)]
+    of_user = np.array(rows["kind"]) == UNLABELLED
+    parts = [(own, of_user), (state.teacher_by_vectors, ~of_user)]
+    return [(teacher, rows.select(np.flatnonzero(some))) for teacher, some in parts if some.any()]
 
 
 def train(state: Round, parts: Mapping[str, Stage]) -> None:

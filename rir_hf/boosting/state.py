@@ -48,6 +48,7 @@ class Setup:
     set_aside: ids of passages that no query is written for.
     kept_back: for a passage the titles and sentences that no query is made of.
     twins: for each passage that is nearly the same as another the ids of all of them.
+    teacher, queries_teacher: None for the usual one, and for that of all other queries.
     same_passages: for a model's folder the retriever whose vectors of passages are its own.
     """
 
@@ -64,6 +65,7 @@ class Setup:
     twins: Mapping[str, list[str]]
     options: Options
     teacher: Teacher | None
+    queries_teacher: Teacher | None
     generator_weights: Path | None
     folder: RunFolder
     run: Runner

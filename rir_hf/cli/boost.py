@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rir_hf.cli.checks import check_model, check_models, check_sources
 from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QueriesOptions, read_each
 from rir_hf.cli.options import DryRun, IndexOptions, LLMOptions, Model, RetrieverOptions, RunOptions
+
+if TYPE_CHECKING:
+    from rir_hf import Teacher
+    from rir_hf.cli.teachers import Corpora
 
 
 @dataclass
@@ -191,6 +195,7 @@ class Learning:
     Args:
         teacher: what scores passages, a YAML file or text as in `rir-hf score`; none: words and the
             retriever's own similarities together.
+        queries_teacher: what scores the candidates of --queries in its place, in the same form.
         candidates: passages per query that the retriever is trained on, positive included; none:
             100 where passages are frozen, of a small corpus a third; else 8.
         max_steps: steps of each training, in place of its epochs.
@@ -207,6 +212,7 @@ class Learning:
     """
 
     teacher: str | None = None
+    queries_teacher: str | None = None
     candidates: int | None = None
     max_steps: int | None = None
     keep: float = 0.3
@@ -218,23 +224,34 @@ class Learning:
     seed: int = 0
 
     def check(self) -> None:
-        """Raise where the teacher cannot be made, before anything is read."""
-        from rir_hf.cli.teachers import TinyCorpus, read_teacher
+        """Raise where a teacher cannot be made, before anything is read."""
+        from rir_hf.cli.teachers import TinyCorpus
 
-        if self.teacher is not None:
-            check_models(read_teacher(self.teacher, TinyCorpus()), "--teacher")
+        for option, teacher in self._teachers(TinyCorpus()).items():
+            check_models(teacher, f"--{option}")
 
     def options(self, corpus: str, reading: CorpusOptions) -> dict[str, Any]:
-        """The options of `boost`, with teacher and rows read."""
+        """The options of `boost`, with teachers and rows read."""
         from rir_hf import load_rows
-        from rir_hf.cli.teachers import TeachersCorpus, read_teacher
+        from rir_hf.cli.teachers import TeachersCorpus
 
-        found = dict(vars(self))
-        if self.teacher is not None:
-            place = TeachersCorpus(corpus, reading, IndexOptions(), RunOptions())
-            found["teacher"] = read_teacher(self.teacher, place)
+        place = TeachersCorpus(corpus, reading, IndexOptions(), RunOptions())
+        found = dict(vars(self)) | self._teachers(place)
         if self.replay is not None:
             found["replay"] = load_rows(self.replay)
+        return found
+
+    def _teachers(self, place: Corpora) -> dict[str, Teacher]:
+        """The teachers that are named, by option."""
+        from rir_hf.cli.teachers import read_teacher
+
+        found = {}
+        for option in ("teacher", "queries_teacher"):
+            if (described := getattr(self, option)) is not None:
+                try:
+                    found[option] = read_teacher(described, place)
+                except ValueError as error:
+                    raise ValueError(str(error).replace("--teacher", f"--{option}", 1)) from error
         return found
 
 

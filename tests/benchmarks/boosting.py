@@ -5,6 +5,7 @@ of its stages earn their cost.
     python tests/benchmarks/boosting.py --output runs --collection xquad-en --given corpus
     python tests/benchmarks/boosting.py --output runs --collection faq --variant "no LLM"
     python tests/benchmarks/boosting.py --output runs --collection docstrings --variant "no LLM"
+    python tests/benchmarks/boosting.py --output runs --given queries --variant judged
     python tests/benchmarks/boosting.py --output runs --collection xquad-en --ablate --seeds 3
     python tests/benchmarks/boosting.py --keep runs/scifact-corpus-all-0
     python tests/benchmarks/boosting.py --apart runs/scifact-queries-all-0
@@ -15,7 +16,8 @@ the last two nothing was chosen. It is looked at once, at the end of a run; "els
 collection with the model that was kept. A run that --output holds already goes on where it was, so
 the table is printed from finished runs in seconds. --ablate leaves out or changes one thing at a
 time, with 100 queries that SmolLM2 writes and two answers to each: on XQuAD's 240 passages a run
-takes less than half an hour, and one without a language model a few minutes. --keep averages the
+takes less than half an hour, and one without a language model a few minutes. In the variant
+"judged" SmolLM2 scores the 20 best candidates of the queries that are given. --keep averages the
 weights of a run's retriever with MiniLM's and measures on SciFact's training queries, which no run
 has seen the labels of, and on XQuAD. --apart tells the test queries of a finished run by whether a
 query of SciFact's training split asks for one of their passages too. Needs SciFact and XQuAD, in
@@ -45,11 +47,16 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 
 from rir_hf import (
+    Blend,
     ChatLLM,
     Embed,
+    LexicalTeacher,
+    QueryLikelihood,
     Retriever,
+    RetrieverTeacher,
     Search,
     attach_index,
+    attach_lexical,
     boost,
     compare,
     load_corpus,
@@ -118,6 +125,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "both sides": {**NO_LLM, "training": {"freeze_passages": False, "epochs": 1}},
     "no old weights": {**NO_LLM, "keep": 0.0},
 }
+JUDGED = "judged"
 ABLATED: dict[str, Any] = {"written": 100, "answers": 2}
 MEASURE = "nDCG@10"
 
@@ -127,7 +135,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the runs")
     parser.add_argument("--collection", choices=TASKS, default="scifact")
     parser.add_argument("--given", choices=("corpus", "queries", "labels"), default="corpus")
-    parser.add_argument("--variant", choices=VARIANTS, default="all")
+    parser.add_argument("--variant", choices=[*VARIANTS, JUDGED], default="all")
     parser.add_argument("--ablate", action="store_true", help="all variants, with small budgets")
     parser.add_argument("--seeds", type=int, default=1, help="of the first two variants")
     parser.add_argument("--keep", type=Path, help="a run whose retriever is averaged with MiniLM")
@@ -153,14 +161,16 @@ def show(
     """A line of the table, after the run that it is of."""
     corpus, queries, qrels = read(collection)
     settings: dict[str, Any] = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-    settings |= budget | VARIANTS[variant]
+    settings |= budget | VARIANTS.get(variant, NO_LLM)
     if "generator" not in settings:
         generator = smollm("bfloat16" if budget else None)
         settings |= {"generator": generator, "examples": EXAMPLES[TASKS[collection]]}
-    elif "kinds" not in VARIANTS[variant]:
+    elif "kinds" not in VARIANTS.get(variant, {}):
         settings.pop("kinds")
     if given == "queries":
         settings["queries"] = load_queries(COLLECTIONS / collection, "train")
+    if variant == JUDGED:
+        settings["queries_teacher"] = judge(corpus)
     if given == "labels":
         settings["pairs"] = load_pairs(COLLECTIONS / collection, "train")
     size = "-small" if budget else ""
@@ -256,6 +266,14 @@ def show_apart(folder: Path) -> None:
         old, new = before[kinds == kind], after[kinds == kind]
         found = {"before": old.mean(), "after": new.mean(), **paired_test(new - old)}
         print(f"{folder.name} {kind}, {len(old)} queries: {line_of(found)}", flush=True)
+
+
+def judge(corpus: Dataset) -> Blend:
+    """Words, MiniLM and, of the best 20 passages, how likely SmolLM2 finds the query after each."""
+    searched = attach_lexical(attach_index(run(corpus, Embed(Retriever(MINILM)))))
+    likelihood = QueryLikelihood(smollm("bfloat16"), max_passage_tokens=320)
+    members = [LexicalTeacher(searched), RetrieverTeacher(MINILM, searched), likelihood]
+    return Blend(members, top=20)
 
 
 def smollm(dtype: str | None) -> ChatLLM:

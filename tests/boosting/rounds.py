@@ -65,6 +65,7 @@ def round_of(
         "twins": {},
         "options": options,
         "teacher": None,
+        "queries_teacher": None,
         "generator_weights": None,
         "folder": folder,
         "run": run,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rir_hf import Blend, ChatLLM, CompletionLLM, Listwise, QueryLikelihood, Similarities
+from rir_hf.cli.main import main
 from rir_hf.cli.teachers import read_teacher
 
 BLEND = """
@@ -55,3 +56,16 @@ def test_what_is_no_teacher_is_refused(described: str, message: str) -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
         read_teacher("none.yaml")
+
+
+def test_boost_has_a_teacher_for_the_user_s_queries_too(
+    collection: Path, minilm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["boost", "--corpus", str(collection), "--retriever", minilm, "--dry_run"]
+    command += ["--output", str(tmp_path / "run"), "--queries_teacher"]
+    assert main([*command, "{Blend: {teachers: [LexicalTeacher], top: 20}}"]) == 0
+    assert main([*command, "Judge"]) == 2
+    assert "--queries_teacher: there is no teacher 'Judge'" in capsys.readouterr().err
+    assert main([*command, "{Blend: {teachers: [LexicalTeacher], top: 0}}"]) == 2
+    assert "--queries_teacher: Blend: top must be at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
