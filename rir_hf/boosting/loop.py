@@ -264,6 +264,8 @@ def boost(
     unlabelled = given_queries(queries, UNLABELLED, texts)
     if not passages + len(labelled) + len(unlabelled):
         raise ValueError("passages=0 leaves nothing to train on without queries or pairs.")
+    if queries_teacher is not None and queries is None:
+        raise ValueError("queries_teacher has nothing to score without queries.")
     for_dev = held_out_of(judged_of(dev, None, "dev"), texts, "dev")
     for_test = held_out_of(judged_of(test, None, "test"), texts, "test")
     unnamed = len(distinct.difference(chain.from_iterable(labelled["pos"])))

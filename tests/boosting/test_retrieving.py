@@ -186,15 +186,15 @@ def test_the_user_s_queries_are_scored_by_a_teacher_of_their_own(
 ) -> None:
     corpus = faq.rename_column("a", "text").select_columns(["id", "text"])
     asked = faq.select(range(50)).rename_column("q", "query").select_columns(["query"])
-    teacher = Long(corpus["text"][:])
+    teacher = rir_hf.Blend([Long(corpus["text"][:])])
     options = {**SMALL, "queries": asked, "held_out": 50, "queries_teacher": teacher}
     boost(corpus, tiny_static, output=tmp_path / "run", **options)
     texts = dict(zip(corpus["id"], corpus["text"], strict=True))
     lists = load_from_disk(tmp_path / "run/round-1/lists")
     for row in lists:
         passages = [texts[name] for name in row["passage_ids"]]
-        lengths = teacher.score([Row(row["query"], pos=[], neg=passages)])[0].scores
-        is_own = np.allclose(row["passage_scores"], lengths)
+        by_length = teacher.score([Row(row["query"], pos=[], neg=passages)])[0].scores
+        is_own = np.allclose(row["passage_scores"], by_length, atol=1e-5)
         assert is_own == (row["kind"] == UNLABELLED), row["query"]
     assert set(lists["kind"]) == {UNLABELLED, "thinned-title", "thinned-sentence"}
     own = load_from_disk(tmp_path / "run/held_out/dev").filter(
@@ -205,6 +205,15 @@ def test_the_user_s_queries_are_scored_by_a_teacher_of_their_own(
     own = rir_hf.run(own, rir_hf.Embed(rir_hf.Retriever(tiny_static), "query", role="query"))
     for row in rir_hf.run(own, rir_hf.CandidateLists(searched, size=20, top=20)):
         assert row["pos_ids"] == [row["passage_ids"][int(np.argmax([*map(len, row["passages"])]))]]
+
+
+def test_a_teacher_of_queries_needs_queries(
+    corpus: Dataset, tiny_static: str, tmp_path: Path
+) -> None:
+    options = {**SMALL, "queries_teacher": Disagreeing()}
+    with pytest.raises(ValueError, match="queries_teacher has nothing to score without queries"):
+        boost(corpus, tiny_static, output=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_temperature_is_fitted_on_queries_that_the_teacher_has_not_judged(

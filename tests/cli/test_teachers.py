@@ -62,6 +62,7 @@ def test_boost_has_a_teacher_for_the_user_s_queries_too(
     collection: Path, minilm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["boost", "--corpus", str(collection), "--retriever", minilm, "--dry_run"]
+    command += ["--queries", str(collection / "queries.jsonl")]
     command += ["--output", str(tmp_path / "run"), "--queries_teacher"]
     assert main([*command, "{Blend: {teachers: [LexicalTeacher], top: 20}}"]) == 0
     assert main([*command, "Judge"]) == 2
