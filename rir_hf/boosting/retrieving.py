@@ -139,15 +139,11 @@ def lists(state: Round, queries: Stage) -> Stage:
             seed=state.seed,
         )
         made = []
-        parts = _by_teacher(state, rows)
-        added = ["embedding", "own"]
-        if len(parts) > 1:  # what two teachers say of themselves is not of one form
-            added += ["teacher_scores", "teacher_repairs"]
-        for teacher, some in parts:
+        for teacher, some in _by_teacher(state, rows):
             scores = ScorePassages(teacher)
             step = ScoredLists(candidates, scores, texts=not options.freezes_passages)
-            made.append(_without(state.setup.run(some, step), *added))
-        rows = concatenate_datasets(made)
+            made.append(state.setup.run(some, step))
+        rows = _without(concatenate_datasets(made), "embedding", "own")
         return rows, {"lists": len(rows), "passages": sum(map(len, rows["passage_ids"]))}
 
     return state.rows("lists", key, make)

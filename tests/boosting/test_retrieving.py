@@ -196,6 +196,8 @@ def test_the_user_s_queries_are_scored_by_a_teacher_of_their_own(
         by_length = teacher.score([Row(row["query"], pos=[], neg=passages)])[0].scores
         is_own = np.allclose(row["passage_scores"], by_length, atol=1e-5)
         assert is_own == (row["kind"] == UNLABELLED), row["query"]
+        said = {name for name, scores in row["teacher_scores"].items() if scores is not None}
+        assert said == ({"Long"} if is_own else {"LexicalTeacher", "RetrieverTeacher"})
     assert set(lists["kind"]) == {UNLABELLED, "thinned-title", "thinned-sentence"}
     own = load_from_disk(tmp_path / "run/held_out/dev").filter(
         lambda row: row["kind"] == UNLABELLED
