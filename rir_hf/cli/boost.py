@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rir_hf.cli.checks import check_model, check_models, check_sources
 from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QueriesOptions, read_each
 from rir_hf.cli.options import DryRun, IndexOptions, LLMOptions, Model, RetrieverOptions, RunOptions
-
-if TYPE_CHECKING:
-    from rir_hf import Teacher
-    from rir_hf.cli.teachers import Corpora
 
 
 @dataclass
@@ -241,8 +237,8 @@ class Learning:
             found["replay"] = load_rows(self.replay)
         return found
 
-    def _teachers(self, place: Corpora) -> dict[str, Teacher]:
-        """The teachers that are named, by option."""
+    def _teachers(self, place: Any) -> dict[str, Any]:
+        """The teachers that are named, by option, which search the corpora of `place`."""
         from rir_hf.cli.teachers import read_teacher
 
         found = {}

@@ -95,6 +95,7 @@ def round_with(aside: SetAside, dev: Any, test: Any, given: Dataset) -> Round:
         twins=aside.twins,
         options=aside.options,
         teacher=None,
+        queries_teacher=None,
         generator_weights=None,
         folder=aside.folder,
         run=run,
