@@ -383,7 +383,7 @@ def judged_by_teacher(
     retriever: Retriever,
     teacher: Teacher | None,
     run: Runner,
-    language: str | None = None,
+    language: str | None,
 ) -> Dataset:
     """Held-out queries whose relevant passage is the one that the teacher puts first.
 

@@ -287,8 +287,8 @@ def boost(
     runner = partial(_mapped, engine=engine, **(engine_options or {}))
     check_generator(llm)
     with alone_in(folder.root):
-        judging = queries_teacher or teacher
-        aside = SetAside(folder, texts, options, first, judging, llm, runner, sizes)
+        own = queries_teacher or teacher
+        aside = SetAside(folder, texts, options, first, own, llm, runner, sizes)
         dev_stage, test_stage, labelled, unlabelled = aside.stages(
             for_dev, for_test, labelled, unlabelled
         )

