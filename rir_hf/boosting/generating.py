@@ -19,6 +19,7 @@ from rir_hf.generation.answers import GenerateAnswers
 from rir_hf.generation.preferences import PreferencePairs
 from rir_hf.models.llm import LLM
 from rir_hf.models.prompts import answer_prompt
+from rir_hf.training.generator import NOT_ASKED
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def tune(state: Round, preferences: Stage, weights: Mapping[str, Any]) -> None:
         "generator": key_of(state.generator),
         "weights": identity_of_model(weights["model"]),
         "launch": options.launch,
-        "tuning": dict(options.tuning),
+        "tuning": {name: value for name, value in options.tuning.items() if name not in NOT_ASKED},
         "max_steps": options.max_steps,
     }
 

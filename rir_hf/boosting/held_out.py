@@ -34,7 +34,7 @@ from rir_hf.core.columns import digest_of_rows, require_columns
 from rir_hf.core.configured import key_of
 from rir_hf.core.draws import generator_of
 from rir_hf.data.near import first_of_each_group
-from rir_hf.data.split import NEAR, draw_groups, groups_of_pairs
+from rir_hf.data.split import NEAR, draw_groups, groups_of_pairs, joined
 from rir_hf.evaluation.runs import Qrels, as_qrels
 from rir_hf.index.embed import Embed
 from rir_hf.mining.candidates import CandidateLists
@@ -125,7 +125,8 @@ class SetAside:
         rows = {name: part for name, part in given.items() if part is not None}
         missing = {name: sizes[name] for name in given if name not in rows}
         if missing and len(pairs):
-            parts, left = split_pairs(pairs, [*missing.values()], self.options.seed)
+            seed = self.options.seed
+            parts, left = split_pairs(pairs, [*missing.values()], seed, self.twins)
             if min(map(len, parts)) >= FEWEST:
                 rows |= dict(zip(missing, parts, strict=True))
                 missing, pairs = {}, left
@@ -162,6 +163,7 @@ class SetAside:
         key = {
             "corpus": self.corpus_key,
             "passages": dict(ids),
+            "to be trained on": min(options.passages, len(self.corpus)),
             "size": size,
             "kinds": options.kinds,
             "word_dropout": options.word_dropout,
@@ -347,13 +349,16 @@ def held_out_of(judged: Judged | None, corpus: Dataset, who: str) -> Dataset | N
     return rows_of([*rows.values()], FEATURES)
 
 
-def split_pairs(pairs: Dataset, sizes: Sequence[int], seed: int) -> tuple[list[Dataset], Dataset]:
+def split_pairs(
+    pairs: Dataset, sizes: Sequence[int], seed: int, twins: Mapping[str, list[str]]
+) -> tuple[list[Dataset], Dataset]:
     """Parts of labelled pairs as held-out queries, and the pairs that are left to train on.
 
-    A part takes at most a fifth of the pairs. Pairs with the same or nearly the same query, or with
-    a positive in common, stay together; a group that is too large is trained on.
+    A part takes at most a fifth of the pairs. Pairs with the same or nearly the same query or
+    positive stay together; a group that is too large is trained on.
     """
-    groups = groups_of_pairs(pairs)
+    same = [[twin for name in ids for twin in twins.get(name, [])] for ids in pairs["pos_ids"]]
+    groups = joined(groups_of_pairs(pairs), same)
     sizes = [min(size, len(pairs) // 5) for size in sizes]
     drawn = draw_groups(groups, sizes, seed)
     parts = []
@@ -426,7 +431,7 @@ def held_out_from(queries: Dataset, twins: Mapping[str, list[str]], corpus: Data
         if is_taken:
             row["source"] = query["query"]
             row["lacking"] = [without(query["query"], texts[name]) for name in relevant]
-        if row["lacking"] is None or all(row["lacking"]):
+        if all(row.get("lacking", [])):
             rows.append(row)
     return rows_of(rows, FEATURES)
 
@@ -473,9 +478,6 @@ def _row(
         "kind": kind,
         "pos_ids": [*grades],
         "grades": [*grades.values()],
-        "lacking": None,
-        "source": None,
         "synthetic": synthetic,
-        "trained_on": None,
         "weight": 1.0,
     }

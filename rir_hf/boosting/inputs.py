@@ -31,6 +31,7 @@ from rir_hf.core.columns import (
     require_dataset,
     without_indexes,
 )
+from rir_hf.core.secrets import without_secrets
 from rir_hf.core.texts import plain
 from rir_hf.data.layouts import collection_of
 from rir_hf.data.load import load_corpus, load_pairs, load_queries
@@ -65,6 +66,9 @@ _OWN_OPTIONS = {
 }
 """What `boost` itself says to the trainers."""
 
+_OF_RETRIEVER = {"query_prompt", "passage_prompt", "max_length"}
+"""What the given `Retriever` says, which the trained one is judged and used with."""
+
 
 def corpus_of(corpus: Dataset | Source) -> Dataset:
     """The corpus with `id`, `text` and, where it has one, `title`, and no index; a title that
@@ -96,11 +100,13 @@ def _own_titles(titles: Sequence[str | None]) -> list[str | None]:
     """The titles that no other passage has.
 
     Example:
-        >>> _own_titles(["Rome", "Warsaw", "rome ", None])
-        [None, 'Warsaw', None, None]
+        >>> _own_titles(["Rome", "Warsaw", "rome ", " ", None])
+        [None, 'Warsaw', None, None, None]
     """
-    counts = Counter(plain(title or "") for title in titles)
-    return [title if title and counts[plain(title)] == 1 else None for title in titles]
+    plain_ones = [plain(title) for title in titles]
+    counts = Counter(plain_ones)
+    pairs = zip(titles, plain_ones, strict=True)
+    return [title if each and counts[each] == 1 else None for title, each in pairs]
 
 
 def given_queries(source: Dataset | Source | None, kind: str, corpus: Dataset) -> Dataset:
@@ -126,10 +132,15 @@ def given_queries(source: Dataset | Source | None, kind: str, corpus: Dataset) -
     for group, row in zip(_groups_of(rows), rows, strict=True):
         known = _known_passages(row, texts, ids) if kind == LABELLED else {}
         query_id = row.get("query_id")
-        number = f"{kind}-{len(made)}"
-        first = made.setdefault(
-            group, _row(number if query_id is None else query_id, row["query"], kind)
-        )
+        own = {
+            "query_id": f"{kind}-{len(made)}" if query_id is None else str(query_id),
+            "query": row["query"],
+            "kind": kind,
+            "pos_ids": [],
+            "pos": [],
+            "copied": 0.0,
+        }
+        first = made.setdefault(group, own)
         for name, text in known.items():
             if name not in first["pos_ids"]:
                 first["pos_ids"].append(name)
@@ -155,20 +166,6 @@ def _groups_of(rows: Dataset) -> list[int]:
             of_row += [] if query_id is None else [("id", str(query_id))]
     groups: list[int] = joined(np.arange(len(rows)), names).tolist()
     return groups
-
-
-def _row(query_id: Any, query: str, kind: str) -> dict[str, Any]:
-    return {
-        "query_id": str(query_id),
-        "query": query,
-        "kind": kind,
-        "pos_ids": [],
-        "pos": [],
-        "passage": None,
-        "copied": 0.0,
-        "quality": None,
-        "dropped": None,
-    }
 
 
 def _known_passages(
@@ -205,6 +202,20 @@ def trainable(retriever: Retriever | Source) -> Retriever:
     return found
 
 
+def check_sides(retriever: Retriever, options: Options) -> None:
+    """Raise `ValueError` where both sides are to be trained of a model that has two."""
+    file = Path(str(retriever.model), "modules.json")
+    if options.freezes_passages or not file.exists():
+        return
+    kinds = [module["type"] for module in json.loads(file.read_text(encoding="utf-8"))]
+    if any(kind.endswith(".Router") for kind in kinds):
+        raise ValueError(
+            f"{retriever.model} has a Router with sides for queries and for passages, and boost "
+            "trains that for queries alone: leave out training: freeze_passages=false, and losses "
+            "that need more of a passage than its vector."
+        )
+
+
 def check(
     options: Options,
     generator: Any,
@@ -224,6 +235,7 @@ def check(
         ("written", options.written, 1),
         ("repeat_queries", 1 if options.repeat_queries is None else options.repeat_queries, 1),
         ("answers", options.answers, 0),
+        ("answer_words", options.answer_words, 1),
         ("candidates", options.candidates, 2),
         ("checkpoint_steps", options.checkpoint_steps, 1),
         ("max_steps", 1 if options.max_steps is None else options.max_steps, 1),
@@ -250,7 +262,7 @@ def check(
 def _check_names(options: Options) -> None:
     """Raise `ValueError` for an option that a trainer does not have here, or that is not plain."""
     trainers = (
-        (train_retriever, options.training, _OWN_OPTIONS),
+        (train_retriever, options.training, _OWN_OPTIONS | _OF_RETRIEVER),
         (train_generator, options.tuning, _OWN_OPTIONS),
     )
     for function, given, others in trainers:
@@ -262,9 +274,14 @@ def _check_names(options: Options) -> None:
                 f"{sorted(known)}."
             )
         try:
-            json.dumps(given)
+            said = json.dumps(given)
         except TypeError as error:
             raise ValueError(f"Options of {function.__name__} must be plain: {error}.") from None
+        if json.dumps(without_secrets(given)) != said:
+            raise ValueError(
+                f"Options of {function.__name__} must hold no key, token or password, since they "
+                "are written into the run: set HF_TOKEN or the like in its place."
+            )
 
 
 def checked_trainers(options: Options, *, with_labels: bool, with_generator: bool) -> Options:

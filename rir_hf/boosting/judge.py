@@ -134,6 +134,20 @@ def qrels_of(held_out: Dataset) -> dict[str, dict[str, float]]:
     return {query: dict(zip(ids, grades, strict=True)) for query, ids, grades in rows}
 
 
+def relevant_of(held_out: Dataset) -> list[list[str]]:
+    """The ids of the relevant passages of each held-out query.
+
+    Example:
+        >>> rows = {"pos_ids": [["a", "b"]], "grades": [[2.0, 0.0]]}
+        >>> relevant_of(Dataset.from_dict(rows))
+        [['a']]
+    """
+    rows = zip(held_out["pos_ids"], held_out["grades"], strict=True)
+    return [
+        [name for name, grade in zip(ids, grades, strict=True) if grade > 0] for ids, grades in rows
+    ]
+
+
 def verdict_on(
     after: Mapping[str, float], before: Mapping[str, float], held_out: Dataset
 ) -> dict[str, Any]:
@@ -200,11 +214,12 @@ def told_apart(held_out: Dataset, trained_on: Collection[str]) -> Dataset:
     to another query. Where that is so for all or for none, they stay as they are.
 
     Example:
-        >>> rows = {"kind": [None, None], "pos_ids": [["a", "b"], ["c"]]}
+        >>> rows = {"kind": [None, None], "pos_ids": [["a", "b"], ["c", "b"]]}
+        >>> rows |= {"grades": [[1.0, 1.0], [1.0, 0.0]]}
         >>> told_apart(Dataset.from_dict(rows), {"b"})["kind"][:]
         ['passage trained on', 'passage not trained on']
     """
-    known = [not set(ids).isdisjoint(trained_on) for ids in held_out["pos_ids"]]
+    known = [not relevant.isdisjoint(trained_on) for relevant in map(set, relevant_of(held_out))]
     if all(known) or not any(known):
         return held_out
     kinds = [f"passage {'' if is_known else 'not '}trained on" for is_known in known]

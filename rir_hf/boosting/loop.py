@@ -24,6 +24,7 @@ from rir_hf.boosting.inputs import (
     check_generator,
     check_launch,
     check_replay,
+    check_sides,
     checked_trainers,
     corpus_of,
     given_queries,
@@ -248,6 +249,7 @@ def boost(
     options = checked_trainers(options, **with_both)
     check_launch(launch)
     first = trainable(retriever)
+    check_sides(first, options)
     llm = None if generator is None else as_llm(generator, "generate", "boost")
     weights = None if generator_weights is None else Path(generator_weights)
     tuned = tunable(llm, weights) if options.answers > 1 else None

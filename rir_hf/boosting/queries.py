@@ -154,14 +154,16 @@ def sentences_of(text: str) -> list[str]:
     return [each for each in found if _FEWEST_CHARACTERS <= len(each) <= _MOST_CHARACTERS]
 
 
-def common_sentences(texts: Iterable[str]) -> list[str]:
-    """The sentences that stand in more than `COMMON` of some texts, in alphabetical order.
+def common_sentences(some: Iterable[str], texts: Iterable[str]) -> list[str]:
+    """The sentences of some texts that stand in more than `COMMON` of all, in alphabetical order.
 
     Example:
-        >>> common_sentences([f"A passage on {topic}. All rights reserved." for topic in "abcdef"])
+        >>> texts = [f"A passage on {topic}. All rights reserved." for topic in "abcdef"]
+        >>> common_sentences(texts[:1], texts)
         ['All rights reserved.']
     """
-    counts = Counter(chain.from_iterable(set(sentences_of(text)) for text in texts))
+    asked = set(chain.from_iterable(map(sentences_of, some)))
+    counts = Counter(chain.from_iterable(asked.intersection(sentences_of(text)) for text in texts))
     return sorted(sentence for sentence, number in counts.items() if number > COMMON)
 
 
@@ -287,8 +289,6 @@ def _row(id: str, query: str, kind: str, number: int, passage: str) -> dict[str,
         "pos": [passage],
         "passage": passage,
         "copied": copied(query, passage),
-        "quality": None,
-        "dropped": None,
     }
 
 

@@ -77,7 +77,7 @@ def _generated(state: Round) -> tuple[Dataset, Mapping[str, int]]:
     if not options.passages:
         return rows_of([], FEATURES), counts
     whole = _sampled(state)
-    common = dict.fromkeys(common_sentences(whole["text"]))
+    common = dict.fromkeys(common_sentences(whole["text"], state.setup.corpus["text"]))
     passages = whole.map(
         _left_to_ask,
         fn_kwargs={"kept_back": dict(state.setup.kept_back), "common": common},
@@ -116,7 +116,9 @@ def _left_to_ask(
     without those that many passages have.
     """
     sources = kept_back.get(row["id"], [])
-    for source in [*sources, *(common.keys() & sentences_of(row["text"]))]:
+    # The longest first: a short one may be the end of another.
+    shared = sorted(common.keys() & sentences_of(row["text"]), key=lambda each: (-len(each), each))
+    for source in [*sources, *shared]:
         row["text"] = without(source, row["text"])
     return row if row.get("title") not in sources else {**row, "title": None}
 

@@ -17,7 +17,7 @@ from datasets import Dataset, Features, load_from_disk
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a stage makes something else of the same input."""
 
 
@@ -157,14 +157,15 @@ def digest_of_key(key: Any) -> str:
 
 
 def rows_of(rows: Sequence[Mapping[str, Any]], features: Features) -> Dataset:
-    """Rows as a dataset with these columns, also where there is none (`Dataset.from_list` fails).
+    """Rows as a dataset with these columns, also where there is none (`Dataset.from_list` fails);
+    null where a row lacks one.
 
     Example:
         >>> import datasets
         >>> rows_of([], Features({"query": datasets.Value("string")})).column_names
         ['query']
     """
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features)
+    return Dataset.from_dict({name: [row.get(name) for row in rows] for name in features}, features)
 
 
 def write_json(path: Path, value: Any) -> None:

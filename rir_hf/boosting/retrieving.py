@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from rir_hf.boosting.judge import verdict_on
+from rir_hf.boosting.judge import relevant_of, verdict_on
 from rir_hf.boosting.listed import ScoredLists
 from rir_hf.boosting.options import Options
 from rir_hf.boosting.record import Stage
@@ -29,7 +29,7 @@ from rir_hf.boosting.state import (
     where,
 )
 from rir_hf.boosting.tuning import trained, unload, with_model
-from rir_hf.core.configured import key_of
+from rir_hf.core.configured import identity_of_model, key_of
 from rir_hf.index.embed import Embed
 from rir_hf.mining.candidates import CandidateLists
 from rir_hf.mining.negatives import MineNegatives
@@ -38,6 +38,7 @@ from rir_hf.teaching.relabel import RelabelNegatives
 from rir_hf.teaching.signals import RetrieverTeacher
 from rir_hf.teaching.teacher import Teacher
 from rir_hf.teaching.temperature import fit_temperature
+from rir_hf.training.retriever import NOT_ASKED
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +63,14 @@ def negatives(state: Round, queries: Stage, answers: Stage | None) -> Stage:
     def make() -> tuple[Dataset, Counts]:
         rows = where(queries.rows(), is_pair) if answers is None else answers.rows()
         rows = state.with_vectors(rows)
-        number = 2 * (state.options.candidates - 1)  # some are dropped by relabelling
+        number = state.options.candidates - 1
+        more = 2 if LABELLED in set(rows["kind"]) else 1  # some are dropped by relabelling
         settings: dict[str, Any] = {
             "index": BOTH,
-            "num_negatives": number,
+            "num_negatives": more * number,
             "relative_margin": None,
             "sampling_strategy": "stratified",
-            "range_max": max(_DEPTH, number),
+            "range_max": more * max(_DEPTH // 2, number),
         }
         rows = state.setup.run(rows, MineNegatives(state.searched, **settings))
         counts = {"pairs": len(rows), "negatives": sum(map(len, rows["neg"]))}
@@ -97,17 +99,22 @@ def scored(state: Round, negatives: Stage) -> dict[str, Stage]:
         return state.setup.run(rows, ScorePassages(state.teacher)), {"pairs": len(rows)}
 
     made = state.rows("scored", key, make)
-    parts = {"scored": made, "relabelled": relabelled(state, made)}
+    parts = {"scored": made}
+    if LABELLED in set(made.rows()["kind"]):
+        parts["relabelled"] = relabelled(state, made)
     if negatives.counts.get("answers"):
         parts["scored_answers"] = state.rows("scored_answers", key, make_of_answers)
     return parts
 
 
 def relabelled(state: Round, scored: Stage) -> Stage:
-    """The same without the negatives that the teacher puts well above the positive."""
+    """What people have labelled, without the negatives that the teacher puts well above the
+    positive.
+    """
 
     def make() -> tuple[Dataset, Counts]:
-        rows = state.setup.run(scored.rows(), RelabelNegatives(drop=_SURELY_BETTER))
+        rows = where(scored.rows(), lambda row: row["kind"] == LABELLED)
+        rows = state.setup.run(rows, RelabelNegatives(drop=_SURELY_BETTER))
         return rows, {"pairs": len(rows), "dropped": sum(map(len, rows["relabelled"]))}
 
     return state.rows("relabelled", {"from": scored.key}, make)
@@ -162,21 +169,28 @@ def _by_teacher(state: Round, rows: Dataset) -> list[tuple[Teacher, Dataset]]:
 def train(state: Round, parts: Mapping[str, Stage]) -> None:
     """The retriever trained on all of it, in the other's place where that is no loss."""
     setup, options = state.setup, state.options
+    guide = options.training.get("guide")
     temperature = options.training.get("teacher_temperature") or _temperature(state)
+    of_queries = temperature
+    if setup.queries_teacher is not None and "teacher_temperature" not in options.training:
+        of_queries = _temperature(state, setup.queries_teacher)
     key = {
         "from": {name: stage.key for name, stage in parts.items()},
         "replay": setup.replay_key,
-        "training": dict(options.training),
+        "training": {
+            name: value for name, value in options.training.items() if name not in NOT_ASKED
+        },
+        "guide": identity_of_model(guide) if guide else None,
         "max_steps": options.max_steps,
         "keep": options.keep,
         "repeat_queries": options.repeat_queries,
-        "temperature": temperature,
+        "temperatures": [temperature, of_queries],
         "launch": options.launch,
     }
 
     def make(part: Path) -> Counts:
         unload(state.generator)
-        rows, left_out = _training_rows(state, parts, temperature)
+        rows, left_out = _training_rows(state, parts, temperature, of_queries)
         return {**trained(rows, state, part, temperature), **left_out}
 
     made = state.model("retriever", key, make)
@@ -194,7 +208,7 @@ def train(state: Round, parts: Mapping[str, Stage]) -> None:
 
 
 def _training_rows(
-    state: Round, stages: Mapping[str, Stage], temperature: float
+    state: Round, stages: Mapping[str, Stage], temperature: float, of_queries: float
 ) -> tuple[dict[str, Dataset], Counts]:
     """The datasets that are trained on together, those without rows left out, and how many rows of
     each the trainer could not take.
@@ -203,12 +217,13 @@ def _training_rows(
     made = _repeated({name: stage.rows() for name, stage in stages.items()}, options)
     if "scored" in made:
         parts["pairs"] = made["scored"].select_columns(["query", *_SCORED])
+    if "relabelled" in made:
         parts["labels"] = _labels(made["relabelled"], options.candidates - 1)
     if "scored_answers" in made:
         parts["answers"] = _asked_with_answers(made["scored_answers"])
         parts["query_answer"] = _query_and_answer(made["scored_answers"])
     if "lists" in made:
-        lists = made["lists"]
+        lists = _at_one_temperature(made["lists"], temperature / of_queries)
         name = "passage_ids" if options.freezes_passages else "passages"
         parts["lists"] = lists.select_columns(["query", name, "passage_scores"])
     if state.setup.replay is not None:
@@ -238,11 +253,10 @@ def _is_usable(options: Options, row: Mapping[str, Any]) -> bool:
 
 
 def _labels(relabelled: Dataset, number: int) -> Dataset:
-    """What people have labelled, for a contrastive loss, with so many negatives each: where
-    relabelling has left fewer, they come more than once.
+    """Pairs for a contrastive loss, with so many negatives each: where relabelling has left fewer,
+    they come more than once.
     """
-    rows = where(relabelled, lambda row: row["kind"] == LABELLED)
-    rows = rows.select_columns(["query", "pos", "neg"])
+    rows = relabelled.select_columns(["query", "pos", "neg"])
     return rows.map(_filled, fn_kwargs={"number": number}, features=rows.features)
 
 
@@ -279,33 +293,49 @@ def _replayed(state: Round, temperature: float) -> Dataset:
     return scored.select_columns(["query", "passages", "passage_scores"])
 
 
-def _temperature(state: Round) -> float:
-    """The teacher's temperature, fitted on the queries of dev that it has not judged itself."""
+def _at_one_temperature(lists: Dataset, scale: float) -> Dataset:
+    """Lists in which the scores of the user's queries, by a teacher of their own, are scaled so
+    that the other teacher's temperature is right for them too.
+    """
+    if scale == 1:
+        return lists
+    own = where(lists, lambda row: row["kind"] == UNLABELLED)
+    others = where(lists, lambda row: row["kind"] != UNLABELLED)
+    return concatenate_datasets([own.map(_times, fn_kwargs={"scale": scale}), others])
+
+
+def _temperature(state: Round, own: Teacher | None = None) -> float:
+    """The temperature of the teacher, or of the one of the user's queries, fitted on the queries of
+    dev that no teacher has judged.
+    """
     key = {
         "dev": state.setup.dev.key,
-        "teacher": state.teacher_key,
+        "teacher": state.teacher_key if own is None else key_of(own),
         "candidates": state.options.candidates,
     }
-    found = state.value("temperature", key, lambda: _fit_temperature(state))
+    name = "temperature" if own is None else "queries_temperature"
+    found = state.value(name, key, lambda: _fit_temperature(state, own or state.teacher, name))
     return float(found["temperature"])
 
 
-def _fit_temperature(state: Round) -> dict[str, float]:
+def _fit_temperature(state: Round, teacher: Teacher, name: str) -> dict[str, float]:
     dev = where(state.setup.dev.rows(), lambda row: row["kind"] != UNLABELLED)
     if len(dev) < _FEWEST_TO_FIT:
         return {"temperature": TEMPERATURE}
     size = 2 * state.options.candidates
     depth = max(_DEPTH, size)
-    step = CandidateLists(state.searched, size=size, top=size, depth=depth, exclude="pos_ids")
+    relevant = [[*judged] for judged in relevant_of(dev)]
+    dev = dev.add_column("relevant", relevant, feature=dev.features["pos_ids"])
+    step = CandidateLists(state.searched, size=size, top=size, depth=depth, exclude="relevant")
     rows = state.setup.run(state.with_vectors(dev), step)
     texts = dict(zip(state.setup.corpus["id"], state.setup.corpus["text"], strict=True))
     judged = [_as_judged(row, texts) for row in rows]
     scored = state.setup.run(
         Dataset.from_list([row for row in judged if row["pos"] and row["neg"]]),
-        ScorePassages(state.teacher),
+        ScorePassages(teacher),
     )
     temperature = fit_temperature(scored)
-    logger.info("%s: %.3f", state.name("temperature"), temperature)
+    logger.info("%s: %.3f", state.name(name), temperature)
     return {"temperature": round(temperature, 4)}
 
 
@@ -339,6 +369,5 @@ def _times(row: Mapping[str, Any], scale: float) -> dict[str, Any]:
 
 def _as_judged(row: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
     """A held-out query with its relevant passages as positives and its candidates as negatives."""
-    grades = zip(row["pos_ids"], row["grades"], strict=True)
-    relevant = [texts[name] for name, grade in grades if grade > 0 and name in texts]
+    relevant = [texts[name] for name in row["relevant"] if name in texts]
     return {"query": row["query"], "pos": row["lacking"] or relevant, "neg": row["passages"]}

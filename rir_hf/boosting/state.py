@@ -122,11 +122,13 @@ class Round:
 
     @property
     def passages_used(self) -> frozenset[str]:
-        """Ids of the passages that queries were written for, in this round and before."""
+        """Ids of the passages that queries were written for, in this round and before, and of those
+        that are nearly the same.
+        """
         rows = self.stages[0].rows()
         kinds = zip(rows["kind"], rows["pos_ids"], strict=True)
-        own = {ids[0] for kind, ids in kinds if kind not in (LABELLED, UNLABELLED)}
-        return self.used | own
+        of_user = (LABELLED, UNLABELLED)
+        return self.used.union(*(ids for kind, ids in kinds if kind not in of_user))
 
     @property
     def shared_key(self) -> dict[str, Any]:

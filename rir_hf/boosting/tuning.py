@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from rir_hf.boosting.options import Options
 from rir_hf.boosting.state import Round
 from rir_hf.core.columns import without_indexes
 from rir_hf.core.configured import revision_of
+from rir_hf.core.unfinished import alone_in
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.retriever import Retriever
+from rir_hf.models.vllm import VLLM
 from rir_hf.training.generator import train_generator
 from rir_hf.training.losses import FROZEN, GUIDED
 from rir_hf.training.retriever import train_retriever
@@ -91,9 +93,6 @@ def trained(
     steps = options.training.get("max_steps", options.max_steps)
     settings = {
         "warmup_steps": WARMUP if steps is None else min(WARMUP, steps // 10),
-        "loss": dict.fromkeys(
-            {"labels", "query_answer"} & set(rows), "MultipleNegativesRankingLoss"
-        ),
         "num_negatives": options.candidates - 1,
         "rescale": "none",
         "teacher_temperature": temperature,
@@ -108,8 +107,10 @@ def trained(
         **_for_parts(options.training, rows),
         "model": _place_of(retriever.model),
     }
-    known = state.searched if options.freezes_passages else None
-    _call("train_retriever", dict(rows), folder, settings, options.launch, known)
+    if options.freezes_passages:  # whose vectors need not be made again
+        known = without_indexes(state.searched)
+        settings["embedded"] = known.select_columns(["id", "text", "embedding"])
+    _call(train_retriever, dict(rows), folder, settings, options.launch)
     return {name: len(part) for name, part in rows.items()}
 
 
@@ -141,7 +142,7 @@ def tuned(
         "model": _place_of(weights["model"]),
         "merged_output": str(folder),
     }
-    _call("train_generator", preferences, adapter, settings, options.launch)
+    _call(train_generator, preferences, adapter, settings, options.launch)
     shutil.rmtree(adapter)
     return {"pairs": sum(text is not None for text in preferences["chosen"])}
 
@@ -184,14 +185,14 @@ def with_model(model: Any, folder: Path) -> Any:
 
 def unload(model: Any) -> None:
     """Free what a generator of this process takes, until it is used again."""
-    if isinstance(model, ChatLLM):
+    if isinstance(model, (ChatLLM, VLLM)):
         model.unload()
 
 
 def launcher(launch: str) -> list[str]:
     """The words of a launcher's command; that of this environment where it has one of the name."""
     program, *options = shlex.split(launch)
-    own = Path(sys.executable).with_name(program)
+    own = Path(sys.executable).parent / program
     return [str(own) if own.exists() else program, *options]
 
 
@@ -201,41 +202,44 @@ def _place_of(model: str) -> str:
 
 
 def _call(
-    function: str,
+    trainer: Callable[..., Any],
     rows: Dataset | dict[str, Dataset],
     folder: Path,
     options: dict[str, Any],
     launch: str | None,
-    embedded: Dataset | None = None,
 ) -> None:
     """Call a trainer here, or in processes that a launcher starts.
 
-    `embedded` is a corpus whose vectors a trainer of the queries' side alone need not make again.
+    These live on where this process is killed. So the launcher holds the lock of the folder too,
+    and nobody else trains there until it has ended.
     """
-    if embedded is not None:
-        embedded = without_indexes(embedded).select_columns(["id", "text", "embedding"])
     if launch is None:
-        trainer: Any = train_retriever if function == "train_retriever" else train_generator
-        if embedded is not None:
-            options = {**options, "embedded": embedded}
         trainer(rows, output=folder, **options)
         return
-    work = folder.with_name(f"{folder.name}.job")
-    shutil.rmtree(work, ignore_errors=True)
-    places: Any = {}
-    for name, part in (rows if isinstance(rows, dict) else {"": rows}).items():
-        part.save_to_disk(work / (name or "rows"))
-        places[name] = str(work / (name or "rows"))
-    if embedded is not None:
-        embedded.save_to_disk(work / "embedded")
-        options = {**options, "embedded": str(work / "embedded")}
-    job = {
-        "function": function,
-        "rows": places if isinstance(rows, dict) else places[""],
-        "options": {**options, "output": str(folder)},
-    }
-    file = work / "job.json"
-    file.write_text(json.dumps(job), encoding="utf-8")
-    command = [*launcher(launch), "-m", "rir_hf.training", str(file)]
-    subprocess.run(command, check=True)  # noqa: S603 - the user's own launcher
-    shutil.rmtree(work)
+    with alone_in(folder) as lock:
+        work = folder.with_name(f"{folder.name}.job")
+        shutil.rmtree(work, ignore_errors=True)
+        job = {
+            "function": trainer.__name__,
+            "rows": _written(rows, work / "rows"),
+            "options": {
+                **{name: _written(value, work / name) for name, value in options.items()},
+                "output": str(folder),
+            },
+        }
+        file = work / "job.json"
+        file.write_text(json.dumps(job), encoding="utf-8")
+        command = [*launcher(launch), "-m", "rir_hf.training", str(file)]
+        inherited = () if lock is None else (lock,)
+        subprocess.run(command, check=True, pass_fds=inherited)  # noqa: S603 - the user's launcher
+        shutil.rmtree(work)
+
+
+def _written(value: Any, place: Path) -> Any:
+    """A value as a job file holds it: of a dataset the folder that it is saved to."""
+    if isinstance(value, Dataset):
+        value.save_to_disk(place)
+        return str(place)
+    if isinstance(value, dict):
+        return {name: _written(each, place / name) for name, each in value.items()}
+    return value

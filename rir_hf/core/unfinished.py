@@ -70,10 +70,11 @@ def unfinished(path: Path, *, folder: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[int | None]:
     """The one process of ours that writes into a folder, which is made where it is missing.
 
-    Where the file system has no locks, nobody is kept out.
+    Gives the descriptor of the lock, which a process of another program may inherit, to hold it
+    too. Where the file system has no locks, nobody is kept out.
 
     Raises:
         BlockingIOError: another process does.
@@ -88,7 +89,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     except OSError:
         pass
     try:
-        yield
+        yield lock
     finally:
         if lock is not None:
             _unlock(lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -109,6 +110,15 @@ class VLLM(Tokenized):
         settings = [{"temperature": 0.0, "max_tokens": 1, "prompt_logprobs": 0}] * len(prompts)
         answers = self._run(ids, settings, 1)
         return [_end_of(*pair) for pair in zip(answers, wanted, strict=True)]
+
+    def unload(self) -> None:
+        """Free the memory of the GPU until the model is used again."""
+        import torch
+
+        vars(self).pop("_engine", None)  # vLLM ends its processes with it
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @property
     def context_length(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from datasets import Dataset
 
 from rir_hf.core.columns import check_at_least, digest_of_rows
+from rir_hf.core.secrets import without_secrets
 
 RECORD = "checkpoints.json"
 """The file beside the checkpoints that says which training they are of."""
@@ -114,10 +115,11 @@ def _is_complete(checkpoint: Path) -> bool:
 
 
 def _record(data: Dataset | Mapping[str, Dataset], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The rows' digests and the options, as they are read back from a file."""
+    """The rows' digests and the options, as they are read back from a file; no secret."""
     parts = data if isinstance(data, Mapping) else {"": data}
     rows = {name: digest_of_rows(part) for name, part in parts.items()}
-    record: dict[str, Any] = json.loads(json.dumps({"rows": rows, **asked}, default=str))
+    plain = json.loads(json.dumps({"rows": rows, **asked}, default=str))
+    record: dict[str, Any] = without_secrets(plain)
     return record
 
 

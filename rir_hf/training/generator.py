@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 _METRIC = "eval_loss"  # as the trainer calls what the best step is chosen by
 # They do not decide the weights, or are recorded by their content
-_NOT_ASKED = (
+NOT_ASKED = (
     *("pairs", "model", "revision", "gguf_file", "output", "merged_output", "logging_steps"),
     *("checkpoint_steps", "dev", "report_to", "dataset_id"),
 )
@@ -207,7 +207,7 @@ def train_generator(
         PosixPath('adapter')
     """
     given = dict(locals())
-    asked = {name: value for name, value in given.items() if name not in _NOT_ASKED}
+    asked = {name: value for name, value in given.items() if name not in NOT_ASKED}
     require_dataset(pairs, "train_generator")
     check_no_adapter(model, revision, gguf_file)
     if checkpoint_steps is not None:

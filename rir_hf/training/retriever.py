@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 _METRIC = "eval_dev_cosine_ndcg@10"  # as the trainer calls what the best step is chosen by
 _ALONE = ""  # the name of a dataset that was given without one
 # They do not decide the weights, or are recorded by their content
-_NOT_ASKED = (
+NOT_ASKED = (
     *("rows", "model", "revision", "output", "guide", "embedded"),
     *("checkpoint_steps", "dev", "report_to", "dataset_id"),
 )
@@ -268,7 +268,7 @@ def train_retriever(
         ... )                                                                     # doctest: +SKIP
     """
     given = dict(locals())
-    asked = {name: value for name, value in given.items() if name not in _NOT_ASKED}
+    asked = {name: value for name, value in given.items() if name not in NOT_ASKED}
     dev = held_out(dev)
     known = _embedded(embedded)
     parts = {name: _by_id(part, known) for name, part in _parts(rows).items()}

@@ -195,7 +195,7 @@ def test_pairs_with_a_common_positive_or_a_near_query_stay_together() -> None:
             (f"What is known about {topic}?", [f"q{number}"]),  # nearly the same
             (f"{topic * 3} or something else", [f"q{number}", f"r{number}"]),
         ]
-    parts, left = split_pairs(pairs_of(*pairs), [9, 9], seed=0)
+    parts, left = split_pairs(pairs_of(*pairs), [9, 9], seed=0, twins={})
     numbers = [{int(name[1:]) // 3 for name in rows["query_id"]} for rows in (*parts, left)]
     assert [len(part) for part in parts] == [9, 9]
     assert [len(topics) for topics in numbers] == [3, 3, 14]
@@ -204,9 +204,21 @@ def test_pairs_with_a_common_positive_or_a_near_query_stay_together() -> None:
     assert not any(parts[0]["synthetic"])
 
 
+def test_pairs_whose_positives_are_nearly_the_same_stay_together() -> None:
+    pairs = []
+    for number in range(20):
+        topic = chr(ord("a") + number) * 8
+        pairs += [(f"what is {topic}", [f"p{number}"]), (f"who needs {topic * 2}", [f"q{number}"])]
+    twins = {f"{one}{number}": [f"p{number}", f"q{number}"] for number in range(20) for one in "pq"}
+    parts, left = split_pairs(pairs_of(*pairs), [8, 8], seed=0, twins=twins)
+    numbers = [{int(name[1:]) // 2 for name in rows["query_id"]} for rows in (*parts, left)]
+    assert [len(topics) for topics in numbers] == [4, 4, 12]
+    assert len(set.union(*numbers)) == 20
+
+
 def test_a_part_takes_a_fifth_of_the_pairs_at_most() -> None:
     pairs = pairs_of(*[(chr(ord("a") + number) * 9, [f"p{number}"]) for number in range(25)])
-    parts, left = split_pairs(pairs, [200, 200], seed=0)
+    parts, left = split_pairs(pairs, [200, 200], seed=0, twins={})
     assert ([len(part) for part in parts], len(left)) == ([5, 5], 15)
 
 
@@ -295,6 +307,19 @@ def test_what_is_set_aside_is_the_same_when_a_run_goes_on(corpus: Dataset, tmp_p
     assert [stage.key for stage in stages[0]] == [stage.key for stage in stages[1]]
     assert first.passages == again.passages == other.passages
     assert stages[0][0].rows().to_list() == stages[2][0].rows().to_list()
+
+
+def test_weights_follow_the_number_of_passages_that_are_trained_on(
+    corpus: Dataset, tmp_path: Path
+) -> None:
+    def weights(folder: str, passages: int) -> list[float]:
+        aside = set_aside(tmp_path / folder, corpus)
+        aside.options = options_of(passages=passages)
+        rows = stages_of(aside)[0].rows()
+        return sorted(set(rows["weight"]))
+
+    weights("run", 60)
+    assert weights("run", 30) == weights("new", 30)
 
 
 def test_a_small_corpus_gives_several_queries_of_each_passage_that_is_set_aside(

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, concatenate_datasets
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
 
 from rir_hf import boost
 from rir_hf.boosting.inputs import given_queries
@@ -84,6 +86,8 @@ def replay_of(*lists: list[str]) -> Dataset:
         ({"num_negatives": 0}, "num_negatives must be at least 1, got 0"),
         ({"arguments": {"nope": 1}}, "has no setting 'nope'"),
         ({"rescale": "zscore"}, "rescale='zscore' does not go with replay"),
+        ({"query_prompt": "query: "}, "train_retriever has no option 'query_prompt' for boost"),
+        ({"arguments": {"hub_token": "hf_1"}}, "train_retriever must hold no key, token or passw"),
     ],
 )
 def test_a_training_that_cannot_work_is_refused_in_a_dry_run_too(
@@ -103,6 +107,22 @@ def test_a_training_that_cannot_work_is_refused_in_a_dry_run_too(
         with pytest.raises(ValueError, match=message):
             boost(**some, retriever=tiny_static, dry_run=dry_run, **settings)
     assert not (tmp_path / "run").exists()
+
+
+def test_both_sides_of_a_model_with_two_are_not_trained(
+    some: dict[str, Dataset], tiny_static: str, tmp_path: Path
+) -> None:
+    loaded = SentenceTransformer(tiny_static)
+    router = Router.for_query_document([loaded[0]], [loaded[0]])
+    SentenceTransformer(modules=[router]).save(str(tmp_path / "model"))
+    with pytest.raises(ValueError, match="model has a Router with sides for queries and for pass"):
+        boost(
+            **some,
+            retriever=tmp_path / "model",
+            output=tmp_path / "run",
+            training={"freeze_passages": False},
+            dry_run=True,
+        )
 
 
 @pytest.mark.parametrize("candidates", [60, 5000])

@@ -144,6 +144,36 @@ def test_trainers_run_in_processes_of_a_launcher(
     assert weights.stat().st_size > 1e6
 
 
+@pytest.mark.slow
+def test_a_trainer_that_outlives_its_run_keeps_its_folder(
+    tmp_path: Path, minilm: str, faq_file: Path
+) -> None:
+    started, ended, script = (tmp_path / name for name in ("started", "ended", "launch.sh"))
+    script.write_text(f"#!/bin/sh\ntouch {started}\nuntil [ -e {ended} ]; do sleep 0.1; done\n")
+    script.chmod(0o755)
+    rows = Dataset.from_json(str(faq_file)).select(range(60)).rename_column("a", "text")
+    rows.select_columns(["id", "text"]).to_json(tmp_path / "corpus.jsonl")
+    options = {
+        "corpus": tmp_path / "corpus.jsonl",
+        "retriever": minilm,
+        "passages": 16,
+        "queries_per_passage": 1,
+        "held_out": 12,
+        "launch": script,
+    }
+    given = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "rir_hf.cli.main", "boost", *given]
+    output = tmp_path / "run"
+    try:
+        first = start(command, output, tmp_path / "home")
+        kill_when(first, started.exists, output.with_suffix(".log"))
+        assert start(command, output, tmp_path / "home").wait() != 0
+        said = output.with_suffix(".log").read_text()
+        assert "part is written to by another process" in said
+    finally:
+        ended.touch()
+
+
 @pytest.mark.soak
 def test_steps_run_on_ray(minilm: str, faq_file: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason='ray is not here: pip install "rir-hf[ray]"')

@@ -376,6 +376,7 @@ def test_what_does_not_fit_is_said_before_anything_is_made(
         ({"keep": 1.0}, "keep must be at least 0 and below 1, got 1.0"),
         ({"word_dropout": 1}, "word_dropout must be at least 0 and below 1, got 1"),
         ({"passages": -1}, "passages must be at least 0, got -1"),
+        ({"answer_words": 0}, "answer_words must be at least 1, got 0"),
         ({"training": {"lr": 1}}, "train_retriever has no option 'lr' for boost"),
         ({"training": {"output": "a"}}, "train_retriever has no option 'output' for boost"),
         ({"pairs": Dataset.from_dict({"query": ["a"]})}, "none of the 1 labelled rows can be used"),

@@ -71,3 +71,20 @@ def test_words_are_counted_by_the_rules_of_the_corpus_s_language(tmp_path: Path)
         "German": [[0], [], [1]],
         "Korean": [[], [0], [1]],
     }
+
+
+def test_twins_of_a_passage_that_was_asked_for_count_as_asked_for(tmp_path: Path) -> None:
+    corpus = Dataset.from_dict({"id": ["a", "b"], "text": [f"{title} {REST}" for title in TITLES]})
+    options = options_of(kinds=("title",), passages=1)
+    state = round_of(tmp_path, corpus, RETRIEVER, options, twins={"a": ["b", "a"], "b": ["b", "a"]})
+    queries(state)
+    assert state.passages_used == {"a", "b"}
+
+
+def test_a_sentence_of_many_passages_of_the_corpus_is_not_asked_with(tmp_path: Path) -> None:
+    often = ["The end of a page is this.", "Nothing more than the end of a page is this."]
+    texts = [f"A passage about {topic} alone. {' '.join(often)}" for topic in "abcdefghijkl"]
+    corpus = Dataset.from_dict({"id": [*"abcdefghijkl"], "text": texts})
+    options = options_of(kinds=("sentence", "title"), passages=2, queries_per_passage=4)
+    rows = queries(round_of(tmp_path, corpus, RETRIEVER, options)).rows()
+    assert {query[:16] for query in rows["query"]} == {"A passage about "}

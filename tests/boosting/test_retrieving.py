@@ -59,6 +59,17 @@ class Long(Teacher):
         return 1.5 if len(row.query) % 4 else -0.5
 
 
+class Tenfold(Teacher):
+    """The same with scores ten times as large."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher = teacher
+
+    def score(self, rows: Sequence[Row]) -> list[Scored]:
+        found = self.teacher.score(rows)
+        return [Scored([10 * score for score in scored.scores or []]) for scored in found]
+
+
 class Trained(dict[str, Any]):
     """What the trainer was called with; it writes the model as it was."""
 
@@ -207,6 +218,44 @@ def test_the_user_s_queries_are_scored_by_a_teacher_of_their_own(
     own = rir_hf.run(own, rir_hf.Embed(rir_hf.Retriever(tiny_static), "query", role="query"))
     for row in rir_hf.run(own, rir_hf.CandidateLists(searched, size=20, top=20)):
         assert row["pos_ids"] == [row["passage_ids"][int(np.argmax([*map(len, row["passages"])]))]]
+
+
+def test_the_scores_of_two_teachers_are_trained_on_at_one_temperature(
+    trained: Trained, faq: Dataset, tiny_static: str, tmp_path: Path
+) -> None:
+    corpus = faq.rename_column("a", "text").select_columns(["id", "text"])
+    asked = faq.select(range(50)).rename_column("q", "query").select_columns(["query"])
+    teacher = Long(corpus["text"][:])
+    options = {**SMALL, "queries": asked, "held_out": 50, "teacher": teacher}
+    boost(corpus, tiny_static, output=tmp_path / "run", queries_teacher=Tenfold(teacher), **options)
+    scores = {row["query"]: row["passage_scores"] for row in trained["rows"]["lists"]}
+    lists = load_from_disk(tmp_path / "run/round-1/lists")
+    for row in lists:
+        tenth = 0.1 if row["kind"] == UNLABELLED else 1.0
+        wanted = [tenth * score for score in row["passage_scores"]]
+        np.testing.assert_allclose(scores[row["query"]], wanted, rtol=1e-3)
+    assert set(lists["kind"]) >= {UNLABELLED, "thinned-title"}
+
+
+def test_another_guide_of_the_same_name_trains_anew(
+    trained: Trained, corpus: Dataset, tiny_static: str, tmp_path: Path
+) -> None:
+    guide = tmp_path / "guide"
+    shutil.copytree(tiny_static, guide)
+    pairs = Dataset.from_dict({"query": ["question 3"], "pos_ids": [corpus["id"][0]]})
+    training = {**FAST, "loss": {"labels": "CachedGISTEmbedLoss"}, "guide": str(guide)}
+    options = {**SMALL, "pairs": pairs, "teacher": Disagreeing(), "training": training}
+
+    def trains() -> bool:
+        trained.clear()
+        boost(corpus, tiny_static, output=tmp_path / "run", **options)
+        return bool(trained)
+
+    assert trains()
+    training["dataset_id"] = "me/rows"  # for the card alone
+    assert not trains()
+    (guide / "more.json").write_text("{}")
+    assert trains()
 
 
 def test_a_teacher_of_queries_needs_queries(

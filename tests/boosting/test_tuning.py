@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rir_hf.boosting.tuning import tunable, with_model
+from rir_hf.boosting.tuning import launcher, tunable, with_model
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.retriever import Retriever
 from rir_hf.models.server import OpenAIChat
@@ -122,3 +122,7 @@ def test_what_can_be_tuned_from_is_plain_so_that_a_launcher_can_read_it(
 ) -> None:
     for weights in (tunable(ChatLLM(folders[0]), None), tunable(None, folders[0])):
         assert json.loads(json.dumps(weights)) == weights
+
+
+def test_a_launcher_may_be_named_by_its_path() -> None:
+    assert launcher("/usr/bin/env torchrun") == ["/usr/bin/env", "torchrun"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -115,3 +116,11 @@ def test_without_vllm_the_error_names_the_extra(
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ImportError, match=r"rir-hf\[vllm\]"):
         VLLM(tiny_lm).generate(["Why?"])
+
+
+def test_the_engine_is_let_go_of_and_loaded_again(vllm: VLLM) -> None:
+    before = vllm.generate(PROMPTS, max_tokens=2)
+    engine = weakref.ref(vllm._engine)
+    vllm.unload()
+    assert engine() is None
+    assert vllm.generate(PROMPTS, max_tokens=2) == before
