@@ -219,6 +219,11 @@ TEACHER_SCORES = Column(
     "what each member of a `Blend` said of the passages, positives first, standardised; the scores "
     "are the weighted mean; null for a member that failed",
 )
+OF_TEACHER = (
+    *(TEACHER_ERROR, TEACHER_CUT, TEACHER_REPAIRS),
+    TEACHER_SCORES._replace(type=pa.null()),
+)
+"""What a teacher leaves beside its scores."""
 RELABELLED = Column(
     "relabelled",
     pa.list_(pa.struct([("id", pa.string()), ("action", pa.string()), ("margin", pa.float32())])),

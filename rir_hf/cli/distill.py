@@ -164,7 +164,7 @@ def score_file(
         running.run(asked, step, batch_size)
         return
     if overwrite:
-        forget(asked, step)
+        forget(asked, step, batch_size)
     scored = running.run(asked, step, batch_size)
     if has_failures and not overwrite:
         scored = running.run(scored, step, batch_size, retry=True)
@@ -218,8 +218,8 @@ def storable(value: Any) -> Any:
     return [storable(item) for item in value] if isinstance(value, list) else value
 
 
-def forget(rows: Rows, step: Step) -> None:
+def forget(rows: Rows, step: Step, batch_size: int) -> None:
     """Delete what earlier runs of the step over these rows left in the cache."""
     from rir_hf.running.run import folder_of_run, key_of_run
 
-    shutil.rmtree(folder_of_run(step, key_of_run(rows, step)), ignore_errors=True)
+    shutil.rmtree(folder_of_run(step, key_of_run(rows, step, batch_size)), ignore_errors=True)

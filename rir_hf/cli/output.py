@@ -119,7 +119,7 @@ class OutputOptions:
         folder = Path(self.output)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replacing(folder, folder=True) as part:
-            rows.save_to_disk(part)
+            save_rows(rows, part)
             if lines:
                 rows.to_json(part / lines, force_ascii=False)
             if summary is not None:
@@ -129,6 +129,14 @@ class OutputOptions:
         number = sum(map(len, rows.values())) if isinstance(rows, Mapping) else len(rows)
         logger.info("Written to %s: %d rows", folder, number)
         return folder
+
+
+def save_rows(rows: Rows, folder: Path) -> None:
+    """`save_to_disk`, so that `datasets` can read what has no row too."""
+    shards: Any = None if len(rows) else 1
+    if isinstance(rows, Mapping):
+        shards = {name: None if len(part) else 1 for name, part in rows.items()}
+    rows.save_to_disk(folder, num_shards=shards)
 
 
 def as_written(rows: Rows, place: str, number: int | None) -> str:

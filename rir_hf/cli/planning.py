@@ -17,7 +17,6 @@ from rir_hf.core.columns import fingerprint_of
 from rir_hf.core.configured import Configured
 from rir_hf.core.step import Step
 from rir_hf.models.llm import LLM, LLMError
-from rir_hf.running.ray import mapped
 from rir_hf.running.run import rows_made, run
 
 _TRIED = 32
@@ -70,7 +69,7 @@ class Plan:
         step.check(rows.features)
         name, total = type(step).__name__, self._total(rows)
         self.number = total
-        made = None if self._is_cut(rows, step) else rows_made(rows, step)
+        made = None if self._is_cut(rows, step) else rows_made(rows, step, batch_size)
         if made == len(rows):
             self.steps.append(Planned(name, total, made, 0.0))
             return run(rows, step, batch_size=batch_size)
@@ -217,11 +216,11 @@ def _timed(table: pa.Table, step: Step) -> tuple[pa.Table, float]:
     """The table with the step's columns, and seconds per row once the step has its model."""
     first, others = table.slice(0, 1), table.slice(1)
     started = perf_counter()
-    parts = [mapped(first, step)]
+    parts = [step(first)]
     if not len(others):
         return parts[0], perf_counter() - started
     started = perf_counter()
-    parts.append(mapped(others, step))
+    parts.append(step(others))
     seconds = (perf_counter() - started) / len(others)
     return pa.concat_tables(parts), seconds
 

@@ -185,6 +185,16 @@ class Typed(list[Any]):
             return pa.array([_storable(value) for value in self], type=type or self.kind)
 
 
+def arrow_of(values: Any, kind: pa.DataType) -> pa.Array:
+    """The values of a batch as an array of the column's type; a matrix goes without lists."""
+    if not (isinstance(values, np.ndarray) and values.ndim == 2):
+        return pa.array(values, kind)
+    rows, width = values.shape
+    offsets = np.arange(rows + 1, dtype=np.int32) * width
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
+    return pa.ListArray.from_arrays(pa.array(offsets), flat)
+
+
 def values_in(column: pa.ChunkedArray) -> list[Any]:
     """The values of an Arrow column, also where a text in it is no valid Unicode; see
     `Batch.values_of`.
@@ -424,7 +434,11 @@ def _with_texts(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """An array or tensor as a list; anything else as it is."""
+    """An array or tensor as a list, also in a dict; anything else as it is."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     return value.tolist() if hasattr(value, "tolist") else value
 
 

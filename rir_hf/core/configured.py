@@ -4,6 +4,7 @@ models and teachers alike.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -52,7 +53,7 @@ class Configured:
 
     version: ClassVar[int] = 1
     """Raised whenever the result for the same input changes: older cached results are then computed
-    again.
+    again. The source of a class of your own is in its key anyway, functions that it calls are not.
     """
 
     without_effect: ClassVar[tuple[str, ...]] = ()
@@ -75,13 +76,15 @@ class Configured:
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def key(self) -> dict[str, Any]:
-        """What decides the result, as plain values: class name, version and settings. No path, no
-        device, no secret.
+        """What decides the result, as plain values: class name, version and settings, and of a
+        class of another package its source. No path, no device, no secret.
         """
         settings = {}
         for name, value in self._deciding():
             settings[name] = self._identity_of(name) if name in self.models else key_of(value)
-        return {"class": type(self).__name__, "version": self.version, "settings": settings}
+        key = {"class": type(self).__name__, "version": self.version, "settings": settings}
+        source = _source_of(type(self).__mro__)
+        return {**key, "source": source} if source else key
 
     def record(self) -> dict[str, Any]:
         """What the provenance of a dataset says of this object: its class and settings, for a
@@ -144,6 +147,20 @@ class Configured:
         source, identity = getattr(self, self.models[name]), self._identity_of(name)
         is_place = isinstance(source, (str, os.PathLike)) and Path(source).exists()
         return f"{Path(source).name} ({identity})" if is_place else identity
+
+
+@cache
+def _source_of(classes: tuple[type, ...]) -> str:
+    """The digest of the source of a class and of its bases, as far as they are not of
+    this package and their source can be read; empty where that is none.
+    """
+    sources = []
+    ours = (*("abc", "builtins"), __name__.partition(".")[0])
+    for each in classes:
+        if each.__module__.partition(".")[0] not in ours:
+            with suppress(OSError, TypeError):
+                sources.append(inspect.getsource(each))
+    return xxhash.xxh3_128_hexdigest("".join(sources).encode()) if sources else ""
 
 
 def key_of(value: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features
 
-from rir_hf.core.columns import Batch, Typed, stored_values
+from rir_hf.core.columns import Batch, Typed, arrow_of, stored_values
 from rir_hf.core.configured import Configured
 from rir_hf.core.secrets import without_secrets
 from rir_hf.schema import Column, OneOf, code_of
@@ -61,15 +61,30 @@ class Step(Configured, ABC):
         """The column that says why a row is not usable, if the step adds one."""
         return None
 
+    @property
+    def outdated(self) -> tuple[Column, ...]:
+        """Columns that later steps added about what this one writes anew: where a dataset has them,
+        they become null.
+        """
+        return ()
+
+    @property
+    def reads_batch(self) -> bool:
+        """Whether a row's result depends on the rows beside it: then `run` keeps results of another
+        batch size apart.
+        """
+        return False
+
     @abstractmethod
     def transform(self, batch: Batch) -> Mapping[str, Sequence[Any] | np.ndarray]:
         """Compute the added columns, each as long as the batch."""
 
     def outputs_for(self, columns: Collection[str]) -> tuple[Column, ...]:
-        """The columns added to a dataset with these columns, or with these `Features`; `outputs`,
-        unless a step rewrites only what is there.
+        """The columns added to a dataset with these columns, or with these `Features`: `outputs`,
+        and what is `outdated` there.
         """
-        return self.outputs
+        left = set(columns) - {column.name for column in self.outputs}
+        return (*self.outputs, *(column for column in self.outdated if column.name in left))
 
     def remark(self) -> str:
         """What `run` says at the end of what this process did; empty for nothing."""
@@ -81,8 +96,9 @@ class Step(Configured, ABC):
 
     def __call__(
         self, batch: Mapping[str, Any] | pa.Table, rank: int | None = None
-    ) -> dict[str, Any]:
-        """Return the added columns.
+    ) -> dict[str, Any] | pa.Table:
+        """Return the added columns; of an Arrow table the table with them, as `Dataset.map` wants
+        it of a dataset in the format "arrow".
 
         Args:
             batch: columns by name, as `Dataset.map(..., batched=True)` passes them.
@@ -94,10 +110,27 @@ class Step(Configured, ABC):
                 place of a rank.
             ValueError: a column is missing or holds something else.
         """
+        if not isinstance(batch, pa.Table):
+            return self.added(batch, rank)
+        added = self.added(batch, rank) if len(batch) else {}
+        for column in self.outputs_for(Features.from_arrow_schema(batch.schema)):
+            values = arrow_of(added.get(column.name, []), column.type)
+            if column.name in batch.column_names:
+                place = batch.column_names.index(column.name)
+                batch = batch.set_column(place, column.name, values)
+            else:
+                batch = batch.append_column(column.name, values)
+        return batch
+
+    def added(self, batch: Mapping[str, Any] | pa.Table, rank: int | None = None) -> dict[str, Any]:
+        """The added columns of a batch; see `__call__`."""
         limit_threads_in_forked_process()
         name = type(self).__name__
         if rank is not None and not isinstance(rank, int):
-            raise TypeError(f"{name} takes no row numbers: map it without with_indices=True.")
+            raise TypeError(
+                f"{name} takes a batch of all columns and a rank: map it without with_indices=True "
+                "and without input_columns."
+            )
         if not isinstance(batch, (Mapping, pa.Table)):
             raise TypeError(
                 f"{name} got a {type(batch).__name__}: call with_format(None) on the dataset first."
@@ -108,6 +141,8 @@ class Step(Configured, ABC):
         if rank is not None and (device := device_of_rank(rank)) is not None:
             self.to(device)
         added = self.transform(columns)
+        gone = {column.name for column in self.outdated} - {column.name for column in self.outputs}
+        added = {**added, **dict.fromkeys(gone, [None] * len(columns))}
         outputs = self.outputs_for(columns.names)
         missing = [column.name for column in outputs if column.name not in added]
         if missing:
@@ -123,7 +158,7 @@ class Step(Configured, ABC):
         """The added columns of one row."""
         return {
             name: values[0]
-            for name, values in self({name: [value] for name, value in row.items()}).items()
+            for name, values in self.added({name: [value] for name, value in row.items()}).items()
         }
 
     def check(self, features: Features) -> None:

@@ -20,6 +20,7 @@ from rir_hf.data.sources import (
     check_name,
     choose_split,
     is_saved,
+    load_saved,
     pulled,
     read,
     read_files,
@@ -96,7 +97,7 @@ class Folder:
         if found.is_file():
             return read_files([found])
         if is_saved(found):
-            return _lenient(datasets.load_from_disk(found), split, default, found)
+            return _lenient(load_saved(found), split, default, found)
         return read_files(_lenient(_by_split(found), split, default, found))
 
     def qrels(self, split: str) -> Dataset | Path | None:

@@ -143,13 +143,16 @@ def _unnest_rows(ds: Dataset, columns: Mapping[str, str]) -> Dataset:
 
 
 def _unnest_stream(ds: IterableDataset, columns: Mapping[str, str]) -> IterableDataset:
+    how = _how_to_map(columns)
     if ds.features is None:
         # Neither types nor columns are known before it is read.
         names = list(next(iter(ds), {}))
-        return ds.map(_unfold_values, remove_columns=names, **_how_to_map(columns))
+        return ds.map(_unfold_values, remove_columns=names, **how)
+    # Not in Arrow's format, in which a stream that was mapped fails at a batch of nulls alone.
+    how["fn_kwargs"]["schema"] = ds.features.arrow_schema
     features = _features_after(ds.features, columns)
-    rows = ds.with_format("arrow").map(unfold, features=features, **_how_to_map(columns))
-    return rows.with_format(None)
+    names = list(ds.features)
+    return ds.with_format(None).map(_unfold_values, features=features, remove_columns=names, **how)
 
 
 def _how_to_map(columns: Mapping[str, str]) -> dict[str, Any]:
@@ -162,10 +165,13 @@ def _how_to_map(columns: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _unfold_values(
-    batch: dict[str, list[Any]], row_numbers: list[int], columns: dict[str, str]
+    batch: dict[str, list[Any]],
+    row_numbers: list[int],
+    columns: dict[str, str],
+    schema: pa.Schema | None = None,
 ) -> dict[str, list[Any]]:
     """`unfold` for a batch of Python values."""
-    return unfold(pa.Table.from_pydict(batch), row_numbers, columns).to_pydict()
+    return unfold(pa.Table.from_pydict(batch, schema), row_numbers, columns).to_pydict()
 
 
 def _features_after(features: Features, columns: Mapping[str, str]) -> Features:

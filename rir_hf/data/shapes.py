@@ -31,7 +31,7 @@ def as_corpus(rows: Dataset, columns: Chosen, source: object, limit: int | None 
     if "id" not in names:
         _warn_of_numbers(source, rows)
     is_joined = title is None or _begin_with(rows, text, title)
-    rows = first_rows(rows, limit)
+    rows = first_rows(rows.with_format(None), limit)
     kept = (ID, TEXT) if title is None else (ID, TITLE, TEXT)
     rows = cached(
         rows,

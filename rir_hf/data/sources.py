@@ -136,6 +136,22 @@ def is_saved(path: Path) -> bool:
     return any((path / name).exists() for name in _SAVED)
 
 
+def load_saved(path: Path) -> Any:
+    """What `save_to_disk` wrote.
+
+    Raises:
+        ValueError: a part of it has no row, which `datasets` (5.2) saves in a way that it cannot
+            read.
+    """
+    try:
+        return datasets.load_from_disk(path)
+    except IndexError as error:
+        raise ValueError(
+            f"{path} cannot be read: a dataset or a split of it has no row. Save it without that "
+            "split, or with save_to_disk(..., num_shards=1)."
+        ) from error
+
+
 def has_splits(source: Source) -> bool:
     """Whether a source may have several splits: no file has, and no single saved dataset."""
     path = Path(source)
@@ -263,7 +279,7 @@ def _without_detours(file: Path) -> Path:
 
 def _read_folder(path: Path, texts: Collection[str]) -> Any:
     if is_saved(path):
-        return datasets.load_from_disk(path)
+        return load_saved(path)
     if all(any(path.glob(f"{part}*")) for part in ("corpus", "queries", "qrels")):
         raise ValueError(
             f"{path} holds a corpus, queries and qrels: name the file of those that are meant. "

@@ -22,7 +22,8 @@ def run_in_rows(rows: Dataset | IterableDataset) -> dict[str, dict[str, float]]:
     """A run from rows with `query_id`, `hit_ids` and `hit_scores`, as `Search` makes them.
 
     Raises:
-        ValueError: a column is missing, or two rows of one query have different hits.
+        ValueError: a column is missing, ids and scores are not aligned, a score is NaN, or two rows
+            of one query have different hits.
 
     Example:
         >>> row = {"query_id": ["q"], "hit_ids": [["b", "a", "-1"]], "hit_scores": [[0.5, 0.25, 0]]}
@@ -38,7 +39,15 @@ def run_in_rows(rows: Dataset | IterableDataset) -> dict[str, dict[str, float]]:
         )
     run: dict[str, dict[str, float]] = {}
     for query, ids, scores in _values(rows, _OF_A_RUN):
-        hits = best_of_repeats(_listed(ids), _listed(scores))
+        ids, scores = _listed(ids), _listed(scores)
+        if len(ids) != len(scores):
+            raise ValueError(
+                f"The run has {len(ids)} hit_ids and {len(scores)} hit_scores for query_id "
+                f"{query!r}: they must be aligned."
+            )
+        hits = best_of_repeats(ids, scores)
+        if any(map(math.isnan, hits.values())):
+            raise ValueError(f"The run has a score that is no number (NaN) for query_id {query!r}.")
         if not _is_same(run.setdefault(str(query), hits), hits):
             raise ValueError(
                 f"The run has several rows with query_id {query!r} and different hits: keep one "

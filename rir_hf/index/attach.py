@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
-from datasets.features import List
+from datasets.features import LargeList, List
 from datasets.fingerprint import Hasher
 from datasets.search import FaissIndex
 
@@ -394,7 +394,7 @@ def _check_is_vector_column(corpus: Dataset, column: str) -> None:
         raise ValueError("The corpus is empty: there is nothing to index.")
     feature = corpus.features[column]
     kind = getattr(getattr(feature, "feature", None), "dtype", "")
-    if not isinstance(feature, List) or not kind.startswith("float"):
+    if not isinstance(feature, (List, LargeList)) or not kind.startswith("float"):
         raise ValueError(
             f"The column {column!r} is {feature}, not vectors of floats: expected "
             "List(Value('float32')), as Embed makes it."

@@ -30,6 +30,7 @@ from rir_hf.index.exact import Marks, Nearest
 from rir_hf.schema import Column
 
 _BLOCK = 8192
+_INTEGERS = tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u"))
 View = TypeVar("View", bound="CorpusView")
 
 
@@ -54,7 +55,7 @@ class CorpusView(Configured, ABC):
 
     def __init__(self, corpus: Dataset, id: str, text: str | None) -> None:
         require_dataset(corpus, "A search")
-        check_is_text(corpus, id, ("string", "large_string", "int32", "int64"))
+        check_is_text(corpus, id, ("string", "large_string", *_INTEGERS))
         if text is not None:
             check_is_text(corpus, text, ("string", "large_string"))
         self.corpus = without_indexes(corpus)

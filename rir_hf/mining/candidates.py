@@ -24,7 +24,17 @@ from rir_hf.index.search import (
     views_of,
 )
 from rir_hf.mining.positives import as_id
-from rir_hf.schema import PASSAGE_IDS, PASSAGES, PASSAGES_NOTE, POS_IDS, QUERY, Column, note
+from rir_hf.schema import (
+    OF_TEACHER,
+    PASSAGE_IDS,
+    PASSAGE_SCORES,
+    PASSAGES,
+    PASSAGES_NOTE,
+    POS_IDS,
+    QUERY,
+    Column,
+    note,
+)
 
 
 class CandidateLists(Step):
@@ -120,6 +130,11 @@ class CandidateLists(Step):
     def outputs(self) -> tuple[Column, ...]:
         """The passages, and why there are few."""
         return PASSAGES, PASSAGE_IDS, PASSAGES_NOTE
+
+    @property
+    def outdated(self) -> tuple[Column, ...]:
+        """What a teacher said of other candidates."""
+        return (PASSAGE_SCORES, *OF_TEACHER)
 
     @property
     def note(self) -> Column:

@@ -41,6 +41,7 @@ class Lane(NamedTuple):
     left: what the rules say of each; one above another index's ceiling is not allowed.
     known, ceilings, min_score: as in `Question`.
     vetoed: `(n, k)` bool, what another index's ceiling leaves out.
+    asks: `(n,)` bool, which queries it was searched for.
     """
 
     found: Nearest
@@ -49,6 +50,7 @@ class Lane(NamedTuple):
     ceilings: Ceilings
     min_score: float | None
     vetoed: np.ndarray
+    asks: np.ndarray
 
 
 class Merged(NamedTuple):
@@ -88,7 +90,7 @@ def lanes_of(
                 vetoed |= above_ceiling(other, found.positions, left.allowed)
         left = left._replace(allowed=left.allowed & ~vetoed)
         of_question = (question.known, question.ceilings, question.min_score)
-        lanes.append(Lane(found, left, *of_question, vetoed))
+        lanes.append(Lane(found, left, *of_question, vetoed, question.asks))
     return lanes
 
 
@@ -219,6 +221,7 @@ def _lane_of_row(lane: Lane, row: int) -> Lane:
         Ceilings(lane.ceilings.scores[some], lane.ceilings.rules[some]),
         lane.min_score,
         lane.vetoed[some],
+        lane.asks[some],
     )
 
 

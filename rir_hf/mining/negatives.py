@@ -56,15 +56,19 @@ from rir_hf.schema import (
     NEG_FROM,
     NEG_IDS,
     NEG_NOTE,
+    NEG_SCORES,
     NEG_SIMS,
     NEG_SKIPPED,
+    OF_TEACHER,
     PASSAGE,
     POS,
     POS_IDS,
     POS_RANK,
+    POS_SCORES,
     POS_SIMS,
     QUERY,
     QUERY_ID,
+    RELABELLED,
     Column,
     OneOf,
     note,
@@ -73,6 +77,7 @@ from rir_hf.schema import (
 Limit: TypeAlias = float | Mapping[str, float | None] | None
 """A limit of similarities; for several indexes also a dict, by name of the index."""
 
+_TAKEN = (POS.name, POS_IDS.name, PASSAGE.name, QUERY.name, QUERY_ID.name, ANSWER.name)
 _MANY_POSITIVES = 64
 _DEEPER = 4
 _DEFAULT_RANGE = 100
@@ -221,6 +226,8 @@ class MineNegatives(Step):
         _check_range(range_min, range_max, num_negatives)
         if not 0 <= answer_weight <= 1:
             raise ValueError(f"answer_weight must be between 0 and 1, got {answer_weight}.")
+        if output in _TAKEN:
+            raise ValueError(f"output={output!r} names another column of the rows: name a new one.")
         if text is None and texts:
             raise ValueError(
                 "text=None names no column to take texts from: pass texts=False too, for ids only."
@@ -276,6 +283,19 @@ class MineNegatives(Step):
         every = (POS, POS_IDS, *(self._named(column) for column in columns))
         of_texts = () if self.texts else (POS.name, self.output)
         return tuple(column for column in every if column.name not in of_texts)
+
+    @property
+    def outdated(self) -> tuple[Column, ...]:
+        """Where other negatives come from, and what a teacher said of them."""
+        origin = self._named(NEG_FROM)
+        if self.output != NEG.name:
+            return (origin,)
+        return (origin, POS_SCORES, NEG_SCORES, RELABELLED, *OF_TEACHER)
+
+    @property
+    def reads_batch(self) -> bool:
+        """Whether positives of a query are gathered from its rows."""
+        return self.qrels is None
 
     @property
     def note(self) -> Column:
@@ -367,6 +387,7 @@ class MineNegatives(Step):
         depth = min(2 * wanted + most_texts(rows), len(self.corpus))
         mined = [self._nothing("no_positive")] * len(rows)
         before = np.zeros(len(rows), np.int64)
+        is_ranked = np.zeros(len(rows), bool)
         todo = np.arange(len(rows))
         while len(todo):
             some = [queries[todo] for queries in asked]
@@ -378,8 +399,13 @@ class MineNegatives(Step):
                 query = asked[0][number : number + 1]
                 mined[number] = self._merged_row(lanes, place, rows[number], query)
                 before[number] = lanes[0].found.before[place]
+                is_ranked[number] = lanes[0].asks[place]
             todo = todo[~is_done]
             depth = min(_DEEPER * depth, len(self.corpus))
+        if not is_ranked.all():  # words that miss the positive have no say, but a rank
+            marks = Marks(marks.scores[~is_ranked], marks.positions[~is_ranked])
+            found = self.corpus.nearest_below(asked[0][~is_ranked], 0, marks=marks)
+            before[~is_ranked] = found.before
         return mined, before
 
     def _merged_row(self, lanes: list[Lane], place: int, row: Row, query: np.ndarray) -> Negatives:

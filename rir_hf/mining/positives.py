@@ -4,6 +4,7 @@ out.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -160,7 +161,17 @@ class KnownPositives(Configured):
 
 
 def as_id(value: object) -> str | None:
-    """An id as a text; None for a null."""
+    """An id as a text; None for a null. Integers beside nulls are floats in pandas, where a null is
+    NaN.
+
+    Example:
+        >>> [as_id(value) for value in (7, 7.0, float("nan"), "7.0")]
+        ['7', '7', None, '7.0']
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return None if value is None else str(value)
 
 

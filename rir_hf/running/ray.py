@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from datasets import Features
 
 from rir_hf.core.columns import check_at_least
 from rir_hf.core.step import Step
-from rir_hf.running.shards import Job, Shard, arrow_of
+from rir_hf.running.shards import Job, Shard
 from rir_hf.running.turns import Made, in_turns, make_shard
 
 if TYPE_CHECKING:
@@ -115,21 +114,7 @@ class _MapTables:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The table with the added columns."""
-        return mapped(table, self.step)
-
-
-def mapped(table: pa.Table, step: Step) -> pa.Table:
-    """A table with the columns of a step, each with its declared type."""
-    if not len(table):
-        return table
-    added = step(table)
-    for column in step.outputs_for(Features.from_arrow_schema(table.schema)):
-        values = arrow_of(added[column.name], column.type)
-        if column.name in table.column_names:
-            table = table.set_column(table.column_names.index(column.name), column.name, values)
-        else:
-            table = table.append_column(column.name, values)
-    return table
+        return self.step(table)
 
 
 def _ray() -> Any:

@@ -14,7 +14,7 @@ from rir_hf.core.provenance import provenance, record_step
 from rir_hf.core.step import Step
 from rir_hf.models.llm import mark_answered
 from rir_hf.running.joining import with_columns_of
-from rir_hf.running.run import is_made, run
+from rir_hf.running.run import BATCH, is_made, run
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ def retry(ds: Dataset | DatasetDict, step: Step, **options: Any) -> Dataset | Da
         options: of `run`.
 
     Raises:
+        TypeError: a stream, which is mapped as it is read.
         ValueError: the step marks no rows as failed, or its column of notes is not there.
 
     Example:
@@ -40,6 +41,8 @@ def retry(ds: Dataset | DatasetDict, step: Step, **options: Any) -> Dataset | Da
     """
     if isinstance(ds, DatasetDict):
         return DatasetDict({name: retry(part, step, **options) for name, part in ds.items()})
+    if not isinstance(ds, Dataset):
+        raise TypeError(f"retry takes a Dataset or DatasetDict, got {type(ds).__name__}.")
     failed = places_that_failed(ds, step)
     _log_other_settings(ds, step)
     ds = without_indexes(ds)
@@ -50,7 +53,7 @@ def retry(ds: Dataset | DatasetDict, step: Step, **options: Any) -> Dataset | Da
     asked = rows_at(ds, failed, step)
     step = copy.copy(step)
     mark_answered(step)  # these rows failed before: no reason to stop if all fail again
-    was_made = is_made(asked, step)
+    was_made = is_made(asked, step, options.get("batch_size", BATCH))
     again = run(asked, step, **options)
     if was_made:  # an earlier retry of the same rows: what failed then too is asked once more
         again = retry(again, step, **options)

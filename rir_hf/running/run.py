@@ -38,6 +38,9 @@ Maker = Callable[[Job, list[Shard]], Iterator[int]]
 
 _VERSION = 1
 _SHARDS = 100
+
+BATCH = 512
+"""Rows per call of a step, unless asked otherwise."""
 _NO_ROOM = {
     errno.ENOSPC: "is full",
     errno.EDQUOT: "is full (quota)",
@@ -53,7 +56,7 @@ def run(
     ds: Rows,
     step: Step,
     *,
-    batch_size: int = 512,
+    batch_size: int = BATCH,
     rows_per_shard: int | None = None,
     num_proc: int | None = None,
     engine: str = "datasets",
@@ -72,7 +75,8 @@ def run(
         step: a step of this package, or a subclass of `Step`. Other functions go through `ds.map`.
         batch_size: rows per call of the step.
         rows_per_shard: rows whose loss does not hurt: ten minutes of work, say. Default: a
-            hundredth of the rows, in whole batches. Shards of another length that an earlier run
+            hundredth of the rows, in whole batches; so too for steps that read a batch as a
+            whole. Shards of another length that an earlier run
             left stay in use.
         num_proc: worker processes, which take shards in turn; each loads its model once. They are
             forked unless `multiprocessing.set_start_method("spawn")` says otherwise, which workers
@@ -132,12 +136,14 @@ def run(
     step.check(ds.features)
     job = Job(without_indexes(ds), step, batch_size)
     shard = rows_per_shard or _usual_shard(len(ds), batch_size)
+    if step.reads_batch:
+        shard = -(-shard // batch_size) * batch_size
     return _run_in_shards(job, shard, _maker_of(engine, num_proc, engine_options))
 
 
 def _run_in_shards(job: Job, rows_per_shard: int, make: Maker) -> Dataset:
     """Make the shards that are not in the cache, and put all together."""
-    key = key_of_run(job.ds, job.step)
+    key = key_of_run(job.ds, job.step, job.batch_size)
     folder = folder_of_run(job.step, key)
     shards = plan(folder, len(job.ds), rows_per_shard)
     cached = [read(shard) for shard in shards]
@@ -163,27 +169,29 @@ def _run_in_shards(job: Job, rows_per_shard: int, make: Maker) -> Dataset:
     return rows
 
 
-def key_of_run(ds: Dataset, step: Step) -> str:
+def key_of_run(ds: Dataset, step: Step, batch_size: int) -> str:
     """What the shards of a run are kept under: the same for the same rows and settings, in any
     process.
     """
-    return str(Hasher.hash([_VERSION, fingerprint_of(ds), step]))
+    by = [batch_size] if step.reads_batch else []
+    return str(Hasher.hash([_VERSION, fingerprint_of(ds), step, *by]))
 
 
-def is_made(ds: Dataset, step: Step) -> bool:
+def is_made(ds: Dataset, step: Step, batch_size: int = BATCH) -> bool:
     """Whether all of a run is in the cache."""
-    return all(read(shard) is not None for shard in _shards_of(ds, step))
+    return all(read(shard) is not None for shard in _shards_of(ds, step, batch_size))
 
 
-def rows_made(ds: Dataset, step: Step) -> int:
+def rows_made(ds: Dataset, step: Step, batch_size: int = BATCH) -> int:
     """How many rows of a run are in the cache."""
-    return sum(shard.rows for shard in _shards_of(ds, step) if read(shard) is not None)
+    shards = _shards_of(ds, step, batch_size)
+    return sum(shard.rows for shard in shards if read(shard) is not None)
 
 
-def _shards_of(ds: Dataset, step: Step) -> list[Shard]:
+def _shards_of(ds: Dataset, step: Step, batch_size: int) -> list[Shard]:
     """What a run left in the cache, and each gap as one shard."""
     ds = without_indexes(ds)
-    return plan(folder_of_run(step, key_of_run(ds, step)), len(ds), max(1, len(ds)))
+    return plan(folder_of_run(step, key_of_run(ds, step, batch_size)), len(ds), max(1, len(ds)))
 
 
 def folder_of_run(step: Step, key: str) -> Path:

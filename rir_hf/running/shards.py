@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from datasets.table import MemoryMappedTable
 
+from rir_hf.core.columns import arrow_of
 from rir_hf.core.step import Step
 from rir_hf.core.unfinished import remove_leftovers, unfinished
 
@@ -54,7 +54,7 @@ class Job(NamedTuple):
         with unfinished(shard.path) as part:
             with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
                 for batch in rows.iter(self.batch_size):
-                    added = self.step(batch, rank)
+                    added = self.step.added(batch, rank)
                     arrays = [arrow_of(added[field.name], field.type) for field in schema]
                     writer.write_batch(pa.record_batch(arrays, schema=schema))
                     yield len(batch)
@@ -131,13 +131,3 @@ def _write_together(shards: list[Shard], path: Path) -> None:
                     for start in range(0, len(made), _ROWS_TOGETHER):
                         writer.write_table(made.slice(start, _ROWS_TOGETHER).combine_chunks())
         part.replace(path)
-
-
-def arrow_of(values: Any, kind: pa.DataType) -> pa.Array:
-    """The values of a batch as an array of the column's type; a matrix goes without lists."""
-    if not (isinstance(values, np.ndarray) and values.ndim == 2):
-        return pa.array(values, kind)
-    rows, width = values.shape
-    offsets = np.arange(rows + 1, dtype=np.int32) * width
-    flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
-    return pa.ListArray.from_arrays(pa.array(offsets), flat)

@@ -111,6 +111,11 @@ class RelabelNegatives(Step):
         self.drop = drop
         self.dry = dry
 
+    @property
+    def reads_batch(self) -> bool:
+        """Whether what is moved in one row of a query is dropped in the others."""
+        return self.move is not None
+
     def outputs_for(self, columns: Collection[str]) -> tuple[Column, ...]:
         """Those of the aligned columns that are there, and `relabelled`; with `dry` that alone."""
         if self.dry:

@@ -141,6 +141,12 @@ class RetrieverTeacher(Teacher):
         scored = []
         for query, row in zip(queries, rows, strict=True):
             vectors = np.array([passages[text] for text in row.passages])
+            if vectors.shape[1] != len(query):
+                raise ValueError(
+                    f"RetrieverTeacher: the column {self.query!r} has vectors of {len(query)} "
+                    f"numbers, the passages have {vectors.shape[1]}: both must come from the same "
+                    "retriever."
+                )
             scored.append(scored_with(vectors @ query))
         return scored
 

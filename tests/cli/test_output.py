@@ -157,3 +157,12 @@ def test_a_training_that_fails_at_once_leaves_no_empty_folder(tmp_path: Path) ->
     with pytest.raises(ValueError, match="no row"):
         train()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_without_rows_are_written_so_that_they_can_be_read(tmp_path: Path) -> None:
+    parts = DatasetDict({"train": ROWS, "dev": ROWS.select([])})
+    for number, rows in enumerate((parts, ROWS.select([]))):
+        OutputOptions(str(tmp_path / f"out{number}")).save(rows, "")
+    found = load_from_disk(tmp_path / "out0")
+    assert {name: len(part) for name, part in found.items()} == {"train": 2, "dev": 0}
+    assert len(load_from_disk(tmp_path / "out1")) == 0

@@ -189,3 +189,28 @@ def test_no_path_and_no_secret_is_in_a_key_or_a_record(minilm: str, faq_corpus: 
     keys = json.dumps([step.key() for step in steps])
     for secret in (str(Path(minilm).parent), os.environ["HF_HOME"]):
         assert secret not in keys
+
+
+EDITED = """
+from rir_hf.core.configured import Configured
+
+
+class Own(Configured):
+    def __call__(self, text):
+        return {}
+"""
+
+
+def test_an_edited_class_of_one_s_own_has_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "import own; from datasets.fingerprint import Hasher; print(Hasher.hash(own.Own()))"
+    keys = []
+    for body in ("len(text)", "-len(text)", "len(text)"):
+        (tmp_path / "own.py").write_text(EDITED.format(body))
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", code], capture_output=True, cwd=tmp_path, check=True
+        )
+        keys.append(done.stdout)
+    assert keys[0] == keys[2] != keys[1]

@@ -150,3 +150,13 @@ def test_a_second_map_is_a_cache_hit_and_loads_no_model(faq_pairs: Dataset, mini
     step = Embed(minilm, "query", role="query", output="v")
     assert faq_pairs.map(step, batched=True).cache_files == first.cache_files
     assert set(vars(step.retriever)) == set(step.retriever.settings())
+
+
+def test_a_table_comes_back_with_the_new_columns_and_the_old_ones() -> None:
+    rows = Dataset.from_dict({"query": ["who wrote hamlet", "why"], "id": [1, 2]})
+    wanted = rows.map(CountWords(), batched=True)
+    found = rows.with_format("arrow").map(CountWords(), batched=True).with_format(None)
+    assert found.to_list() == wanted.to_list()
+    assert found.features == wanted.features
+    nothing = CountWords()(rows.with_format("arrow")[:0])
+    assert (len(nothing), nothing.column_names) == (0, wanted.column_names)

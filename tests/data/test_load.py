@@ -388,3 +388,15 @@ def test_pairs_without_ids_are_judged_by_the_numbers_of_their_rows(tmp_path: Pat
     pairs.write_text('{"query": "a", "passage": "A text."}\n')
     with pytest.raises(ValueError, match="judgements need the ids of the relevant passages"):
         load_qrels(pairs)
+
+
+def test_the_format_of_a_dataset_does_not_get_into_its_ids() -> None:
+    rows = Dataset.from_dict({"id": [1, 2], "text": ["one", "two"]})
+    assert load_corpus(rows.with_format("torch"))["id"][:] == ["1", "2"]
+
+
+def test_a_saved_dataset_without_rows_is_told(tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"query": ["q"], "pos": [["p"]]})
+    DatasetDict({"train": rows, "dev": rows.select([])}).save_to_disk(tmp_path / "parts")
+    with pytest.raises(ValueError, match=r"parts cannot be read: a dataset or a split .* no row"):
+        load_pairs(tmp_path / "parts", "train")

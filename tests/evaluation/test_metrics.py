@@ -215,3 +215,16 @@ def test_bad_input_gets_a_clear_error() -> None:
     for call, complaint in ERRORS:
         with pytest.raises(ValueError, match=re.escape(complaint)):
             call()
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([math.nan, 0.5], "a score that is no number .NaN. for query_id 'q'"),
+        ([0.5], "2 hit_ids and 1 hit_scores for query_id 'q': they must be aligned"),
+    ],
+)
+def test_a_run_that_cannot_be_ranked_is_told(scores: list[float], message: str) -> None:
+    rows = {"query_id": ["q"], "hit_ids": [["a", "b"]], "hit_scores": [scores]}
+    with pytest.raises(ValueError, match=message):
+        evaluate(Dataset.from_dict(rows), {"q": {"a": 1}})

@@ -9,11 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets import Dataset, DatasetDict, Features, LargeList, List, Value, concatenate_datasets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rir_hf import Embed, MineNegatives, Retriever, Search, attach_index, run
+from rir_hf import (
+    Blend,
+    Embed,
+    LexicalTeacher,
+    MineNegatives,
+    RelabelNegatives,
+    Retriever,
+    ScorePassages,
+    Search,
+    Similarities,
+    attach_index,
+    attach_lexical,
+    run,
+)
 from rir_hf.schema import SKIP_RULES, code_of
 
 NO_SKIP = dict.fromkeys(SKIP_RULES, 0)
@@ -722,3 +735,57 @@ def test_over_any_index_the_rules_hold_and_rows_are_full(factory: str) -> None:
         assert len(set(row["neg"])) == len(row["neg"])
         assert row["passage"] not in row["neg"]
         assert len(row["neg"]) == 20 or code_of(row["neg_note"]) == "corpus_exhausted"
+
+
+def test_other_negatives_have_no_scores_of_the_old_ones(animals: Dataset) -> None:
+    row = {"query": "what cats do", "pos_ids": ["a"], "embedding": [1.0, 0.0]}
+    corpus = attach_lexical(animals)
+    both = ["bm25", "embedding"]
+    rows = run(Dataset.from_list([row]), MineNegatives(corpus, index=both, num_negatives=2))
+    rows = run(rows, ScorePassages(Blend([LexicalTeacher(corpus), Similarities()])))
+    rows = run(rows, RelabelNegatives(drop=100.0))
+    left = ("pos_scores", "neg_scores", "teacher_scores", "relabelled", "neg_from")
+    assert all(rows[0][name] is not None for name in left)
+    again = MineNegatives(animals, num_negatives=2, relative_margin=0.5)
+    for mined in (run(rows, again)[0], rows.map(again, batched=True)[0]):
+        assert [mined[name] for name in left] == [None] * 5
+        assert mined["neg"] != rows[0]["neg"]
+    answers = MineNegatives(animals, query="embedding", output="neg_answer", num_negatives=2)
+    assert run(rows, answers)[0]["neg_scores"] == rows[0]["neg_scores"]
+
+
+def test_the_result_of_another_batch_size_is_another_one(animals: Dataset) -> None:
+    rows = [
+        {"query": "what cats do", "pos_ids": ["a"], "embedding": [1.0, 0.0]},
+        {"query": "what cats do", "pos_ids": ["c"], "embedding": [1.0, 0.0]},
+    ]
+    pairs = Dataset.from_list(rows)
+    step = MineNegatives(animals, num_negatives=3, relative_margin=0.0)
+    apart, together = (run(pairs, step, batch_size=size)["neg_ids"][:] for size in (1, 2))
+    assert together == pairs.map(step, batched=True)["neg_ids"][:]
+    assert apart != together
+    judged = MineNegatives(animals, num_negatives=3, qrels={"what cats do": {"a": 1}})
+    assert (step.reads_batch, judged.reads_batch) == (True, False)
+
+
+@pytest.mark.parametrize("output", ["pos", "query"])
+def test_negatives_take_no_name_that_rows_have(animals: Dataset, output: str) -> None:
+    with pytest.raises(ValueError, match=f"output='{output}' names another column of the rows"):
+        MineNegatives(animals, output=output)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "uint64"])
+def test_ids_are_integers_of_any_size_and_vectors_large_lists(animals: Dataset, kind: str) -> None:
+    ids = Dataset.from_dict({"id": [*range(6)]}, Features({"id": Value(kind)}))
+    vectors = Dataset.from_dict(
+        {"embedding": animals["embedding"][:]},
+        Features({"embedding": LargeList(Value("float32"))}),
+    )
+    texts = animals.select_columns(["text"])
+    texts.drop_index("embedding")
+    corpus = attach_index(concatenate_datasets([texts, ids, vectors], axis=1))
+    places = dict(zip(animals["id"], range(6), strict=True))
+    row = {"query": "what cats do", "embedding": [1.0, 0.0]}
+    named = MineNegatives(animals, num_negatives=3).one({**row, "pos_ids": ["a"]})
+    found = MineNegatives(corpus, num_negatives=3).one({**row, "pos_ids": [str(places["a"])]})
+    assert found["neg_ids"] == [str(places[name]) for name in named["neg_ids"]]

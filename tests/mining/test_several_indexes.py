@@ -227,3 +227,16 @@ def test_a_row_without_a_vector_says_so_and_one_without_known_words_is_mined_by_
     first, second = rows.map(step, batched=True)
     assert first["neg_note"] == "no_vector"
     assert second["neg_from"] == ["embedding"] * 3
+
+
+def test_a_positive_without_a_word_of_the_query_has_the_rank_that_words_give_it() -> None:
+    rows = {
+        "id": ["a", "b", "c"],
+        "text": ["red fox", "blue car", "dog"],
+        "embedding": [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]],
+    }
+    corpus = attach_lexical(attach_index(Dataset.from_dict(rows)))
+    row = {"query": "blue thing", "pos_ids": ["a"], "embedding": [1.0, 0.0]}
+    alone = MineNegatives(corpus, index="bm25", num_negatives=1).one(row)
+    both = MineNegatives(corpus, index=["bm25", "embedding"], num_negatives=1).one(row)
+    assert alone["pos_rank"] == both["pos_rank"] == 1

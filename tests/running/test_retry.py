@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset
 
-from rir_hf import Embed, ScorePassages, Step, provenance, retry, run
+from rir_hf import Embed, ScorePassages, Similarities, Step, provenance, retry, run
 from rir_hf.core.columns import Batch
 from rir_hf.schema import QUERY, Column, note
 from tests.running.test_turns import IN_TENS, Patchy, queries
@@ -120,3 +120,11 @@ def test_a_step_without_failures_and_rows_it_never_saw_are_refused(
         retry(ds, Embed(minilm, "query"))
     with pytest.raises(ValueError, match="no column 'reply_error': run Ask first"):
         retry(ds, Ask(tmp_path))
+
+
+def test_a_stream_cannot_be_asked_again() -> None:
+    rows = Dataset.from_dict({"query": ["q"]}).to_iterable_dataset()
+    with pytest.raises(
+        TypeError, match="retry takes a Dataset or DatasetDict, got IterableDataset"
+    ):
+        retry(rows, ScorePassages(Similarities()))  # type: ignore[arg-type]

@@ -22,9 +22,22 @@ from rir_hf import (
     Retriever,
     ScorePassages,
     Search,
+    Step,
     run,
     unnest,
 )
+from rir_hf.core.columns import Batch
+from rir_hf.schema import QUERIES, TEXT
+
+
+class Beginnings(Step):
+    """A query for each passage that is long enough: its beginning."""
+
+    inputs = (TEXT,)
+    outputs = (QUERIES,)
+
+    def transform(self, batch: Batch) -> dict[str, Any]:
+        return {"queries": [[t[:26]] if t and len(t) > 26 else None for t in batch.texts("text")]}
 
 
 def rounded(value: Any) -> Any:
@@ -106,3 +119,12 @@ def test_a_stream_ten_times_as_long_takes_no_more_memory(tmp_path: Path) -> None
         assert negatives == 5 * number
         peaks[number] = peak / 1024
     assert peaks[100_000] < peaks[10_000] + 100
+
+
+def test_queries_of_a_stream_are_unfolded_also_where_a_batch_has_none() -> None:
+    texts = [*["word"] * 999, "", "Cats sleep for sixteen hours a day, most of them at noon."]
+    corpus = Dataset.from_dict({"id": [*map(str, range(1001))], "text": texts})
+    made = run(corpus.to_iterable_dataset(), Beginnings())
+    pairs = unnest(made, {"queries": "query"})
+    assert [row["query"] for row in pairs] == ["Cats sleep for sixteen hou"]
+    assert [row["pos_ids"] for row in unnest(made, {"queries": "query"})] == [["1000"]]

@@ -226,3 +226,12 @@ def test_what_members_of_a_blend_said_follows_the_passages() -> None:
         assert found[0]["neg"] == ["d"]
         assert found[0]["teacher_scores"] == {"One": [0.0, 1.0, 3.0], "Two": None}
         assert found[1]["teacher_scores"] == {"One": None, "Two": None}
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+def test_rows_in_a_format_of_tensors_are_relabelled_alike(rows: Dataset, kind: str) -> None:
+    said = [{"A": [1.0] * len(row["pos"] + row["neg"])} for row in rows]
+    some = rows.add_column("teacher_scores", said).select([0, 2])  # one has a null, there NaN
+    wanted = run(some, RelabelNegatives(drop=0.0))
+    found = some.with_format(kind).map(RelabelNegatives(drop=0.0), batched=True).with_format(None)
+    assert found.select_columns(wanted.column_names).to_list() == wanted.to_list()
