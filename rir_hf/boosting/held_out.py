@@ -338,7 +338,7 @@ def held_out_of(judged: Judged | None, corpus: Dataset, who: str) -> Dataset | N
     rows = {}
     for name, query in zip(queries["query_id"], queries["query"], strict=True):
         grades = qrels.get(str(name), {})
-        if any(grade > 0 and passage in known for passage, grade in grades.items()):
+        if query and any(grade > 0 and passage in known for passage, grade in grades.items()):
             rows[str(name)] = _row(str(name), query, None, grades)
     if len(rows) < FEWEST:
         raise ValueError(
@@ -346,6 +346,9 @@ def held_out_of(judged: Judged | None, corpus: Dataset, who: str) -> Dataset | N
             f"which is too few to judge by; at least {FEWEST} are needed. Do the ids belong to "
             "this corpus?"
         )
+    if len(rows) < len(queries):
+        logger.warning("%s: %d of %d queries have no text or no relevant passage in the corpus and "
+                       "are not judged.", who, len(queries) - len(rows), len(queries))  # fmt: skip
     return rows_of([*rows.values()], FEATURES)
 
 

@@ -43,6 +43,8 @@ from rir_hf.generation.queries import check_examples
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.prompts import find_task
 from rir_hf.models.retriever import Retriever, as_encoder
+from rir_hf.schema import Column
+from rir_hf.teaching.teacher import Teacher
 from rir_hf.training.generator import checked_generator_options, train_generator
 from rir_hf.training.losses import IN_BATCH
 from rir_hf.training.retriever import checked_retriever_options, train_retriever
@@ -81,12 +83,16 @@ def corpus_of(corpus: Dataset | Source) -> Dataset:
     rows = without_indexes(rows).with_format(None).select_columns(names)
     rows = cached(rows, "cast", Features(dict.fromkeys(names, Value("string"))))
     if None in set(rows["id"]):
-        raise ValueError("boost: some passages of the corpus have no id: give each one of its own.")
+        raise ValueError("Some passages of the corpus have no id: give each one of its own.")
     repeated = [name for name, count in Counter(rows["id"]).items() if count > 1]
     if repeated:
         raise ValueError(
-            f"boost: {len(repeated)} ids stand for several passages of the corpus, "
+            f"{len(repeated)} ids stand for several passages of the corpus, "
             f"{repeated[0]!r} for example: give each an id of its own."
+        )
+    if empty := sum(not text for text in rows["text"]):
+        logger.warning(
+            "%d of %d passages have no text: they are found by nothing.", empty, len(rows)
         )
     if None in set(rows["text"]):
         rows = cached(rows, "map", lambda row: {"text": row["text"] or ""})
@@ -152,8 +158,9 @@ def given_queries(source: Dataset | Source | None, kind: str, corpus: Dataset) -
                        len(made) - len(usable), len(made))  # fmt: skip
     if not usable:
         raise ValueError(
-            f"boost: none of the {len(rows)} {kind} rows can be used: a query must have a text, "
-            "and a pair a passage of the corpus in pos_ids, pos or passage."
+            f"{'pairs' if kind == LABELLED else 'queries'}: none of the {len(rows)} {kind} rows can"
+            " be used: a query must have a text, and a pair a passage of the corpus in pos_ids, or "
+            "its whole text, which begins with the title, in pos or passage."
         )
     return rows_of(usable, FEATURES)
 
@@ -243,6 +250,9 @@ def check(
     ):
         check_at_least(name, value, least)
     check_choice("engine", engine, ("datasets", "ray"))
+    for name, number in engine_options.items():
+        if number is not None:
+            check_at_least(f"engine_options: {name}", number, 0 if name == "num_gpus" else 1)
     of_engine = ("concurrency", "num_gpus", "num_cpus") if engine == "ray" else ("num_proc",)
     for name in engine_options:
         check_choice(f"engine_options with engine={engine!r}", name, of_engine)
@@ -347,6 +357,29 @@ def check_candidates(options: Options, texts: int) -> None:
             )
 
 
+def check_teacher(name: str, teacher: Teacher | None) -> None:
+    """Raise `ValueError` where a teacher reads more of a row than its texts: lists of candidates
+    have nothing else.
+    """
+    if teacher is not None and teacher.inputs:
+        wanted = teacher.inputs[0]
+        column = wanted if isinstance(wanted, Column) else wanted[0]
+        raise ValueError(
+            f"{name} reads the column {column.name!r}, which boost's candidates lack: take one that"
+            " reads query and passages alone, RetrieverTeacher in place of Similarities."
+        )
+
+
+def check_apart(dev: Dataset | None, test: Dataset | None) -> None:
+    """Say where models are chosen by queries that they are measured with."""
+    if dev is None or test is None:
+        return
+    common = {plain(query) for query in dev["query"]} & {plain(query) for query in test["query"]}
+    if common:
+        logger.warning("dev and test have %d queries in common, %r for one: what test says is too "
+                       "optimistic.", len(common), min(common))  # fmt: skip
+
+
 def check_launch(launch: str | None) -> None:
     """Raise `ValueError` where there is no such program."""
     if launch is not None and which(launcher(launch)[0]) is None:
@@ -402,16 +435,21 @@ def _check_extras(with_generator: bool) -> None:
             raise ImportError(f'boost needs {name}: pip install "rir-hf[cpu,boost]"')
 
 
-def judged_of(judged: Judged | Source | None, split: str | None, default: str) -> Judged | None:
+def judged_of(
+    judged: Judged | Source | None,
+    split: str | None,
+    default: str,
+    columns: Mapping[str, str] | None = None,
+) -> Judged | None:
     """Judged queries, read where they are a folder or a file: of a folder in BEIR layout with their
-    grades. Without a split it is `default`, where there are several.
+    grades. Without a split it is `default`, where there are several; `columns` as for `load_pairs`.
     """
     if not isinstance(judged, (str, os.PathLike)):
         return judged
     wanted = split_for(judged, split, default)
     if collection_of(judged, "queries") is not None:
         return load_queries(judged, wanted), load_qrels(judged, wanted)
-    return load_pairs(judged, wanted)
+    return load_pairs(judged, wanted, columns=columns)
 
 
 def sizes_of(

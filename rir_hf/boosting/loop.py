@@ -20,11 +20,13 @@ from rir_hf.boosting.held_out import Judged, SetAside, held_out_of, kept_back
 from rir_hf.boosting.inputs import (
     Source,
     check,
+    check_apart,
     check_candidates,
     check_generator,
     check_launch,
     check_replay,
     check_sides,
+    check_teacher,
     checked_trainers,
     corpus_of,
     given_queries,
@@ -210,6 +212,7 @@ def boost(
         ValueError: an option out of range, a missing column, written kinds without a generator, too
             few held-out queries.
         NotADirectoryError: `output` is a file.
+        FileExistsError: it is a folder of something else.
         BlockingIOError: another process runs in `output`.
 
     Example:
@@ -258,6 +261,10 @@ def boost(
     folder = RunFolder(Path(output))
     texts = corpus_of(corpus)
     distinct = {text for text in texts["text"] if is_text(text)}
+    if not distinct:
+        raise ValueError("The corpus has no passage with a text.")
+    for name, scorer in (("teacher", teacher), ("queries_teacher", queries_teacher)):
+        check_teacher(name, scorer)
     if candidates is None:
         options = replace(options, candidates=usual_candidates(freezes, len(distinct)))
     check_candidates(options, len(distinct))
@@ -270,6 +277,7 @@ def boost(
         raise ValueError("queries_teacher has nothing to score without queries.")
     for_dev = held_out_of(judged_of(dev, None, "dev"), texts, "dev")
     for_test = held_out_of(judged_of(test, None, "test"), texts, "test")
+    check_apart(for_dev, for_test)
     unnamed = len(distinct.difference(chain.from_iterable(labelled["pos"])))
     sizes = sizes_of(held_out, for_dev, for_test, unnamed, len(labelled))
     if dry_run:

@@ -71,7 +71,9 @@ COMMON = 5
 """A sentence that stands in more passages than that asks for none of them."""
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")
+_LINE = re.compile(r"\s*\n\s*")
 _FEWEST_CHARACTERS = 20
+_FEWEST_WITHOUT_SPACES = 7
 _MOST_CHARACTERS = 300
 
 Runner = Callable[..., Dataset]
@@ -144,14 +146,25 @@ def copied(query: str, passage: str | None) -> float:
 
 
 def sentences_of(text: str) -> list[str]:
-    """The sentences of a text that are neither very short nor very long.
+    r"""The sentences of a text that are neither very short nor very long; of one without any, such
+    as a list, its lines.
 
     Example:
         >>> sentences_of("Short. This sentence is long enough. So is this one, I think!")
         ['This sentence is long enough.', 'So is this one, I think!']
+        >>> sentences_of("- sand that was washed\n- cement of the first class\n" + 300 * "gravel ")
+        ['- sand that was washed', '- cement of the first class']
     """
-    found = (sentence.strip() for sentence in _SENTENCE.split(text))
-    return [each for each in found if _FEWEST_CHARACTERS <= len(each) <= _MOST_CHARACTERS]
+    for between in (_SENTENCE, _LINE):
+        if found := [*filter(_may_ask, map(str.strip, between.split(text)))]:
+            return found
+    return []
+
+
+def _may_ask(sentence: str) -> bool:
+    """Whether a sentence is neither very short nor very long."""
+    fewest = _FEWEST_CHARACTERS if _sets_spaces(sentence) else _FEWEST_WITHOUT_SPACES
+    return fewest <= len(sentence) <= _MOST_CHARACTERS
 
 
 def common_sentences(some: Iterable[str], texts: Iterable[str]) -> list[str]:

@@ -4,8 +4,10 @@ against each.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,8 @@ from rir_hf.boosting.state import BOTH, LABELLED, UNLABELLED, Round, is_copy, is
 from rir_hf.core.configured import key_of
 from rir_hf.data.audit import leaks
 from rir_hf.index.search import Search
+
+logger = logging.getLogger(__name__)
 
 ROUND_TRIP = 20
 """A generated query must find its passage among so many."""
@@ -105,6 +109,10 @@ def _generated(state: Round) -> tuple[Dataset, Mapping[str, int]]:
         counts.update(found)
     made = concatenate_datasets(parts)
     texts = dict(zip(whole["id"], whole["text"], strict=True))
+    mute = len(passages) - len(set(chain.from_iterable(made["pos_ids"])))
+    if taken and mute:
+        logger.warning("%d of %d passages have no sentence of 20 to 300 characters to ask with.",
+                       mute, len(passages))  # fmt: skip
     made = made.map(_of_corpus, fn_kwargs={"texts": texts, "twins": dict(state.setup.twins)})
     return made.cast(FEATURES), {**counts, "passages": len(passages if taken else first)}
 

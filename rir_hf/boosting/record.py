@@ -21,6 +21,10 @@ VERSION = 3
 """Raised whenever a stage makes something else of the same input."""
 
 
+_OF_A_RUN = ("held_out", "round-1", "settings.json")
+"""What a run has, sooner or later."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """What a stage made, and of what.
@@ -56,11 +60,18 @@ class RunFolder:
 
     Raises:
         NotADirectoryError: `root` is a file.
+        FileExistsError: it is a folder of something else.
     """
 
     def __init__(self, root: Path) -> None:
         if root.exists() and not root.is_dir():
             raise NotADirectoryError(f"output={root} is a file: name a folder for the run.")
+        found = {path.name for path in root.iterdir()} if root.exists() else set()
+        found = {name for name in found if not name.endswith(".log")}
+        if found and found.isdisjoint(_OF_A_RUN):
+            raise FileExistsError(
+                f"output={root} holds other files, {min(found)!r} for one: name another folder."
+            )
         self.root = root.resolve()  # checkpoints know a model by its path
 
     def rows(

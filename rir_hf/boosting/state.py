@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -217,10 +216,20 @@ def rules_of_words(language: str | None) -> dict[str, Any]:
     name = (language or "English").lower()
     rules: dict[str, Any] = {"stemmer": None, "stopwords": None}
     for rule in rules:
-        with suppress(ValueError):  # an unknown language
-            Words(**{**rules, rule: name})
+        if _is_known(rule, name):
             rules[rule] = name
+        else:
+            logger.warning("language=%r: BM25 has no %s of that name.", language, rule)
     return rules
+
+
+def _is_known(rule: str, language: str) -> bool:
+    rules: Any = {"stemmer": None, "stopwords": None, rule: language}
+    try:
+        Words(**rules)
+    except ValueError:
+        return False
+    return True
 
 
 def words_and_vectors(retriever: Retriever, searched: Dataset, query: str | None = None) -> Teacher:

@@ -68,7 +68,7 @@ class Generating:
     def check(self) -> None:
         """Raise `OSError` where there is no such model, before anything is loaded."""
         if self.generator is not None:
-            self._options(self.generator).check()
+            self._options(self.generator).check("--generator")
 
     def load(self) -> Model:
         """The language model that the options describe; None where there is none."""
@@ -160,6 +160,8 @@ class Judging:
         test: judged queries to measure with once, at the end; none: a part of --pairs, else
             generated.
         test_split: its split, where it has several; none: test.
+        judged_columns: columns of --dev and --test whose names do not say what they are, as for
+            --pairs_columns.
         held_out: queries in each of dev and test, where they are not given; at most a fifth of the
             pairs. Of those that are generated a quarter is of passages that no query is trained on.
         patience: rounds without a gain after which the loop ends.
@@ -169,6 +171,7 @@ class Judging:
     dev_split: str | None = None
     test: str | None = None
     test_split: str | None = None
+    judged_columns: dict[str, str] | None = None
     held_out: int = 200
     patience: int = 2
 
@@ -176,12 +179,15 @@ class Judging:
         """The options of `boost`, with the judged queries read."""
         from rir_hf.boosting.inputs import judged_of
 
-        return {
-            "dev": judged_of(self.dev, self.dev_split, "dev"),
-            "test": judged_of(self.test, self.test_split, "test"),
-            "held_out": self.held_out,
-            "patience": self.patience,
-        }
+        found: dict[str, Any] = {"held_out": self.held_out, "patience": self.patience}
+        for name in ("dev", "test"):
+            source, split = getattr(self, name), getattr(self, f"{name}_split")
+            try:
+                found[name] = judged_of(source, split, name, self.judged_columns)
+            except ValueError as error:
+                said = str(error).replace("--pairs_columns", "--judged_columns")
+                raise ValueError(f"--{name}: {said}") from error
+        return found
 
 
 @dataclass
@@ -247,7 +253,8 @@ class Learning:
                 try:
                     found[option] = read_teacher(described, place)
                 except ValueError as error:
-                    raise ValueError(str(error).replace("--teacher", f"--{option}", 1)) from error
+                    said = str(error).removeprefix("--teacher: ")
+                    raise ValueError(f"--{option}: {said}") from None
         return found
 
 

@@ -185,9 +185,12 @@ class LLMOptions:
     concurrency: int = 16
     max_length: int | None = None
 
-    def check(self) -> None:
+    def check(self, option: str = "--generate_model_path") -> None:
         """Raise where there is no such model, or OpenAI is to be asked without a key; before
         anything is loaded.
+
+        Args:
+            option: what names the model, for errors.
 
         Raises:
             ImportError: the package that asks a server is missing.
@@ -203,9 +206,9 @@ class LLMOptions:
         if self.model_type == "gpt":
             check_key(self.base_url, self.api_key)
         else:
-            check_model(self.generate_model_path, "--generate_model_path", None, self.gguf_file)
+            check_model(self.generate_model_path, option, None, self.gguf_file)
         if self.model_type == "llm_instruct" and self.gguf_file is None:
-            check_template(self.generate_model_path, "--generate_model_path")
+            check_template(self.generate_model_path, option)
 
     def load(self) -> Model:
         """The language model that the options describe."""

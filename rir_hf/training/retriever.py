@@ -352,7 +352,10 @@ def train_retriever(
             message = "nDCG@10 of the held-out rows: %s; %.4f of the model as it is written."
             logger.info(message, before_and_best, after)
         remove_earlier(folder)
-        (encoder if sides is None else sides.joined(encoder)).save(str(folder))
+        made = encoder if sides is None else sides.joined(encoder)
+        given = {"query": query_prompt, "document": passage_prompt}
+        made.prompts |= {name: prompt for name, prompt in given.items() if prompt is not None}
+        made.save(str(folder))
         describe_data(folder, parts, dataset_id, dev)
         remove_checkpoints(folder)
     trainer.accelerator.wait_for_everyone()

@@ -222,7 +222,9 @@ def test_a_part_takes_a_fifth_of_the_pairs_at_most() -> None:
     assert ([len(part) for part in parts], len(left)) == ([5, 5], 15)
 
 
-def test_given_judgements_keep_their_grades_and_need_ids_of_the_corpus(corpus: Dataset) -> None:
+def test_given_judgements_keep_their_grades_and_need_ids_of_the_corpus(
+    corpus: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
     known = corpus["id"][:11]
     ids = [f"q{number}" for number in range(12)]
     queries = Dataset.from_dict({"query_id": ids, "query": ids})
@@ -234,6 +236,7 @@ def test_given_judgements_keep_their_grades_and_need_ids_of_the_corpus(corpus: D
         name: {passage: 2.0, "elsewhere": 1.0} for name, passage in zip(ids, known, strict=False)
     }
     assert not any(rows["synthetic"])
+    assert "test: 1 of 12 queries have no text or no relevant passage in the corpus" in caplog.text
     wrong = queries.add_column("pos_ids", [["elsewhere"]] * 12)
     with pytest.raises(
         ValueError, match=r"test: 0 of 12 queries have a relevant .* ids belong to this corpus\?"

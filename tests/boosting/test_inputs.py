@@ -207,3 +207,14 @@ def test_a_generator_that_is_an_adapter_is_refused_where_it_would_be_tuned(
     assert not (tmp_path / "run").exists()
     settings: dict[str, Any] = {"answers": 1, "output": tmp_path / "run", "dry_run": True}
     boost(**some, retriever=tiny_static, generator=adapter, **settings)
+
+
+def test_queries_that_choose_and_measure_are_told(
+    some: dict[str, Dataset], tiny_static: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = some["corpus"]["id"][:10]
+    rows = {"query_id": ids, "query": some["pairs"]["query"][:], "pos_ids": [[one] for one in ids]}
+    judged = Dataset.from_dict(rows)
+    options: dict[str, Any] = {"output": tmp_path / "run", "dry_run": True, "candidates": 4}
+    boost(some["corpus"], tiny_static, dev=judged, test=judged, **options)
+    assert "dev and test have 10 queries in common" in caplog.text

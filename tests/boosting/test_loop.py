@@ -377,6 +377,8 @@ def test_what_does_not_fit_is_said_before_anything_is_made(
         ({"word_dropout": 1}, "word_dropout must be at least 0 and below 1, got 1"),
         ({"passages": -1}, "passages must be at least 0, got -1"),
         ({"answer_words": 0}, "answer_words must be at least 1, got 0"),
+        ({"teacher": rir_hf.Similarities()}, "teacher reads the column 'pos_sims', which boost's"),
+        ({"engine_options": {"num_proc": 0}}, "engine_options: num_proc must be at least 1, got 0"),
         ({"training": {"lr": 1}}, "train_retriever has no option 'lr' for boost"),
         ({"training": {"output": "a"}}, "train_retriever has no option 'output' for boost"),
         ({"pairs": Dataset.from_dict({"query": ["a"]})}, "none of the 1 labelled rows can be used"),
@@ -392,6 +394,13 @@ def test_what_does_not_fit_is_said_before_anything_is_made(
         boost(twice, minilm, output=tmp_path / "run")
     with pytest.raises(TypeError, match="boost trains a sentence-transformers model"):
         boost(corpus, Elsewhere(), output=tmp_path / "run")  # type: ignore[arg-type]
+    nothing = Dataset.from_dict({"id": ["a"], "text": [""]})
+    with pytest.raises(ValueError, match="The corpus has no passage with a text"):
+        boost(nothing, minilm, output=tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("")
+    with pytest.raises(FileExistsError, match=r"other holds other files, 'notes.txt' for one"):
+        boost(corpus, minilm, output=tmp_path / "other")
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="is a file: name a folder for the run"):
         boost(corpus, minilm, output=tmp_path / "file")

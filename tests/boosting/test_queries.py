@@ -237,3 +237,18 @@ def test_of_equal_queries_the_first_counts_and_an_empty_one_never() -> None:
     assert first_of_equal(["", "a cat", "A  CAT", " ", "a dog"]) == [
         False, True, False, False, True,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("水泥四周内硬化。木材遇水会变形。好。", ["水泥四周内硬化。", "木材遇水会变形。"]),
+        ("Concrete hardens\nin four weeks. Wood swells when wet.",
+         ["Concrete hardens\nin four weeks.", "Wood swells when wet."]),
+        ("- bricks of burnt clay\n- mortar\n" * 20, ["- bricks of burnt clay"] * 20),
+    ],
+)  # fmt: skip
+def test_sentences_are_those_of_the_script_and_of_a_list_its_lines(
+    text: str, found: list[str]
+) -> None:
+    assert sentences_of(text) == found

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from datasets import load_from_disk
 
+from rir_hf import load_corpus
 from rir_hf.cli.main import main
 
 
@@ -81,3 +82,21 @@ def test_what_is_not_recognised_names_the_option(
     ]
     assert main([*map(str, [*command, "--split", "nope"])]) == 2
     assert "has no split 'nope'" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_boost_judges_by_columns_of_other_names(
+    collection: Path, minilm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"number": f"q{place}", "claim": f"claim {place}"} for place in range(12)]
+    ids = load_corpus(collection)["id"][:]
+    lines = [json.dumps({**row, "paper": ids[place % len(ids)]}) for place, row in enumerate(rows)]
+    (tmp_path / "test.jsonl").write_text("\n".join(lines))
+    command = ["boost", "--corpus", str(collection), "--retriever", minilm, "--dry_run"]
+    command += ["--output", str(tmp_path / "run"), "--test", str(tmp_path / "test.jsonl")]
+    assert main(command) == 2
+    assert "--judged_columns" in capsys.readouterr().err
+    names = "{query: claim, query_id: number, pos_ids: paper}"
+    assert main([*command, "--judged_columns", names]) == 0
+    assert "and last on 12 queries" in capsys.readouterr().out
+    assert main([*command, "--generator", "./none"]) == 2
+    assert "boost: --generator ./none" in capsys.readouterr().err

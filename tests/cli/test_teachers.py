@@ -69,4 +69,6 @@ def test_boost_has_a_teacher_for_the_user_s_queries_too(
     assert "--queries_teacher: there is no teacher 'Judge'" in capsys.readouterr().err
     assert main([*command, "{Blend: {teachers: [LexicalTeacher], top: 0}}"]) == 2
     assert "--queries_teacher: Blend: top must be at least 1" in capsys.readouterr().err
+    assert main([*command, "{YesNo: {llm: ./none}}"]) == 2
+    assert "boost: --queries_teacher: YesNo: There is no model at" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

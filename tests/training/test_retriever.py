@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 from safetensors.numpy import load_file
+from sentence_transformers import SentenceTransformer
 
 from rir_hf.models.retriever import Retriever
 from rir_hf.training.retriever import train_retriever
@@ -86,6 +87,21 @@ def test_several_datasets_are_trained_together_each_with_its_loss(
         "labels: CachedGISTEmbedLoss on 8 rows: query, positive, negative_1, negative_2",
     ]
     assert not np.allclose(vector(minilm), vector(folder), atol=1e-3)
+
+
+@pytest.mark.parametrize("freeze_passages", [True, False])
+def test_prompts_are_stored_with_the_model(
+    freeze_passages: bool, rows: Dataset, minilm: str, tmp_path: Path
+) -> None:
+    short = {**QUICK, "max_steps": 1, "batch_size": 2, "train_length": 8}
+    prompts = {"query_prompt": "Q: ", "passage_prompt": "P: "}
+    sides = {"freeze_passages": freeze_passages}
+    folder = train_retriever(rows, minilm, tmp_path, **short, **prompts, **sides)
+    stored, given = Retriever(folder), Retriever(folder, **prompts)
+    texts = ["who wrote hamlet"]
+    np.testing.assert_array_equal(stored.encode_queries(texts), given.encode_queries(texts))
+    np.testing.assert_array_equal(stored.encode_corpus(texts), given.encode_corpus(texts))
+    assert SentenceTransformer(str(folder)).prompts == {"query": "Q: ", "document": "P: "}
 
 
 @pytest.mark.slow
