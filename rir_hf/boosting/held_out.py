@@ -29,7 +29,7 @@ from rir_hf.boosting.queries import (
     write_queries,
 )
 from rir_hf.boosting.record import RunFolder, Stage, rows_of
-from rir_hf.boosting.state import UNLABELLED, searched_by, words_and_vectors
+from rir_hf.boosting.state import AT_ONCE, UNLABELLED, searched_by, words_and_vectors
 from rir_hf.core.columns import digest_of_rows, require_columns
 from rir_hf.core.configured import key_of
 from rir_hf.core.draws import generator_of
@@ -403,7 +403,8 @@ def judged_by_teacher(
         queries.select_columns(["query_id", "query"]), Embed(retriever, "query", role="query")
     )
     rows = run(rows, CandidateLists(searched, size=_TO_CHOOSE_FROM, top=_TO_CHOOSE_FROM))
-    rows = run(rows, ScorePassages(teacher or words_and_vectors(retriever, searched)))
+    scoring = ScorePassages(teacher or words_and_vectors(retriever, searched))
+    rows = run(rows, scoring, batch_size=AT_ONCE)
     found = []
     for row in rows:
         if row["passage_scores"]:

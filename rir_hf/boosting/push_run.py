@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from rir_hf.boosting.page import PAGE, PLOT, SETTINGS, is_saved, read_rounds
-from rir_hf.hub.calls import explaining, trying
+from rir_hf.hub.calls import trying, upload
 from rir_hf.hub.push import push
 
 logger = logging.getLogger(__name__)
@@ -78,10 +78,10 @@ def push_run(
     ]
     files = [name for name in (PAGE, PLOT, SETTINGS) if (folder / name).is_file()]
     if files:
-        pushed.append(_upload(folder, repo, "dataset", private, allow_patterns=files))
+        pushed.append(upload(folder, repo, "dataset", private, allow_patterns=files))
     for name, model in models.items():
         if model:
-            pushed.append(_upload(model, name, "model", private, ignore_patterns=["checkpoint-*"]))
+            pushed.append(upload(model, name, "model", private, ignore_patterns=["checkpoint-*"]))
         else:
             logger.info("The run kept no model for %s: none is pushed.", name)
     return pushed
@@ -124,16 +124,3 @@ def _is_public(repo: str, kind: str) -> bool:
         return not trying(lambda: api.repo_info(repo, repo_type=kind)).private
     except RepositoryNotFoundError:
         return False
-
-
-def _upload(folder: Path, repo: str, kind: str, private: bool | None, **options: Any) -> str:
-    """Send files of a folder as they are; the address of the commit."""
-    api = HfApi(library_name="rir_hf")
-    with explaining(repo):
-        made = trying(lambda: api.create_repo(repo, repo_type=kind, private=private, exist_ok=True))
-        done = trying(
-            lambda: api.upload_folder(
-                folder_path=folder, repo_id=made.repo_id, repo_type=kind, **options
-            )
-        )
-    return str(done.commit_url)

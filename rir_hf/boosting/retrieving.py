@@ -18,6 +18,7 @@ from rir_hf.boosting.listed import ScoredLists
 from rir_hf.boosting.options import Options
 from rir_hf.boosting.record import Stage
 from rir_hf.boosting.state import (
+    AT_ONCE,
     BOTH,
     LABELLED,
     UNLABELLED,
@@ -33,6 +34,7 @@ from rir_hf.core.configured import identity_of_model, key_of
 from rir_hf.index.embed import Embed
 from rir_hf.mining.candidates import CandidateLists
 from rir_hf.mining.negatives import MineNegatives
+from rir_hf.running.run import BATCH
 from rir_hf.teaching.passages import ScorePassages
 from rir_hf.teaching.relabel import RelabelNegatives
 from rir_hf.teaching.signals import RetrieverTeacher
@@ -149,7 +151,8 @@ def lists(state: Round, queries: Stage) -> Stage:
         for teacher, some in _by_teacher(state, state.with_vectors(rows)):
             scores = ScorePassages(teacher)
             step = ScoredLists(candidates, scores, texts=not options.freezes_passages)
-            made.append(state.setup.run(some, step))
+            size = AT_ONCE if teacher is state.setup.queries_teacher else BATCH
+            made.append(state.setup.run(some, step, batch_size=size))
         rows = _without(concatenate_datasets(made), "embedding", "own")
         return rows, {"lists": len(rows), "passages": sum(map(len, rows["passage_ids"]))}
 

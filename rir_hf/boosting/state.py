@@ -33,6 +33,9 @@ Counts: TypeAlias = Mapping[str, Any]
 BOTH = ("embedding", "bm25")
 """The indexes of the corpus."""
 
+AT_ONCE = 64
+"""Rows per call of a teacher that may be slow, so that a kill loses little."""
+
 LABELLED, UNLABELLED = "labelled", "given"
 """Kinds of the queries that the user gave."""
 

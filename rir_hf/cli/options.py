@@ -399,14 +399,11 @@ class ModelHubOptions:
         """Send a folder with a model to the Hub, if asked."""
         if self.push_to_hub is None:
             return
-        from huggingface_hub import HfApi
+        from rir_hf.hub.calls import upload
 
-        api = HfApi()
-        made = api.create_repo(self.push_to_hub, private=self.private or None, exist_ok=True)
-        done = api.upload_folder(
-            folder_path=folder, repo_id=made.repo_id, ignore_patterns=["checkpoint-*"]
-        )
-        logger.info("Pushed to %s: %s", made.repo_id, done.commit_url)
+        ignored = {"ignore_patterns": ["checkpoint-*"]}
+        address = upload(folder, self.push_to_hub, "model", self.private or None, **ignored)
+        logger.info("Pushed to %s: %s", self.push_to_hub, address)
 
 
 @contextmanager

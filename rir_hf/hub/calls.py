@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import HfApi, constants
@@ -162,3 +163,24 @@ def _is_passing(error: BaseException) -> bool:
         return status in _PASSING
     is_broken = isinstance(error, (HTTPError, ConnectionError, TimeoutError))
     return is_broken or "Consistency check failed" in str(error)
+
+
+def upload(folder: str | Path, repo: str, kind: str, private: bool | None, **options: Any) -> str:
+    """Send files of a folder as they are; the address of the commit.
+
+    Args:
+        folder: what is sent.
+        repo: `"user/name"`, made where it is missing.
+        kind: `"model"` or `"dataset"`.
+        private: of a new repository.
+        options: of `HfApi.upload_folder`.
+    """
+    api = HfApi(library_name="rir_hf")
+    with explaining(repo):
+        made = trying(lambda: api.create_repo(repo, repo_type=kind, private=private, exist_ok=True))
+        done = trying(
+            lambda: api.upload_folder(
+                folder_path=folder, repo_id=made.repo_id, repo_type=kind, **options
+            )
+        )
+    return str(done.commit_url)
