@@ -101,7 +101,7 @@ class MineNegatives(Step):
     - `pos_sims`: similarities of `pos`, null for one that is not in the corpus;
     - `pos_rank`: how many passages of the corpus rank before the row's best positive, so that 0 is
       the first rank and `pos_rank < 20` means "among the first 20"; the size of the corpus where
-      no positive is in it;
+      no positive is in it, or the first index knows nothing of the query;
     - `neg_note`: why there are fewer negatives than asked, else null;
     - `neg_skipped`: how many better-ranked passages each rule left out; of several indexes added
       up.
@@ -328,7 +328,7 @@ class MineNegatives(Step):
         positives = [row.positives for row in rows]
         if self.texts and (others := ids_of_other_texts(positives, self.corpus)):
             self._other_texts.append((len(others), others[0]))
-        has_query = self.corpus.are_usable(asked[0])
+        has_query = self._can_ask(asked)
         has_positive = np.array([len(row.positives.known) > 0 for row in rows], bool)
         nothing = (self._nothing("no_vector"), self._nothing("no_positive"))
         mined = [nothing[usable] for usable in has_query.tolist()]
@@ -338,6 +338,15 @@ class MineNegatives(Step):
             for number, negatives in zip(group, found, strict=True):
                 mined[number] = negatives
         return self._columns(positives, mined)
+
+    def _can_ask(self, asked: list[np.ndarray]) -> np.ndarray:
+        """Which rows have a query, `(rows,)` bool: for the first index, or where that is of words,
+        for another one.
+        """
+        usable = [view.are_usable(queries) for view, queries in zip(self.views, asked, strict=True)]
+        if self.corpus.reads is EMBEDDING:
+            return usable[0]
+        return np.logical_or.reduce(usable)
 
     def _nothing(self, code: str) -> Negatives:
         """What a row gets that cannot be mined."""
@@ -402,10 +411,11 @@ class MineNegatives(Step):
                 is_ranked[number] = lanes[0].asks[place]
             todo = todo[~is_done]
             depth = min(_DEEPER * depth, len(self.corpus))
-        if not is_ranked.all():  # words that miss the positive have no say, but a rank
-            marks = Marks(marks.scores[~is_ranked], marks.positions[~is_ranked])
-            found = self.corpus.nearest_below(asked[0][~is_ranked], 0, marks=marks)
-            before[~is_ranked] = found.before
+        before[~is_ranked] = len(self.corpus)
+        silent = ~is_ranked & self.corpus.are_usable(asked[0])
+        if silent.any():  # words that miss the positive have no say, but a rank
+            marks = Marks(marks.scores[silent], marks.positions[silent])
+            before[silent] = self.corpus.nearest_below(asked[0][silent], 0, marks=marks).before
         return mined, before
 
     def _merged_row(self, lanes: list[Lane], place: int, row: Row, query: np.ndarray) -> Negatives:

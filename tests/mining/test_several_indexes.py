@@ -240,3 +240,18 @@ def test_a_positive_without_a_word_of_the_query_has_the_rank_that_words_give_it(
     alone = MineNegatives(corpus, index="bm25", num_negatives=1).one(row)
     both = MineNegatives(corpus, index=["bm25", "embedding"], num_negatives=1).one(row)
     assert alone["pos_rank"] == both["pos_rank"] == 1
+
+
+def test_a_query_without_a_known_word_is_asked_of_the_other_index() -> None:
+    rows = {
+        "id": ["a", "b", "c"],
+        "text": ["red fox", "blue car", "dog"],
+        "embedding": [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]],
+    }
+    corpus = attach_lexical(attach_index(Dataset.from_dict(rows)))
+    row = {"query": "zebra", "pos_ids": ["a"], "embedding": [1.0, 0.0]}
+    for index in (["bm25", "embedding"], ["embedding", "bm25"]):
+        found = MineNegatives(corpus, index=index, num_negatives=2).one(row)
+        assert (found["neg_ids"], found["neg_note"]) == (["c", "b"], None)
+        assert found["neg_from"] == ["embedding"] * 2
+        assert found["pos_rank"] == (3 if index[0] == "bm25" else 0)
