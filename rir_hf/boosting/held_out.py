@@ -30,7 +30,7 @@ from rir_hf.boosting.queries import (
 )
 from rir_hf.boosting.record import RunFolder, Stage, rows_of
 from rir_hf.boosting.state import AT_ONCE, UNLABELLED, searched_by, words_and_vectors
-from rir_hf.core.columns import digest_of_rows, require_columns
+from rir_hf.core.columns import as_id, digest_of_rows, require_columns
 from rir_hf.core.configured import key_of
 from rir_hf.core.draws import generator_of
 from rir_hf.data.near import first_of_each_group
@@ -337,18 +337,20 @@ def held_out_of(judged: Judged | None, corpus: Dataset, who: str) -> Dataset | N
     known = set(corpus["id"])
     rows = {}
     for name, query in zip(queries["query_id"], queries["query"], strict=True):
-        grades = qrels.get(str(name), {})
+        name = str(as_id(name))
+        grades = qrels.get(name, {})
         if query and any(grade > 0 and passage in known for passage, grade in grades.items()):
-            rows[str(name)] = _row(str(name), query, None, grades)
+            rows[name] = _row(name, query, None, grades)
     if len(rows) < FEWEST:
         raise ValueError(
             f"{who}: {len(rows)} of {len(queries)} queries have a relevant passage in the corpus, "
             f"which is too few to judge by; at least {FEWEST} are needed. Do the ids belong to "
             "this corpus?"
         )
-    if len(rows) < len(queries):
+    number = len(set(queries["query_id"]))
+    if len(rows) < number:
         logger.warning("%s: %d of %d queries have no text or no relevant passage in the corpus and "
-                       "are not judged.", who, len(queries) - len(rows), len(queries))  # fmt: skip
+                       "are not judged.", who, number - len(rows), number)  # fmt: skip
     return rows_of([*rows.values()], FEATURES)
 
 

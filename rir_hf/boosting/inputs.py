@@ -24,6 +24,7 @@ from rir_hf.boosting.record import rows_of
 from rir_hf.boosting.state import LABELLED
 from rir_hf.boosting.tuning import DATASETS, launcher
 from rir_hf.core.columns import (
+    as_id,
     cached,
     check_at_least,
     check_choice,
@@ -181,7 +182,7 @@ def _known_passages(
     """The positives of a pair that are in the corpus, by id."""
     named = row.get("pos_ids") or []
     said = row.get("pos") or row.get("passage") or []
-    found = [named] if isinstance(named, str) else [str(name) for name in named]
+    found = [str(as_id(name)) for name in ([named] if isinstance(named, str) else named)]
     found += [ids[text] for text in ([said] if isinstance(said, str) else said) if text in ids]
     return {name: texts[name] for name in found if name in texts}
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,7 +44,7 @@ from rir_hf.boosting.table import row_of, write_changed, write_table
 from rir_hf.boosting.tuning import tunable, usual_candidates, with_usual
 from rir_hf.core.columns import digest_of_rows
 from rir_hf.core.configured import key_of, record_of
-from rir_hf.core.secrets import without_secrets
+from rir_hf.core.secrets import command_without_secrets, without_secrets
 from rir_hf.core.step import Step
 from rir_hf.core.unfinished import alone_in
 from rir_hf.export.usable import is_text
@@ -61,8 +60,6 @@ logger = logging.getLogger(__name__)
 
 _TAKEN = ("sentence", "title")
 _WRITTEN_TOO = ("task", "sentence", "title")
-
-_VARIABLE = re.compile(r"(?<!\w)(\w+)=(\S+)")
 
 
 @dataclass(frozen=True)
@@ -423,10 +420,5 @@ def _said(
         **{name: record_of(value) for name, value in vars(setup.options).items()},
     }
     if setup.options.launch:
-        said["launch"] = _VARIABLE.sub(_without_secret, setup.options.launch)
+        said["launch"] = command_without_secrets(setup.options.launch)
     return dict(without_secrets(said))
-
-
-def _without_secret(variable: re.Match[str]) -> str:
-    """`NAME=value` of a command, its value hidden where the name is that of a key or a token."""
-    return "=".join(*without_secrets({variable[1]: variable[2]}).items())

@@ -162,9 +162,9 @@ def sentences_of(text: str) -> list[str]:
 
 
 def _may_ask(sentence: str) -> bool:
-    """Whether a sentence is neither very short nor very long."""
+    """Whether a sentence has letters, and is neither very short nor very long."""
     fewest = _FEWEST_CHARACTERS if _sets_spaces(sentence) else _FEWEST_WITHOUT_SPACES
-    return fewest <= len(sentence) <= _MOST_CHARACTERS
+    return fewest <= len(sentence) <= _MOST_CHARACTERS and any(map(str.isalpha, sentence))
 
 
 def common_sentences(some: Iterable[str], texts: Iterable[str]) -> list[str]:

@@ -111,7 +111,7 @@ def _generated(state: Round) -> tuple[Dataset, Mapping[str, int]]:
     texts = dict(zip(whole["id"], whole["text"], strict=True))
     mute = len(passages) - len(set(chain.from_iterable(made["pos_ids"])))
     if taken and mute:
-        logger.warning("%d of %d passages have no sentence of 20 to 300 characters to ask with.",
+        logger.warning("%d of %d passages have no title or sentence of a length to ask with.",
                        mute, len(passages))  # fmt: skip
     made = made.map(_of_corpus, fn_kwargs={"texts": texts, "twins": dict(state.setup.twins)})
     return made.cast(FEATURES), {**counts, "passages": len(passages if taken else first)}

@@ -67,7 +67,8 @@ class RunFolder:
         if root.exists() and not root.is_dir():
             raise NotADirectoryError(f"output={root} is a file: name a folder for the run.")
         found = {path.name for path in root.iterdir()} if root.exists() else set()
-        found = {name for name in found if not name.endswith(".log")}
+        found = {name for name in found if not name.startswith(".")}  # of the file system
+        found = {name for name in found if not name.endswith((".log", ".out", ".err"))}
         if found and found.isdisjoint(_OF_A_RUN):
             raise FileExistsError(
                 f"output={root} holds other files, {min(found)!r} for one: name another folder."

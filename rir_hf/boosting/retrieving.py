@@ -18,7 +18,6 @@ from rir_hf.boosting.listed import ScoredLists
 from rir_hf.boosting.options import Options
 from rir_hf.boosting.record import Stage
 from rir_hf.boosting.state import (
-    AT_ONCE,
     BOTH,
     LABELLED,
     UNLABELLED,
@@ -31,10 +30,10 @@ from rir_hf.boosting.state import (
 )
 from rir_hf.boosting.tuning import trained, unload, with_model
 from rir_hf.core.configured import identity_of_model, key_of
+from rir_hf.core.draws import generator_of
 from rir_hf.index.embed import Embed
 from rir_hf.mining.candidates import CandidateLists
 from rir_hf.mining.negatives import MineNegatives
-from rir_hf.running.run import BATCH
 from rir_hf.teaching.passages import ScorePassages
 from rir_hf.teaching.relabel import RelabelNegatives
 from rir_hf.teaching.signals import RetrieverTeacher
@@ -49,7 +48,7 @@ TEMPERATURE = 0.5
 """Of the teacher, where there are too few held-out queries to fit it."""
 
 _DEPTH = 50
-_FEWEST_TO_FIT = 30
+_FEWEST_TO_FIT, _MOST_TO_FIT = 30, 100
 _SURELY_BETTER = 0.5
 _SCORED = ("pos", "neg", "pos_scores", "neg_scores")
 _SCORES = ("pos_scores", "neg_scores", "passage_scores")
@@ -93,12 +92,12 @@ def scored(state: Round, negatives: Stage) -> dict[str, Stage]:
     key = {"from": negatives.key, "teacher": state.teacher_key}
 
     def make() -> tuple[Dataset, Counts]:
-        rows = state.setup.run(negatives.rows(), ScorePassages(state.teacher))
+        rows = _scored(state, negatives.rows())
         return rows, {"pairs": len(rows)}
 
     def make_of_answers() -> tuple[Dataset, Counts]:
         rows = _of_answers(negatives.rows())
-        return state.setup.run(rows, ScorePassages(state.teacher)), {"pairs": len(rows)}
+        return _scored(state, rows), {"pairs": len(rows)}
 
     made = state.rows("scored", key, make)
     parts = {"scored": made}
@@ -107,6 +106,11 @@ def scored(state: Round, negatives: Stage) -> dict[str, Stage]:
     if negatives.counts.get("answers"):
         parts["scored_answers"] = state.rows("scored_answers", key, make_of_answers)
     return parts
+
+
+def _scored(state: Round, rows: Dataset) -> Dataset:
+    size = state.rows_at_once(state.teacher)
+    return state.setup.run(rows, ScorePassages(state.teacher), batch_size=size)
 
 
 def relabelled(state: Round, scored: Stage) -> Stage:
@@ -151,8 +155,7 @@ def lists(state: Round, queries: Stage) -> Stage:
         for teacher, some in _by_teacher(state, state.with_vectors(rows)):
             scores = ScorePassages(teacher)
             step = ScoredLists(candidates, scores, texts=not options.freezes_passages)
-            size = AT_ONCE if teacher is state.setup.queries_teacher else BATCH
-            made.append(state.setup.run(some, step, batch_size=size))
+            made.append(state.setup.run(some, step, batch_size=state.rows_at_once(teacher)))
         rows = _without(concatenate_datasets(made), "embedding", "own")
         return rows, {"lists": len(rows), "passages": sum(map(len, rows["passage_ids"]))}
 
@@ -325,6 +328,9 @@ def _fit_temperature(state: Round, teacher: Teacher, name: str) -> dict[str, flo
     dev = where(state.setup.dev.rows(), lambda row: row["kind"] != UNLABELLED)
     if len(dev) < _FEWEST_TO_FIT:
         return {"temperature": TEMPERATURE}
+    if teacher is state.setup.queries_teacher:  # which may be slow
+        drawn = generator_of(state.options.seed, name).permutation(len(dev))[:_MOST_TO_FIT]
+        dev = dev.select(np.sort(drawn))
     size = 2 * state.options.candidates
     depth = max(_DEPTH, size)
     relevant = [[*judged] for judged in relevant_of(dev)]
@@ -336,6 +342,7 @@ def _fit_temperature(state: Round, teacher: Teacher, name: str) -> dict[str, flo
     scored = state.setup.run(
         Dataset.from_list([row for row in judged if row["pos"] and row["neg"]]),
         ScorePassages(teacher),
+        batch_size=state.rows_at_once(teacher),
     )
     temperature = fit_temperature(scored)
     logger.info("%s: %.3f", state.name(name), temperature)

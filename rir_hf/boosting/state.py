@@ -21,6 +21,7 @@ from rir_hf.index.embed import Embed
 from rir_hf.index.lexical import Words, attach_lexical
 from rir_hf.models.llm import LLM
 from rir_hf.models.retriever import Retriever
+from rir_hf.running.run import BATCH
 from rir_hf.schema import EMBEDDING
 from rir_hf.teaching.blend import Blend
 from rir_hf.teaching.signals import LexicalTeacher, RetrieverTeacher
@@ -165,6 +166,11 @@ class Round:
         return self.setup.teacher or words_and_vectors(
             self.retriever, self.searched, query=EMBEDDING.name
         )
+
+    def rows_at_once(self, teacher: Teacher) -> int:
+        """Rows per call of a teacher: few of the user's own, which may be slow."""
+        own = (self.setup.teacher, self.setup.queries_teacher)
+        return AT_ONCE if any(teacher is each for each in own) else BATCH
 
     def with_vectors(self, rows: Dataset) -> Dataset:
         """Queries with the retriever's vectors."""

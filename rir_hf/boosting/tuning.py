@@ -17,6 +17,7 @@ from rir_hf.boosting.options import Options
 from rir_hf.boosting.state import Round
 from rir_hf.core.columns import without_indexes
 from rir_hf.core.configured import revision_of
+from rir_hf.core.secrets import command_without_secrets
 from rir_hf.core.unfinished import alone_in
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.retriever import Retriever
@@ -231,7 +232,10 @@ def _call(
         file.write_text(json.dumps(job), encoding="utf-8")
         command = [*launcher(launch), "-m", "rir_hf.training", str(file)]
         inherited = () if lock is None else (lock,)
-        subprocess.run(command, check=True, pass_fds=inherited)  # noqa: S603 - the user's launcher
+        done = subprocess.run(command, check=False, pass_fds=inherited)  # noqa: S603 - the user's
+        if done.returncode:
+            said = command_without_secrets(" ".join(command))
+            raise RuntimeError(f"{said} ended with {done.returncode}; why stands above.")
         shutil.rmtree(work)
 
 

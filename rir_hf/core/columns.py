@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import xxhash
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
 from datasets.search import BaseIndex
 
@@ -212,6 +213,11 @@ def stored_values(ds: Dataset, name: str) -> Iterator[Any]:
     rows = without_indexes(ds).select_columns([name]).with_format("arrow")
     for table in rows.iter(_ROWS_AT_ONCE):
         yield from values_in(table.column(0))
+
+
+def is_of_tables(ds: IterableDataset) -> bool:
+    """Whether a stream is read as Arrow tables, as files are, and not value by value."""
+    return getattr(ds._ex_iterable, "iter_arrow", None) is not None
 
 
 def valid_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -433,11 +439,26 @@ def _with_texts(value: Any, change: Callable[[Any], Any]) -> Any:
     return [change(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def as_id(value: object) -> str | None:
+    """An id as a text; None for a null. Integers beside nulls are floats in pandas, where a null is
+    NaN.
+
+    Example:
+        >>> [as_id(value) for value in (7, 7.0, float("nan"), "7.0")]
+        ['7', '7', None, '7.0']
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if value is None else str(value)
+
+
 def _plain(value: Any) -> Any:
     """An array or tensor as a list, also in a dict; anything else as it is."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list) and not isinstance(next(iter(value), None), (int, float, str)):
         return [_plain(item) for item in value]
     return value.tolist() if hasattr(value, "tolist") else value
 

@@ -4,7 +4,6 @@ models and teachers alike.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import CodeType
 from typing import Any, ClassVar
 
 import xxhash
@@ -53,7 +53,7 @@ class Configured:
 
     version: ClassVar[int] = 1
     """Raised whenever the result for the same input changes: older cached results are then computed
-    again. The source of a class of your own is in its key anyway, functions that it calls are not.
+    again. The code of a class of your own is in its key anyway, functions that it calls are not.
     """
 
     without_effect: ClassVar[tuple[str, ...]] = ()
@@ -77,14 +77,14 @@ class Configured:
 
     def key(self) -> dict[str, Any]:
         """What decides the result, as plain values: class name, version and settings, and of a
-        class of another package its source. No path, no device, no secret.
+        class of another package its code. No path, no device, no secret.
         """
         settings = {}
         for name, value in self._deciding():
             settings[name] = self._identity_of(name) if name in self.models else key_of(value)
         key = {"class": type(self).__name__, "version": self.version, "settings": settings}
-        source = _source_of(type(self).__mro__)
-        return {**key, "source": source} if source else key
+        code = _code_of(type(self).__mro__)
+        return {**key, "code": code} if code else key
 
     def record(self) -> dict[str, Any]:
         """What the provenance of a dataset says of this object: its class and settings, for a
@@ -150,17 +150,35 @@ class Configured:
 
 
 @cache
-def _source_of(classes: tuple[type, ...]) -> str:
-    """The digest of the source of a class and of its bases, as far as they are not of
-    this package and their source can be read; empty where that is none.
+def _code_of(classes: tuple[type, ...]) -> str:
+    """The digest of the code of a class and of its bases, as far as they are not of this package;
+    empty for a class of this package.
     """
-    sources = []
-    ours = (*("abc", "builtins"), __name__.partition(".")[0])
-    for each in classes:
-        if each.__module__.partition(".")[0] not in ours:
-            with suppress(OSError, TypeError):
-                sources.append(inspect.getsource(each))
-    return xxhash.xxh3_128_hexdigest("".join(sources).encode()) if sources else ""
+    ours = __name__.partition(".")[0]
+    if classes[0].__module__.partition(".")[0] == ours:
+        return ""
+    own = [each for each in classes if each.__module__.partition(".")[0] not in (ours, "abc")]
+    parts = [
+        [name, _code_in(value)]
+        for each in own
+        for name, value in sorted(vars(each).items())
+        if each is not object and (not name.startswith("_") or hasattr(value, "__code__"))
+    ]
+    return xxhash.xxh3_128_hexdigest(json.dumps(parts).encode())
+
+
+def _code_in(value: Any) -> Any:
+    """What of an attribute of a class decides its result, as plain values."""
+    for name in ("__func__", "fget", "func"):  # of methods and properties
+        value = getattr(value, name, value)
+    code = getattr(value, "__code__", value)
+    if isinstance(code, CodeType):
+        return [code.co_code.hex(), code.co_names, [_code_in(each) for each in code.co_consts]]
+    if isinstance(code, (frozenset, set)):
+        return sorted(map(repr, code))
+    if isinstance(code, (list, tuple)):
+        return [*map(_code_in, code)]
+    return repr(code) if isinstance(code, (str, bytes, int, float)) else None
 
 
 def key_of(value: Any) -> Any:

@@ -15,7 +15,11 @@ HIDDEN = "(not shown)"
 
 _MASK = "***"
 _NAME = re.compile(
-    r"secret|passw|credential|(?:key|token|authorization|auth|bearer|cookie)(?:[_-]?\d+)?$",
+    r"secret|passw|credential|(?:key|(?<!bos_)(?<!eos_)(?<!pad_)(?<!unk_)token|authorization|auth|bearer|cookie)(?:[_-]?\d+)?$",
+    re.IGNORECASE,
+)
+_SET = re.compile(
+    r"([\w-]*(?:secret|passw|credential|key|token|auth|bearer|cookie)\w*(?:=|\s+))[^\s,]+",
     re.IGNORECASE,
 )
 _PLAIN_WORD = re.compile(r"[A-Za-z_]+")
@@ -54,6 +58,16 @@ def without_secrets(value: Any) -> Any:
         {'authToken': '(not shown)', 'max_tokens': 5}
     """
     return _plain_without(value, _parts_of())
+
+
+def command_without_secrets(command: str) -> str:
+    """A command without the values of variables and options that bear the name of a secret.
+
+    Example:
+        >>> command_without_secrets("env HF_TOKEN=hf_1 torchrun --hub_token hf_1 --export=A,KEY=b")
+        'env HF_TOKEN=(not shown) torchrun --hub_token (not shown) --export=A,KEY=(not shown)'
+    """
+    return masked(_SET.sub(rf"\1{HIDDEN}", command))
 
 
 def secrets_in(value: Any, name: str = "") -> Iterator[str]:

@@ -61,10 +61,9 @@ class Step(Configured, ABC):
         """The column that says why a row is not usable, if the step adds one."""
         return None
 
-    @property
-    def outdated(self) -> tuple[Column, ...]:
-        """Columns that later steps added about what this one writes anew: where a dataset has them,
-        they become null.
+    def outdated(self, columns: Collection[str]) -> tuple[Column, ...]:
+        """Columns that later steps add about what this one writes anew: where they are among the
+        columns of a dataset, they become null.
         """
         return ()
 
@@ -84,7 +83,8 @@ class Step(Configured, ABC):
         and what is `outdated` there.
         """
         left = set(columns) - {column.name for column in self.outputs}
-        return (*self.outputs, *(column for column in self.outdated if column.name in left))
+        gone = (column for column in self.outdated(columns) if column.name in left)
+        return (*self.outputs, *gone)
 
     def remark(self) -> str:
         """What `run` says at the end of what this process did; empty for nothing."""
@@ -141,7 +141,8 @@ class Step(Configured, ABC):
         if rank is not None and (device := device_of_rank(rank)) is not None:
             self.to(device)
         added = self.transform(columns)
-        gone = {column.name for column in self.outdated} - {column.name for column in self.outputs}
+        gone = {column.name for column in self.outdated(columns.names)}
+        gone -= {column.name for column in self.outputs}
         added = {**added, **dict.fromkeys(gone, [None] * len(columns))}
         outputs = self.outputs_for(columns.names)
         missing = [column.name for column in outputs if column.name not in added]

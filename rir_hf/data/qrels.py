@@ -10,6 +10,7 @@ from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 
+from rir_hf.core.columns import as_id
 from rir_hf.core.packed import open_text, without_packing
 from rir_hf.data.layouts import Collection, collection_of
 from rir_hf.data.names import PAIRS, QRELS, MissingColumnError, plain_name, recognise
@@ -110,7 +111,7 @@ def _checked(judged: Mapping[str, Mapping[str, float]], source: object) -> Judge
                     f"{source}: the grade of {passage!r} for query {query!r} must be a finite "
                     f"number, got {grade!r}."
                 )
-        found[str(query)] = {str(passage): grade for passage, grade in grades.items()}
+        found[str(as_id(query))] = {str(as_id(name)): grade for name, grade in grades.items()}
     return found
 
 

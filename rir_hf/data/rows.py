@@ -20,7 +20,7 @@ from datasets import (
     Value,
 )
 
-from rir_hf.core.columns import cached, without_indexes
+from rir_hf.core.columns import cached, is_of_tables, without_indexes
 
 logger = logging.getLogger(__name__)
 
@@ -148,9 +148,11 @@ def _unnest_stream(ds: IterableDataset, columns: Mapping[str, str]) -> IterableD
         # Neither types nor columns are known before it is read.
         names = list(next(iter(ds), {}))
         return ds.map(_unfold_values, remove_columns=names, **how)
-    # Not in Arrow's format, in which a stream that was mapped fails at a batch of nulls alone.
-    how["fn_kwargs"]["schema"] = ds.features.arrow_schema
     features = _features_after(ds.features, columns)
+    if is_of_tables(ds):
+        return ds.with_format("arrow").map(unfold, features=features, **how).with_format(None)
+    # A stream that was mapped has values, and as tables it would fail at a batch of nulls alone.
+    how["fn_kwargs"]["schema"] = ds.features.arrow_schema
     names = list(ds.features)
     return ds.with_format(None).map(_unfold_values, features=features, remove_columns=names, **how)
 

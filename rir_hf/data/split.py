@@ -13,10 +13,10 @@ import numpy as np
 import xxhash
 from datasets import Dataset, DatasetDict
 
-from rir_hf.core.columns import Batch, require_columns, require_dataset
+from rir_hf.core.columns import Batch, as_id, require_columns, require_dataset
 from rir_hf.core.draws import generator_of
 from rir_hf.data.near import check_threshold, first_of_each_group
-from rir_hf.mining.positives import as_id, read_positives
+from rir_hf.mining.positives import read_positives
 from rir_hf.schema import ID, PASSAGE, POS, POS_IDS, QUERY_ID, TEXT
 
 logger = logging.getLogger(__name__)

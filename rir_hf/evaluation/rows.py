@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from rir_hf.core.columns import values_in
+from rir_hf.core.columns import as_id, values_in
 from rir_hf.schema import HIT_IDS, HIT_SCORES, POS_IDS, QUERY_ID
 
 _OF_A_RUN = (QUERY_ID.name, HIT_IDS.name, HIT_SCORES.name)
@@ -48,7 +48,7 @@ def run_in_rows(rows: Dataset | IterableDataset) -> dict[str, dict[str, float]]:
         hits = best_of_repeats(ids, scores)
         if any(map(math.isnan, hits.values())):
             raise ValueError(f"The run has a score that is no number (NaN) for query_id {query!r}.")
-        if not _is_same(run.setdefault(str(query), hits), hits):
+        if not _is_same(run.setdefault(str(as_id(query)), hits), hits):
             raise ValueError(
                 f"The run has several rows with query_id {query!r} and different hits: keep one "
                 "row per query."
@@ -81,11 +81,12 @@ def qrels_in_rows(
                 raise ValueError(
                     f"{source}, row {row}: the grade must be a finite number, got {grade!r}."
                 )
-            add_grade(qrels, str(query), str(passage), grade, f"{source}, row {row}")
+            names_of_both = str(as_id(query)), str(as_id(passage))
+            add_grade(qrels, *names_of_both, grade, f"{source}, row {row}")
     elif set(_OF_PAIRS) <= set(names):
         for query, passages in _values(rows, _OF_PAIRS):
-            known = (str(passage) for passage in _listed(passages) if passage is not None)
-            qrels.setdefault(str(query), {}).update(dict.fromkeys(known, 1.0))
+            known = (str(name) for name in map(as_id, _listed(passages)) if name is not None)
+            qrels.setdefault(str(as_id(query)), {}).update(dict.fromkeys(known, 1.0))
     else:
         raise ValueError(
             "Judgements need the columns query-id, corpus-id and score, or query_id and pos_ids, "
@@ -122,7 +123,7 @@ def best_of_repeats(ids: Iterable[Any], scores: Iterable[float]) -> dict[str, fl
     """
     hits: dict[str, float] = {}
     for passage, score in zip(ids, scores, strict=True):
-        name = str(passage)
+        name = str(as_id(passage))
         if name != "-1":
             hits[name] = max(float(score), hits.get(name, -math.inf))
     return hits

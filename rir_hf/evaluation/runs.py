@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
+from rir_hf.core.columns import as_id
 from rir_hf.evaluation.rows import qrels_in_rows, run_in_rows
 from rir_hf.evaluation.trec import read_qrels, read_run
 
@@ -83,7 +84,7 @@ def as_qrels(qrels: Qrels) -> dict[str, dict[str, float]]:
 
 def _as_texts_and_floats(given: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     return {
-        str(query): {str(passage): float(value) for passage, value in passages.items()}
+        str(as_id(query)): {str(as_id(name)): float(value) for name, value in passages.items()}
         for query, passages in given.items()
     }
 

@@ -19,6 +19,8 @@ FLAG_EXTRAS = (ANSWER.name, "neg_answer", "prompt", "type")
 
 _GREATEST = np.finfo(np.float32).max  # trainers read scores as float32
 
+NO_SCORES = "no scores"
+
 PAIRED = {POS.name: "positive"}
 CONTRASTED = {POS.name: "positive", NEG.name: "negative"}
 """The lists of texts that a trainer reads, by column, and what one of their texts is called."""
@@ -46,8 +48,9 @@ def keep(rows: Dataset, reasons: Sequence[str | None], who: str) -> Dataset:
     lost = Counter(reason for reason in reasons if reason is not None)
     counts = ", ".join(f"{reason} ({count})" for reason, count in lost.most_common())
     if lost.total() == len(rows):
+        hint = " Without the columns of scores they would do." if set(lost) == {NO_SCORES} else ""
         raise ValueError(
-            f"{who}: none of the {len(rows)} rows can be used{counts and ': '}{counts}."
+            f"{who}: none of the {len(rows)} rows can be used{counts and ': '}{counts}.{hint}"
         )
     if not lost:
         return rows
@@ -83,7 +86,7 @@ def why_unscored(row: Mapping[str, Any]) -> str | None:
     """Why the scores of the row cannot be used; None where they can."""
     high, low = (row[name] or [] for name in (POS_SCORES.name, NEG_SCORES.name))
     if not high or not low:
-        return "no scores"
+        return NO_SCORES
     if len(high) != len(row[POS.name]) or len(low) != len(row[NEG.name]):
         return "not a score for each passage"
     if None in [*high, *low] or not (np.abs([*high, *low]) <= _GREATEST).all():

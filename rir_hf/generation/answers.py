@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
+
+import pyarrow as pa
 
 from rir_hf.core.columns import Batch, check_at_least
 from rir_hf.core.step import Step
@@ -21,12 +24,19 @@ from rir_hf.models.local import as_llm
 from rir_hf.models.prompts import answer_prompt, find_task, without_thinking
 from rir_hf.schema import (
     ANSWER,
+    ANSWER_EMBEDDING,
     ANSWER_ERROR,
     ANSWERS,
     ANSWERS_DROPPED,
+    CHOSEN,
+    CHOSEN_SCORE,
     LOST_ANSWERS,
+    PAIR_NOTE,
     PROMPT,
     QUERY,
+    QUERY_SCORE,
+    REJECTED,
+    REJECTED_SCORE,
     Column,
     note,
 )
@@ -118,6 +128,12 @@ class GenerateAnswers(Step):
         """The columns named in the description of the class."""
         columns = (ANSWERS, PROMPT, ANSWERS_DROPPED, ANSWER_ERROR)
         return (*columns, ANSWER) if self.n == 1 else columns
+
+    def outdated(self, columns: Collection[str]) -> tuple[Column, ...]:
+        """Preferences among other answers, and the vector of another one."""
+        pairs = (CHOSEN, REJECTED, CHOSEN_SCORE, REJECTED_SCORE, QUERY_SCORE, PAIR_NOTE)
+        vector = ANSWER_EMBEDDING._replace(type=pa.list_(pa.float32()))
+        return (vector, *pairs) if self.n == 1 else pairs
 
     @property
     def note(self) -> Column:

@@ -4,13 +4,13 @@ retriever can be distilled from without anybody having labelled anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
-from rir_hf.core.columns import Batch, check_at_least, check_choice
+from rir_hf.core.columns import Batch, as_id, check_at_least, check_choice
 from rir_hf.core.draws import generator_of
 from rir_hf.core.garbage import no_garbage_collection
 from rir_hf.core.step import Step
@@ -23,8 +23,8 @@ from rir_hf.index.search import (
     queries_in,
     views_of,
 )
-from rir_hf.mining.positives import as_id
 from rir_hf.schema import (
+    NEG,
     OF_TEACHER,
     PASSAGE_IDS,
     PASSAGE_SCORES,
@@ -131,10 +131,9 @@ class CandidateLists(Step):
         """The passages, and why there are few."""
         return PASSAGES, PASSAGE_IDS, PASSAGES_NOTE
 
-    @property
-    def outdated(self) -> tuple[Column, ...]:
-        """What a teacher said of other candidates."""
-        return (PASSAGE_SCORES, *OF_TEACHER)
+    def outdated(self, columns: Collection[str]) -> tuple[Column, ...]:
+        """What a teacher said of other candidates; of rows with negatives it speaks of these."""
+        return (PASSAGE_SCORES,) if NEG.name in columns else (PASSAGE_SCORES, *OF_TEACHER)
 
     @property
     def note(self) -> Column:

@@ -8,7 +8,7 @@ at 95 % is the default.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -105,6 +105,9 @@ class MineNegatives(Step):
     - `neg_note`: why there are fewer negatives than asked, else null;
     - `neg_skipped`: how many better-ranked passages each rule left out; of several indexes added
       up.
+
+    What a teacher said of the negatives that the row had (`neg_scores`, `pos_scores`, `relabelled`)
+    becomes null.
 
     With another `output`, `"neg_answer"` say, the names begin with it instead
     (`neg_answer_pos_sims`, `neg_answer_pos_rank`).
@@ -284,13 +287,12 @@ class MineNegatives(Step):
         of_texts = () if self.texts else (POS.name, self.output)
         return tuple(column for column in every if column.name not in of_texts)
 
-    @property
-    def outdated(self) -> tuple[Column, ...]:
-        """Where other negatives come from, and what a teacher said of them."""
-        origin = self._named(NEG_FROM)
+    def outdated(self, columns: Collection[str]) -> tuple[Column, ...]:
+        """The texts of other negatives, where they come from, and what a teacher said of them."""
+        own = (self._named(NEG), self._named(NEG_FROM))
         if self.output != NEG.name:
-            return (origin,)
-        return (origin, POS_SCORES, NEG_SCORES, RELABELLED, *OF_TEACHER)
+            return own
+        return (*own, POS_SCORES, NEG_SCORES, RELABELLED, *OF_TEACHER)
 
     @property
     def reads_batch(self) -> bool:

@@ -4,7 +4,6 @@ out.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 
-from rir_hf.core.columns import Batch, fingerprint_of
+from rir_hf.core.columns import Batch, as_id, fingerprint_of
 from rir_hf.core.configured import Configured
 from rir_hf.evaluation.runs import Qrels, as_qrels
 from rir_hf.index.corpus import CorpusView
@@ -57,10 +56,10 @@ def find_positives(
 
     Args:
         batch: rows with `pos` or `passage`, `pos_ids`; with `qrels` what tells the query is enough.
-            Rows with the same `query_id`, or without that column the same `query`, are of one
-            query.
+            Without `qrels`, rows with the same `query_id`, or without that column the same `query`,
+            are of one query.
         corpus: the corpus.
-        qrels: what is known beside the rows of the batch.
+        qrels: what is known beside the positives of each row.
 
     Raises:
         ValueError: `pos` and `pos_ids` of different lengths.
@@ -71,7 +70,9 @@ def find_positives(
         judged = [qrels.of(query) for query in _values_of(batch, qrels.by)]
     has_own = qrels is None or any(name in batch for name in _OF_A_ROW)
     texts, ids = read_positives(batch) if has_own else _unzipped(judged)
-    names = _shared_by_query(texts, ids, queries, judged)
+    # What is judged of a query is the same in any batch, its other rows are not.
+    shared = queries if qrels is None else [None] * len(batch)
+    names = _shared_by_query(texts, ids, shared, judged)
     by_text = _find(corpus.positions_of_texts, [row_texts for row_texts, _ in names])
     by_id = _find(corpus.positions_of_ids, [row_ids for _, row_ids in names])
     found = []
@@ -160,34 +161,19 @@ class KnownPositives(Configured):
         return _rows_of_beir(self.qrels) if is_beir else _rows_of_pairs(self.qrels, column)
 
 
-def as_id(value: object) -> str | None:
-    """An id as a text; None for a null. Integers beside nulls are floats in pandas, where a null is
-    NaN.
-
-    Example:
-        >>> [as_id(value) for value in (7, 7.0, float("nan"), "7.0")]
-        ['7', '7', None, '7.0']
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return None if value is None else str(value)
-
-
 def _rows_of_dict(
     qrels: Mapping[str, Mapping[str, float]],
 ) -> Iterator[Judgement]:
     for query, judged in qrels.items():
-        right = [str(passage) for passage, relevance in judged.items() if relevance > 0]
-        yield str(query), [(None, passage) for passage in right]
+        right = [as_id(passage) for passage, relevance in judged.items() if relevance > 0]
+        yield as_id(query), [(None, passage) for passage in right]
 
 
 def _rows_of_beir(qrels: Dataset) -> Iterator[Judgement]:
     names = [name for name in (*_OF_BEIR, "score") if name in qrels.column_names]
     for row in qrels.select_columns(names).with_format(None):
         if row.get("score", 1) > 0:
-            yield str(row["query-id"]), [(None, str(row["corpus-id"]))]
+            yield as_id(row["query-id"]), [(None, as_id(row["corpus-id"]))]
 
 
 def _rows_of_pairs(qrels: Dataset, column: str) -> Iterator[Judgement]:

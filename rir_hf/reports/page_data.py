@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
-from rir_hf.core.columns import Batch, with_valid_texts, without_indexes
+from rir_hf.core.columns import Batch, as_id, with_valid_texts, without_indexes
 from rir_hf.core.texts import plain, runs_in, shingles_of
-from rir_hf.mining.positives import as_id, as_list, read_positives
+from rir_hf.mining.positives import as_list, read_positives
 from rir_hf.reports.counts import BADLY_RANKED, mining_columns
 from rir_hf.schema import COLUMNS
 

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 Rows = TypeVar("Rows", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
 Maker = Callable[[Job, list[Shard]], Iterator[int]]
 
-_VERSION = 1
+_VERSION = 2
 _SHARDS = 100
 
 BATCH = 512

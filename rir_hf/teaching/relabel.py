@@ -9,9 +9,8 @@ from typing import Any, Literal, TypeAlias
 import pyarrow as pa
 from datasets import Features
 
-from rir_hf.core.columns import Batch, Typed
+from rir_hf.core.columns import Batch, Typed, as_id
 from rir_hf.core.step import Step
-from rir_hf.mining.positives import as_id
 from rir_hf.schema import (
     NEG,
     NEG_FROM,
@@ -265,7 +264,7 @@ def _keys_of_negatives(batch: Batch, columns: dict[str, list[Any]]) -> list[list
     rows = zip(queries, columns["neg"], columns.get("neg_ids", nothing), strict=True)
     keys: list[list[list[Hashable]]] = []
     for place, (query, texts, ids) in enumerate(rows):
-        group = place if query in (None, "") else str(query)
+        group = place if query in (None, "") else as_id(query)
         found: list[list[Hashable]] = [[(group, "text", text)] for text in texts or []]
         if len(ids or []) == len(found):
             for known_by, name in zip(found, ids or [], strict=True):

@@ -245,6 +245,7 @@ def test_of_equal_queries_the_first_counts_and_an_empty_one_never() -> None:
         ("水泥四周内硬化。木材遇水会变形。好。", ["水泥四周内硬化。", "木材遇水会变形。"]),
         ("Concrete hardens\nin four weeks. Wood swells when wet.",
          ["Concrete hardens\nin four weeks.", "Wood swells when wet."]),
+        ("[12, 13]. 10.1016/95-17. |------|------|------|------|", []),
         ("- bricks of burnt clay\n- mortar\n" * 20, ["- bricks of burnt clay"] * 20),
     ],
 )  # fmt: skip

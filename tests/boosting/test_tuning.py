@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
-from rir_hf.boosting.tuning import launcher, tunable, with_model
+from rir_hf.boosting.tuning import launcher, tunable, tuned, with_model
 from rir_hf.models.local import ChatLLM, CompletionLLM
 from rir_hf.models.retriever import Retriever
 from rir_hf.models.server import OpenAIChat
+from tests.boosting.options import options_of
 from tests.hub_server import HubServer, Repository
 
 
@@ -126,3 +128,11 @@ def test_what_can_be_tuned_from_is_plain_so_that_a_launcher_can_read_it(
 
 def test_a_launcher_may_be_named_by_its_path() -> None:
     assert launcher("/usr/bin/env torchrun") == ["/usr/bin/env", "torchrun"]
+
+
+def test_a_launcher_that_fails_is_told_without_its_secrets(tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"prompt": ["p"], "chosen": ["c"], "rejected": ["r"]})
+    options = options_of(launch="env HF_TOKEN=hf_planted false")
+    with pytest.raises(RuntimeError, match=r"=\(not shown\) false .* ended with 1") as error:
+        tuned(rows, {"model": "some/model"}, tmp_path / "generator.part", options, seed=0)
+    assert "hf_planted" not in str(error.value)

@@ -13,6 +13,7 @@ from datasets import (
     Dataset,
     DatasetDict,
     Features,
+    Image,
     IterableDataset,
     LargeList,
     List,
@@ -215,3 +216,16 @@ def test_wrong_columns_are_refused_at_once(corpus: Dataset) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             unnest(corpus, columns)
+
+
+def test_a_stream_of_tables_is_unfolded_with_whatever_else_it_has() -> None:
+    png = b"any bytes, since nothing is decoded"
+    rows = Dataset.from_dict(
+        {"picture": [{"bytes": png, "path": None}], "queries": [["one", "two"]]},
+        Features({"picture": Image(decode=False), "queries": List(Value("string"))}),
+    )
+    found = unnest(rows.to_iterable_dataset(), {"queries": "query"})
+    assert [(row["picture"]["bytes"], row["query"]) for row in found] == [
+        (png, "one"),
+        (png, "two"),
+    ]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+from rir_hf import run
 from rir_hf.generation.answers import GenerateAnswers
 from rir_hf.models.local import ChatLLM
 from rir_hf.models.prompts import answer_prompt
@@ -111,3 +112,12 @@ def test_smollm2_writes_answers_about_the_query(smollm: Any) -> None:
     llm = ChatLLM(folder, gguf_file=file)
     row = GenerateAnswers(llm, max_tokens=60).one({"query": "What is the capital of France?"})
     assert "Paris" in row["answer"]
+
+
+def test_preferences_among_other_answers_do_not_stay() -> None:
+    rows = Dataset.from_dict({"query": ["q"], "chosen": ["old"], "rejected": ["older"]})
+    rows = rows.add_column("answer", ["of the user"])
+    several = run(rows, GenerateAnswers(Writer(), n=2))[0]
+    assert (several["chosen"], several["rejected"]) == (None, None)
+    assert several["answer"] == "of the user"
+    assert run(rows, GenerateAnswers(Writer(), n=1))[0]["answer"] != "of the user"

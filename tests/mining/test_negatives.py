@@ -764,8 +764,24 @@ def test_the_result_of_another_batch_size_is_another_one(animals: Dataset) -> No
     apart, together = (run(pairs, step, batch_size=size)["neg_ids"][:] for size in (1, 2))
     assert together == pairs.map(step, batched=True)["neg_ids"][:]
     assert apart != together
-    judged = MineNegatives(animals, num_negatives=3, qrels={"what cats do": {"a": 1}})
-    assert (step.reads_batch, judged.reads_batch) == (True, False)
+    named = pairs.add_column("query_id", ["q", "q"])
+    judged = MineNegatives(animals, num_negatives=3, relative_margin=0.0, qrels={"q": {"a": 1}})
+    apart, together = (run(named, judged, batch_size=size)["neg_ids"][:] for size in (1, 2))
+    assert apart == together == named.map(judged, batched=True)["neg_ids"][:]
+
+
+def test_ids_that_pandas_made_floats_are_those_of_the_judgements(animals: Dataset) -> None:
+    row = {"query": "what cats do", "query_id": 7.0, "embedding": [1.0, 0.0]}
+    beir = {"query-id": [7.0, 7.0], "corpus-id": ["a", "c"], "score": [1, 1]}
+    for qrels in (Dataset.from_dict(beir), {"7": {"a": 1, "c": 1}}, {7: {"a": 1, "c": 1}}):
+        step = MineNegatives(animals, num_negatives=6, relative_margin=None, qrels=qrels)
+        assert step.one(row)["neg_ids"] == ["d", "e", "f", "b"]
+
+
+def test_ids_of_other_negatives_do_not_stand_beside_old_texts(animals: Dataset) -> None:
+    mined = run(Dataset.from_list([ROW]), MineNegatives(animals, num_negatives=2))
+    ids = run(mined, MineNegatives(animals, num_negatives=3, texts=False))[0]
+    assert (len(ids["neg_ids"]), ids["neg"]) == (3, None)
 
 
 @pytest.mark.parametrize("output", ["pos", "query"])
