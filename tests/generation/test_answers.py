@@ -114,10 +114,12 @@ def test_smollm2_writes_answers_about_the_query(smollm: Any) -> None:
     assert "Paris" in row["answer"]
 
 
-def test_preferences_among_other_answers_do_not_stay() -> None:
+def test_preferences_among_other_answers_do_not_stay(tiny_lm: str) -> None:
+    llm = ChatLLM(tiny_lm)
     rows = Dataset.from_dict({"query": ["q"], "chosen": ["old"], "rejected": ["older"]})
     rows = rows.add_column("answer", ["of the user"])
-    several = run(rows, GenerateAnswers(Writer(), n=2))[0]
+    several = run(rows, GenerateAnswers(llm, n=2, max_tokens=4))[0]
     assert (several["chosen"], several["rejected"]) == (None, None)
     assert several["answer"] == "of the user"
-    assert run(rows, GenerateAnswers(Writer(), n=1))[0]["answer"] != "of the user"
+    one = run(rows, GenerateAnswers(llm, n=1, max_tokens=4))[0]
+    assert one["answer"] != "of the user"
