@@ -155,7 +155,10 @@ class Log(logging.StreamHandler):
         if record.levelno < logging.WARNING or record.name in _AT_ONCE:
             super().emit(record)
         else:
-            self.kept.setdefault(str(record.msg), {})[self.format(record).strip()] = None
+            kind = str(record.msg)
+            if kind.startswith("%s") and isinstance(record.args, tuple):  # of a step
+                kind += str(record.args[0])
+            self.kept.setdefault(kind, {})[self.format(record).strip()] = None
 
     def format(self, record: logging.LogRecord) -> str:
         """A record as text, without control characters and secrets."""

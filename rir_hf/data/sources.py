@@ -292,7 +292,13 @@ def _read_folder(path: Path, texts: Collection[str]) -> Any:
         check_packing(file)
         if kind_of(file) == "json" and has_halves(file):
             raise ValueError(f"{file} has halves of characters in it: load it by its own name.")
-    if {kind_of(file) for file in files} == {"csv"}:
+    kinds = sorted({str(kind_of(file)) for file in files})
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{path} holds files of several kinds, {kinds}: keep one kind of them there."
+        )
+    _check_none_is_ignored(path, files)
+    if kinds == ["csv"]:
         options = {**_csv_options(files[0], texts), **by_content(path)}
         return datasets.load_dataset("csv", data_dir=str(path.resolve()), **options)
     try:
@@ -303,6 +309,22 @@ def _read_folder(path: Path, texts: Collection[str]) -> Any:
             "them. A folder in BEIR's or MTEB's layout is read by load_corpus, load_queries, "
             f"load_pairs and load_qrels. ({error.__cause__ or error})"
         ) from error
+
+
+def _check_none_is_ignored(path: Path, files: Sequence[Path]) -> None:
+    """`ValueError` where `datasets` takes the names of some files for splits, and leaves out the
+    others.
+    """
+    builder = datasets.load_dataset_builder(str(path.resolve()), **by_content(path))
+    splits = {name: [*map(str, found)] for name, found in (builder.config.data_files or {}).items()}
+    taken = {Path(file).resolve() for found in splits.values() for file in found}
+    left = [file for file in files if file.resolve() not in taken]
+    if left:
+        raise ValueError(
+            f"{path} holds {len(files)} files, of which {len(left)} would be left out, "
+            f"{left[0].name!r} for one: by their names others are the splits {sorted(splits)}. "
+            "Rename these, or name one file."
+        )
 
 
 def _csv_options(path: Path, texts: Collection[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rir_hf.cli.main import COMMANDS, explain, main
+from rir_hf.cli.main import COMMANDS, explain, main, plain_log
 
 
 def rir_hf(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -151,3 +152,16 @@ def test_a_line_has_no_control_characters_and_says_the_cause() -> None:
     error = RuntimeError("It failed.")
     error.__cause__ = ValueError("bad\x1b[31m\nrow")
     assert explain(error) == "It failed: bad [31m row"
+
+
+def test_warnings_of_one_step_are_said_once_and_those_of_others_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logger = logging.getLogger("rir_hf.running.run")
+    with plain_log():
+        for step, remark in (("Embed", "1 cut"), ("Embed", "2 cut"), ("MineNegatives", "other")):
+            logger.warning("%s: %s", step, remark)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: Embed: 1 cut (the first of 2 such warnings)",
+        "warning: MineNegatives: other",
+    ]

@@ -400,3 +400,18 @@ def test_a_saved_dataset_without_rows_is_told(tmp_path: Path) -> None:
     DatasetDict({"train": rows, "dev": rows.select([])}).save_to_disk(tmp_path / "parts")
     with pytest.raises(ValueError, match=r"parts cannot be read: a dataset or a split .* no row"):
         load_pairs(tmp_path / "parts", "train")
+
+
+@pytest.mark.parametrize("names", [("support", "training"), ("tickets_2023", "tickets_test")])
+def test_files_of_a_folder_that_would_be_left_out_are_told(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": name, "text": name}))
+    with pytest.raises(ValueError, match=rf"2 files, of which 1 would be left out, '{names[0]}"):
+        load_corpus(tmp_path)
+    (tmp_path / f"{names[1]}.jsonl").rename(tmp_path / "others.jsonl")
+    assert len(load_corpus(tmp_path)) == 2
+    (tmp_path / "more.csv").write_text("id,text\n1,one\n")
+    with pytest.raises(ValueError, match="files of several kinds"):
+        load_corpus(tmp_path)
