@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rir_hf.cli.main import COMMANDS, explain, main, plain_log
+from rir_hf.cli.main import COMMANDS, Log, explain, main
 
 
 def rir_hf(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -154,14 +155,14 @@ def test_a_line_has_no_control_characters_and_says_the_cause() -> None:
     assert explain(error) == "It failed: bad [31m row"
 
 
-def test_warnings_of_one_step_are_said_once_and_those_of_others_too(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    logger = logging.getLogger("rir_hf.running.run")
-    with plain_log():
-        for step, remark in (("Embed", "1 cut"), ("Embed", "2 cut"), ("MineNegatives", "other")):
-            logger.warning("%s: %s", step, remark)
-    assert capsys.readouterr().err.splitlines() == [
+def test_warnings_of_one_step_are_said_once_and_those_of_others_too() -> None:
+    log = Log()
+    log.stream = io.StringIO()
+    for step, remark in (("Embed", "1 cut"), ("Embed", "2 cut"), ("MineNegatives", "other")):
+        values = {"msg": "%s: %s", "args": (step, remark), "levelno": logging.WARNING}
+        log.handle(logging.makeLogRecord(values))
+    log.say_warnings()
+    assert log.stream.getvalue().splitlines() == [
         "warning: Embed: 1 cut (the first of 2 such warnings)",
         "warning: MineNegatives: other",
     ]
