@@ -18,10 +18,7 @@ _NAME = re.compile(
     r"secret|passw|credential|(?:key|(?<!bos_)(?<!eos_)(?<!pad_)(?<!unk_)token|authorization|auth|bearer|cookie)(?:[_-]?\d+)?$",
     re.IGNORECASE,
 )
-_SET = re.compile(
-    r"([\w-]*(?:secret|passw|credential|key|token|auth|bearer|cookie)\w*(?:=|\s+))[^\s,]+",
-    re.IGNORECASE,
-)
+_BETWEEN_WORDS = re.compile(r"([\s,]+)")
 _PLAIN_WORD = re.compile(r"[A-Za-z_]+")
 _BETWEEN = re.compile(r"[\s\x00-\x1f\x7f]+")
 _NO_SECRETS = {"none", "null", "empty", "true", "false"}
@@ -67,7 +64,16 @@ def command_without_secrets(command: str) -> str:
         >>> command_without_secrets("env HF_TOKEN=hf_1 torchrun --hub_token hf_1 --export=A,KEY=b")
         'env HF_TOKEN=(not shown) torchrun --hub_token (not shown) --export=A,KEY=(not shown)'
     """
-    return masked(_SET.sub(rf"\1{HIDDEN}", command))
+    parts = _BETWEEN_WORDS.split(command)  # words and what is between, in turn
+    before = ""
+    for place in range(0, len(parts), 2):
+        name, is_set, _ = parts[place].partition("=")
+        if is_set and _NAME.search(name):
+            parts[place] = f"{name}={HIDDEN}"
+        elif _NAME.search(before):
+            parts[place] = HIDDEN
+        before = "" if is_set else name
+    return masked("".join(parts))
 
 
 def secrets_in(value: Any, name: str = "") -> Iterator[str]:

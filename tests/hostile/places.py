@@ -77,8 +77,8 @@ def outcome(step: Step, hostile: Mapping[str, Any], fine: Mapping[str, Any]) -> 
     """What a step notes of a hostile row; "kept" without a note."""
     both = {name: [hostile[name], fine[name]] for name in fine}
     alone = {name: [fine[name], fine[name]] for name in fine}
-    made = _rows(step(table_of(**both)))
-    assert made[1] == _rows(step(table_of(**alone)))[0]
+    made = _rows(step.added(table_of(**both)))
+    assert made[1] == _rows(step.added(table_of(**alone)))[0]
     assert len(made) == 2
     note = made[0][step.note.name] if step.note else None
     codes = [code_of(text) for text in step.notes_of(note)]
@@ -129,19 +129,19 @@ def has_vector(vector: list[float]) -> str:
 
 
 def embedded_passage(text: str | None) -> str:
-    made = _rows(rir_hf.Embed(Model())(table_of(text=[text, FINE])))
+    made = _rows(rir_hf.Embed(Model()).added(table_of(text=[text, FINE])))
     assert has_vector(made[1]["embedding"]) == "kept"
     return has_vector(made[0]["embedding"])
 
 
 def embedded_query(text: str | None) -> str:
     step = rir_hf.Embed(Model(), "query", role="query")
-    return has_vector(_rows(step(table_of(query=[text, FINE])))[0]["embedding"])
+    return has_vector(_rows(step.added(table_of(query=[text, FINE])))[0]["embedding"])
 
 
 def embedded_answer(text: str | None) -> str:
     step = rir_hf.Embed(Model(), "answers", role="query")
-    made = _rows(step(table_of(answers=[[text, FINE], [FINE]])))[0]["embedding"]
+    made = _rows(step.added(table_of(answers=[[text, FINE], [FINE]])))[0]["embedding"]
     assert has_vector(made[1]) == "kept"
     return has_vector(made[0])
 
@@ -159,7 +159,7 @@ def indexed_words(text: str | None) -> str:
 
 def searched_words(text: str | None) -> str:
     step = rir_hf.Search(corpus_with(OTHER), index="bm25")
-    made = _rows(step(table_of(query=[text, "fox"])))
+    made = _rows(step.added(table_of(query=[text, "fox"])))
     assert made[1]["hit_ids"] == ["b"]
     return "kept" if isinstance(made[0]["hit_ids"], list) else "lost"
 
@@ -224,7 +224,7 @@ def _one_of_the_writer(step: Step, row: Mapping[str, Any]) -> str:
     """What is noted where the model, not the row, is hostile; one row, since two that fail both are
     taken for a model that never works.
     """
-    made = _rows(step(table_of(**{name: [value] for name, value in row.items()})))[0]
+    made = _rows(step.added(table_of(**{name: [value] for name, value in row.items()})))[0]
     codes = [code_of(text) for text in step.notes_of(made[step.note.name])] if step.note else []
     return next((code for code in codes if code), "kept")
 
@@ -269,7 +269,9 @@ def ranking_written(text: str | None) -> str:
 def relabelled(text: str | None) -> str:
     scores = {"pos_scores": [0.5], "neg_scores": [0.9]}
     row = {"query": "fox", "pos": [FINE], "neg": [text], **scores}
-    made = _rows(rir_hf.RelabelNegatives(drop=0.1)(table_of(**{k: [v] for k, v in row.items()})))
+    made = _rows(
+        rir_hf.RelabelNegatives(drop=0.1).added(table_of(**{k: [v] for k, v in row.items()}))
+    )
     return "kept" if made[0]["neg"] == [] else "lost"
 
 
