@@ -39,7 +39,7 @@ def rows(faq_file: Path) -> Dataset:
 
 
 def vector(model: str | Path) -> np.ndarray:
-    return Retriever(str(model)).encode_queries(["How is radon measured?"])
+    return Retriever(str(model), query_prompt="").encode_queries(["How is radon measured?"])
 
 
 @pytest.mark.parametrize("scored", [True, False])
