@@ -264,7 +264,8 @@ class RunOptions(DryRun):
             four), say what is cached already and what time and tokens the rest will take, and write
             nothing.
         engine: what runs the steps: this machine, or a Ray cluster.
-        rows_per_shard: a killed run goes on where it was, but for so many rows; none: a hundredth.
+        rows_per_shard: a killed run goes on where it was, but for so many rows; none: a hundredth,
+            in whole batches, so that a short and slow run wants a small number here.
         num_proc: worker processes, each with a model of its own (with ray: actors).
         num_gpus: GPUs of each worker (with ray).
     """
