@@ -371,7 +371,7 @@ def check_teacher(name: str, teacher: Teacher | None) -> None:
         )
 
 
-def check_apart(dev: Dataset | None, test: Dataset | None) -> None:
+def warn_of_common(dev: Dataset | None, test: Dataset | None) -> None:
     """Say where models are chosen by queries that they are measured with."""
     if dev is None or test is None:
         return

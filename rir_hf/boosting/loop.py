@@ -19,7 +19,6 @@ from rir_hf.boosting.held_out import Judged, SetAside, held_out_of, kept_back
 from rir_hf.boosting.inputs import (
     Source,
     check,
-    check_apart,
     check_candidates,
     check_generator,
     check_launch,
@@ -32,6 +31,7 @@ from rir_hf.boosting.inputs import (
     judged_of,
     sizes_of,
     trainable,
+    warn_of_common,
 )
 from rir_hf.boosting.judge import in_words, told_apart, verdict_on
 from rir_hf.boosting.options import Options
@@ -274,7 +274,7 @@ def boost(
         raise ValueError("queries_teacher has nothing to score without queries.")
     for_dev = held_out_of(judged_of(dev, None, "dev"), texts, "dev")
     for_test = held_out_of(judged_of(test, None, "test"), texts, "test")
-    check_apart(for_dev, for_test)
+    warn_of_common(for_dev, for_test)
     unnamed = len(distinct.difference(chain.from_iterable(labelled["pos"])))
     sizes = sizes_of(held_out, for_dev, for_test, unnamed, len(labelled))
     if dry_run:

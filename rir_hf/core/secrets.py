@@ -15,7 +15,7 @@ HIDDEN = "(not shown)"
 
 _MASK = "***"
 _NAME = re.compile(
-    r"secret|passw|credential|(?:key|(?<!bos_)(?<!eos_)(?<!pad_)(?<!unk_)token|authorization|auth|bearer|cookie)(?:[_-]?\d+)?$",
+    r"secret|passw|credential|(?:key|(?<!bos_|eos_|pad_|unk_)token|authorization|auth|bearer|cookie)(?:[_-]?\d+)?$",
     re.IGNORECASE,
 )
 _BETWEEN_WORDS = re.compile(r"([\s,]+)")

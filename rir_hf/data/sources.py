@@ -297,12 +297,13 @@ def _read_folder(path: Path, texts: Collection[str]) -> Any:
         raise ValueError(
             f"{path} holds files of several kinds, {kinds}: keep one kind of them there."
         )
-    _check_none_is_ignored(path, files)
+    content = by_content(path)
+    _check_none_is_ignored(path, files, content)
     if kinds == ["csv"]:
-        options = {**_csv_options(files[0], texts), **by_content(path)}
+        options = {**_csv_options(files[0], texts), **content}
         return datasets.load_dataset("csv", data_dir=str(path.resolve()), **options)
     try:
-        return datasets.load_dataset(str(path.resolve()), **by_content(path))
+        return datasets.load_dataset(str(path.resolve()), **content)
     except DatasetGenerationError as error:
         raise ValueError(
             f"{path} cannot be read as rows: where its files hold different columns, name one of "
@@ -311,13 +312,13 @@ def _read_folder(path: Path, texts: Collection[str]) -> Any:
         ) from error
 
 
-def _check_none_is_ignored(path: Path, files: Sequence[Path]) -> None:
+def _check_none_is_ignored(path: Path, files: Sequence[Path], content: dict[str, Any]) -> None:
     """`ValueError` where `datasets` takes the names of some files for splits, and leaves out the
     others.
     """
-    builder = datasets.load_dataset_builder(str(path.resolve()), **by_content(path))
-    splits = {name: [*map(str, found)] for name, found in (builder.config.data_files or {}).items()}
-    taken = {Path(file).resolve() for found in splits.values() for file in found}
+    builder = datasets.load_dataset_builder(str(path.resolve()), **content)
+    splits = builder.config.data_files or {}
+    taken = {Path(str(file)).resolve() for found in splits.values() for file in found}
     left = [file for file in files if file.resolve() not in taken]
     if left:
         raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from rir_hf.core.columns import check_at_least, check_choice
 from rir_hf.core.configured import require_place
 from rir_hf.core.draws import seed_of
+from rir_hf.core.garbage import free_memory
 from rir_hf.models.fitting import UNLIMITED, Tokenized
 from rir_hf.models.gguf import check_gguf, unpacked_gguf
 from rir_hf.models.llm import LLM, LLMError, Prompt, progress, where_fitting
@@ -220,12 +220,8 @@ class ChatLLM(Tokenized):
         """Free the memory that the model takes until it is used again; one that was given loaded
         stays as it is.
         """
-        import torch
-
         vars(self).pop("_model", None)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
     @property
     def _source(self) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -12,6 +11,7 @@ import numpy as np
 
 from rir_hf.core.configured import require_place
 from rir_hf.core.draws import seed_of
+from rir_hf.core.garbage import free_memory
 from rir_hf.models.fitting import Tokenized
 from rir_hf.models.llm import LLMError, Prompt, ask_where_fitting
 
@@ -113,12 +113,8 @@ class VLLM(Tokenized):
 
     def unload(self) -> None:
         """Free the memory of the GPU until the model is used again."""
-        import torch
-
         vars(self).pop("_engine", None)  # vLLM ends its processes with it
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
     @property
     def context_length(self) -> int:

@@ -75,9 +75,8 @@ def run(
         step: a step of this package, or a subclass of `Step`. Other functions go through `ds.map`.
         batch_size: rows per call of the step.
         rows_per_shard: rows whose loss does not hurt: ten minutes of work, say. Default: a
-            hundredth of the rows, in whole batches; so too for steps that read a batch as a
-            whole. Shards of another length that an earlier run
-            left stay in use.
+            hundredth of the rows. In whole batches by default, and for steps that read a batch as a
+            whole. Shards of another length that an earlier run left stay in use.
         num_proc: worker processes, which take shards in turn; each loads its model once. They are
             forked unless `multiprocessing.set_start_method("spawn")` says otherwise, which workers
             with GPUs need. Searching and encoding use every core already: on a CPU, more processes

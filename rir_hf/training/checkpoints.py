@@ -118,8 +118,8 @@ def _record(data: Dataset | Mapping[str, Dataset], asked: Mapping[str, Any]) -> 
     """The rows' digests and the options, as they are read back from a file; no secret."""
     parts = data if isinstance(data, Mapping) else {"": data}
     rows = {name: digest_of_rows(part) for name, part in parts.items()}
-    plain = json.loads(json.dumps({"rows": rows, **asked}, default=str))
-    record: dict[str, Any] = without_secrets(plain)
+    plain = json.dumps({"rows": rows, **asked}, default=str)
+    record: dict[str, Any] = without_secrets(json.loads(plain))
     return record
 
 
