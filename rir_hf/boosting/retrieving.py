@@ -165,7 +165,7 @@ def lists(state: Round, queries: Stage) -> Stage:
 def _by_teacher(state: Round, rows: Dataset) -> list[tuple[Teacher, Dataset]]:
     """Queries with the teacher that scores their candidates."""
     own = state.setup.queries_teacher
-    of_user = np.array([kind == UNLABELLED for kind in rows["kind"]], bool)
+    of_user = _are_of_user(rows)
     if own is None or not of_user.any():
         return [(state.teacher_by_vectors, rows)]
     parts = [(own, of_user), (state.teacher_by_vectors, ~of_user)]
@@ -305,9 +305,14 @@ def _at_one_temperature(lists: Dataset, scale: float) -> Dataset:
     """
     if scale == 1:
         return lists
-    own = where(lists, lambda row: row["kind"] == UNLABELLED)
-    others = where(lists, lambda row: row["kind"] != UNLABELLED)
+    of_user = _are_of_user(lists)
+    own, others = (lists.select(np.flatnonzero(some)) for some in (of_user, ~of_user))
     return concatenate_datasets([own.map(_times, fn_kwargs={"scale": scale}), others])
+
+
+def _are_of_user(rows: Dataset) -> np.ndarray:
+    """Which queries the user asked, without labels."""
+    return np.array([kind == UNLABELLED for kind in rows["kind"]], bool)
 
 
 def _temperature(state: Round, own: Teacher | None = None) -> float:
