@@ -107,7 +107,9 @@ QUERY_ID = Column("query_id", pa.string(), "the query's id, equal in all rows of
 QUERY = Column("query", pa.string(), "the query")
 PASSAGE = Column("passage", pa.string(), "the one positive of the query")
 POS = Column(
-    "pos", _TEXTS, "the positives; null where only the id is known and it is not in the corpus"
+    "pos",
+    _TEXTS,
+    "the positives; null where only ids are known and none of them is in the corpus",
 )
 POS_IDS = Column("pos_ids", _TEXTS, "the positives' ids; null where the text is not in the corpus")
 ANSWER = Column("answer", pa.string(), "a hypothetical answer to the query")

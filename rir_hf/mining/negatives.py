@@ -96,8 +96,9 @@ class MineNegatives(Step):
     - `neg`, `neg_ids`, `neg_sims`: texts, ids and similarities of the negatives, best first
       (uniform ones in the order drawn);
     - `pos`, `pos_ids`: the positives' texts and ids, completed from the corpus; null where unknown.
-      A text that the row has stays, also where the corpus has another under its id: `run` warns at
-      its end how many of these its own process has seen;
+      A positive whose text neither row nor corpus has is left out of a row that has others. A text
+      that the row has stays, also where the corpus has another under its id. `run` warns at its
+      end how many of both its own process has seen;
     - `pos_sims`: similarities of `pos`, null for one that is not in the corpus;
     - `pos_rank`: how many passages of the corpus rank before the row's best positive, so that 0 is
       the first rank and `pos_rank < 20` means "among the first 20"; the size of the corpus where
@@ -193,7 +194,7 @@ class MineNegatives(Step):
         (['cats meow', 'dogs bark'], [0.8, 0.0], 0)
     """
 
-    version = 2
+    version = 3
 
     def __init__(
         self,
@@ -311,15 +312,21 @@ class MineNegatives(Step):
         super().check(Features({**features, **{name: List(features[name]) for name in scalars}}))
 
     def remark(self) -> str:
-        """How many positives have another text than the corpus."""
-        found = self.__dict__.pop("_other_texts", [])
-        if not found:
-            return ""
-        return (
-            f"{sum(number for number, _ in found)} positives have another text than the corpus has "
-            f"under their id, {found[0][1]!r} for one: pos keeps the rows' texts, neg has the "
-            "corpus's. Without pos and passage in the rows all texts are the corpus's"
-        )
+        """How many positives have another text than the corpus, and how many have none."""
+        others, unknown = (self.__dict__.pop(name, []) for name in ("_other_texts", "_unknown"))
+        said = []
+        if others:
+            said.append(
+                f"{_total(others)} positives have another text than the corpus has under their id, "
+                f"{others[0][1]!r} for one: pos keeps the rows' texts, neg has the corpus's. "
+                "Without pos and passage in the rows all texts are the corpus's"
+            )
+        if unknown:
+            said.append(
+                f"{_total(unknown)} positives are not in the corpus, {unknown[0][1]!r} for one: "
+                "rows that have others go without them, as their texts are not known"
+            )
+        return "; ".join(said)
 
     @no_garbage_collection()
     def transform(self, batch: Batch) -> dict[str, Sequence[Any]]:
@@ -532,6 +539,11 @@ class MineNegatives(Step):
         return []
 
     @cached_property
+    def _unknown(self) -> list[tuple[int, str]]:
+        """The same of each row's positives that are left out, as nobody knows their texts."""
+        return []
+
+    @cached_property
     def _limits(self) -> list[Limits]:
         return limits_of(
             self.index,
@@ -550,6 +562,8 @@ class MineNegatives(Step):
 
     def _rows(self, batch: Batch) -> list[Row]:
         positives = find_positives(batch, self.corpus, self.qrels)
+        if self.texts:
+            positives = [self._with_texts(row) for row in positives]
         columns = [batch.values_of(name) for name in (QUERY.name, ANSWER.name) if name in batch]
         has_own_text = QUERY.name in batch and self.corpus.text is not None
         rows = []
@@ -558,6 +572,19 @@ class MineNegatives(Step):
             own_key = hash(content[0]) if has_own_text and isinstance(content[0], str) else 0
             rows.append(Row(known, own_key, (self.output, *content, known.texts, known.ids)))
         return rows
+
+    def _with_texts(self, row: Positives) -> Positives:
+        """The positives without those whose text nobody knows; as they are where it is all."""
+        if all(row.texts):
+            return row
+        pairs = zip(row.texts, row.positions.tolist(), strict=True)
+        kept = [place for place, (text, at) in enumerate(pairs) if text or at >= 0]
+        if len(kept) in (0, len(row.texts)):
+            return row
+        lost = min(set(range(len(row.texts))).difference(kept))
+        self._unknown.append((len(row.texts) - len(kept), str(row.ids[lost])))
+        texts, ids = ([values[at] for at in kept] for values in (row.texts, row.ids))
+        return row._replace(texts=texts, ids=ids, positions=row.positions[kept])
 
     def _named(self, column: Column) -> Column:
         """A column under the name that goes with `output`."""
@@ -592,6 +619,10 @@ def scored(view: CorpusView, queries: np.ndarray, positions: Sequence[np.ndarray
     at = np.concatenate(positions)
     rows, at = rows[at >= 0], at[at >= 0]
     return Pairs(rows, at, view.similarities(queries, rows, at))
+
+
+def _total(found: Sequence[tuple[int, str]]) -> int:
+    return sum(number for number, _ in found)
 
 
 def ids_of_other_texts(positives: Sequence[Positives], corpus: CorpusView) -> list[str]:

@@ -325,7 +325,7 @@ def test_negatives_never_include_another_positive_of_the_same_query(animals: Dat
 def test_queries_without_positives_of_their_own_take_them_from_qrels(animals: Dataset) -> None:
     query = {"query_id": "q", "embedding": [1.0, 0.0]}
     row = mined(animals, query, qrels={"q": {"a": 1, "gone": 1}}, num_negatives=1)
-    assert (row["pos"], row["pos_ids"]) == (["cats purr", None], ["a", "gone"])
+    assert (row["pos"], row["pos_ids"]) == (["cats purr"], ["a"])
     assert row["neg_ids"] == ["d"]
     pairs = Dataset.from_dict({"query_id": ["q"], "passage": ["cats purr"]})
     row = mined(animals, query, qrels=pairs, num_negatives=1)
@@ -418,6 +418,27 @@ def test_run_says_how_many_positives_have_another_text_than_the_corpus(
     assert "another text" not in caplog.text
 
 
+def test_a_positive_that_nobody_knows_is_left_out_of_a_row_that_has_others(
+    animals: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = Dataset.from_dict(
+        {
+            "pos_ids": [["gone", "a", "lost"], ["gone"], ["a"]],
+            "embedding": [[1.0, 0.0]] * 3,
+        }
+    )
+    found = run(rows, MineNegatives(animals, num_negatives=1))
+    assert found["pos"][:] == [["cats purr"], [None], ["cats purr"]]
+    assert found["pos_ids"][:] == [["a"], ["gone"], ["a"]]
+    assert found["pos_sims"][:2] == [[1.0], [None]]
+    (said,) = [record.message for record in caplog.records if "not in the corpus" in record.message]
+    assert "2 positives are not in the corpus, 'gone' for one" in said
+    ids = run(rows, MineNegatives(animals, num_negatives=1, texts=False))["pos_ids"][:]
+    assert ids == rows["pos_ids"][:]
+    scored = run(found.add_column("query", ["purr"] * 3), ScorePassages(Similarities()))
+    assert [code_of(error) for error in scored["teacher_error"]] == [None, "empty_passage", None]
+
+
 def test_a_row_with_unusually_many_positives_is_as_full_as_any_other() -> None:
     vectors = np.linspace(1, 0.5, 400)[:, None].tolist()
     names = [f"p{n}" for n in range(400)]
@@ -433,8 +454,8 @@ def test_a_row_with_unusually_many_positives_is_as_full_as_any_other() -> None:
 
 def test_positives_are_completed_from_the_corpus_where_they_are_in_it(animals: Dataset) -> None:
     row = mined(animals, {"pos_ids": ["gone", "a"], "embedding": [1.0, 0.0]}, num_negatives=1)
-    assert (row["pos"], row["pos_ids"]) == ([None, "cats purr"], ["gone", "a"])
-    assert (row["pos_sims"], row["neg_note"]) == ([None, 1.0], None)
+    assert (row["pos"], row["pos_ids"]) == (["cats purr"], ["a"])
+    assert (row["pos_sims"], row["neg_note"]) == ([1.0], None)
     row = mined(animals, {"pos": ["cats purr", "new"], "embedding": [1.0, 0.0]}, num_negatives=1)
     assert (row["pos"], row["pos_ids"]) == (["cats purr", "new"], ["a", None])
 
