@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import re
@@ -222,7 +223,7 @@ def _loaded(kind: str, paths: Sequence[Path], texts: Collection[str]) -> Dataset
     if kind == "json":
         paths = [_without_halves(path) if has_halves(path) else path for path in paths]
     if kind == "csv":
-        options = _csv_options(first, texts)
+        options = _csv_options(paths, texts)
     try:
         files = [str(_without_detours(path)) for path in paths]
         return datasets.load_dataset(
@@ -300,7 +301,7 @@ def _read_folder(path: Path, texts: Collection[str]) -> Any:
     content = by_content(path)
     _check_none_is_ignored(path, files, content)
     if kinds == ["csv"]:
-        options = {**_csv_options(files[0], texts), **content}
+        options = {**_csv_options(files, texts), **content}
         return datasets.load_dataset("csv", data_dir=str(path.resolve()), **options)
     try:
         return datasets.load_dataset(str(path.resolve()), **content)
@@ -328,23 +329,27 @@ def _check_none_is_ignored(path: Path, files: Sequence[Path], content: dict[str,
         )
 
 
-def _csv_options(path: Path, texts: Collection[str]) -> dict[str, Any]:
-    """How a CSV file is read: ids keep their leading zeros, and a text "NA" is a text.
+def _csv_options(paths: Sequence[Path], texts: Collection[str]) -> dict[str, Any]:
+    """How CSV files are read, by the first of them: ids keep their leading zeros, and a text "NA" is a text.
 
     Raises:
         ValueError: the first line after the header has more fields than it. pandas takes the
             first of them for an index; of later lines it says so itself.
     """
+    path = paths[0]
     options = {
         "sep": _separator(path),
         "keep_default_na": False,
         "na_values": [""],
     }
     if options["sep"] == "\t" and _has_no_header(path):
-        no_quotes = {"quoting": 3, "header": None}  # 3: a quotation mark is a character
+        no_quotes = {"quoting": csv.QUOTE_NONE, "header": None}
         names = ["id", "text"]
         return {**options, **no_quotes, "names": names, "converters": dict.fromkeys(names, str)}
-    begin = pd.read_csv(path, sep=options["sep"], nrows=1)
+    if options["sep"] == "\t" and any(map(_has_bare_quotes, paths)):
+        logger.warning("%s: quotation marks are characters, as a line leaves one open.", path)
+        options["quoting"] = csv.QUOTE_NONE
+    begin = pd.read_csv(path, **options, nrows=1)
     if len(begin) and not isinstance(begin.index, pd.RangeIndex):
         raise ValueError(
             f"{path}: the line after the header has more fields than its {len(begin.columns)}: "
@@ -368,6 +373,40 @@ def _has_no_header(path: Path) -> bool:
     with open_text(path) as file:
         fields = file.readline().split("\t")
     return len(fields) == 2 and fields[0].strip().isdigit()
+
+
+def _has_bare_quotes(path: Path) -> bool:
+    """Whether quotation marks are characters in a file of fields between tabs: a field that begins
+    with one does not end with it, though each line has all fields. As marks around fields they
+    would swallow the lines up to the next one.
+
+    Raises:
+        ValueError: they may be either.
+    """
+    has_any = False
+    with open_text(path) as file:
+        tabs = file.readline().count("\t")
+        for line in file:
+            if line.count("\t") != tabs and line.strip():
+                return False
+            has_any = has_any or ('"' in line and any(map(_is_left_open, line.split("\t"))))
+    if not (has_any and tabs):
+        return False
+    with open_text(path) as file:
+        try:
+            sum(1 for _ in csv.reader(file, delimiter="\t", strict=True))
+        except csv.Error:
+            return True
+    raise ValueError(
+        f"{path} can be read in two ways: a field begins with a quotation mark, and the one that "
+        "would close it is in another line. Write it as JSON lines or Parquet."
+    )
+
+
+def _is_left_open(field: str) -> bool:
+    field = field.rstrip("\r\n")
+    inner = field[1:-1].replace('""', "")
+    return field.startswith('"') and (len(field) < 2 or not field.endswith('"') or '"' in inner)
 
 
 def _unpacked(path: Path) -> Path:

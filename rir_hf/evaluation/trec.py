@@ -40,7 +40,13 @@ def read_run(path: _PATH) -> dict[str, dict[str, float]]:
             raise ValueError(
                 f"{path}, line {number}: expected 6 fields, found {len(fields)}: {line!r:.80}."
             )
-        run.setdefault(fields[0], {})[fields[2]] = _number(fields[4], path, number)
+        hits = run.setdefault(fields[0], {})
+        if fields[2] in hits:
+            raise ValueError(
+                f"{path}, line {number}: the passage {fields[2]!r} comes twice for the query "
+                f"{fields[0]!r}."
+            )
+        hits[fields[2]] = _number(fields[4], path, number)
     return run
 
 

@@ -226,6 +226,31 @@ def test_a_packed_file_that_changed_is_read_anew_and_a_missing_package_is_named(
         load_rows(tmp_path / "x.jsonl.zst")
 
 
+def test_quotation_marks_between_tabs_are_characters_where_a_line_leaves_one_open(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "bare.tsv"
+    file.write_text('id\ttext\n1\t"Hamlet\n2\tthe "Globe"\n3\t"All" is well\n4\tend"\n')
+    texts = ['"Hamlet', 'the "Globe"', '"All" is well', 'end"']
+    assert load_corpus(file)["text"][:] == texts
+    assert "bare.tsv: quotation marks are characters" in caplog.text
+    assert load_rows(tmp_path)["text"][:] == texts
+    caplog.clear()
+    quoted = Dataset.from_dict(
+        {"id": ["1", "2"], "text": ['"Hamlet', 'two\nlines, "more"\tin tabs\n']}
+    )
+    for kind in ("tsv", "csv"):
+        write(quoted, kind, tmp_path / f"quoted.{kind}")
+        assert load_corpus(tmp_path / f"quoted.{kind}").to_list() == quoted.to_list()
+    one = Dataset.from_dict({"text": ["two\nlines", "one"]})
+    write(one, "tsv", tmp_path / "one.tsv")
+    assert load_rows(tmp_path / "one.tsv").to_list() == one.to_list()
+    assert "characters" not in caplog.text
+    (tmp_path / "both.tsv").write_text('id\ttext\n1\t"Hamlet\n2\tGlobe"\n')
+    with pytest.raises(ValueError, match=r"both\.tsv can be read in two ways"):
+        load_rows(tmp_path / "both.tsv")
+
+
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl", "x.json"])
 def test_a_byte_order_mark_never_reaches_an_id(name: str, tmp_path: Path) -> None:
     row = {"id": "007", "text": "a"}

@@ -107,6 +107,7 @@ def test_a_malformed_line_is_named_by_file_and_line(file: Path) -> None:
     hits = {
         "q2 Q0 d1 1 0.5": "expected 6 fields, found 5: 'q2 Q0 d1 1 0.5",
         "q2 Q0 d1 1 high tag": "expected a number, found 'high'",
+        "q1 Q0 d1 2 0.25 tag": "the passage 'd1' comes twice for the query 'q1'",
     }
     cases = [(read_qrels, "q1 0 d1 1", *case) for case in judgements.items()]
     cases += [(read_run, "q1 Q0 d1 1 0.5 tag", *case) for case in hits.items()]
