@@ -6,7 +6,7 @@ import sys
 
 from rir_hf.cli.checks import check_model, check_models, check_sources
 from rir_hf.cli.inputs import CorpusOptions, PairsOptions, QrelsOptions
-from rir_hf.cli.options import DryRun, IndexOptions, RunOptions, without_lines
+from rir_hf.cli.options import DryRun, IndexOptions, RunOptions, WordOptions, without_lines
 from rir_hf.cli.output import check_file, write_json
 
 BATCH = 512
@@ -16,6 +16,7 @@ def command(
     reading: CorpusOptions,
     pairing: PairsOptions,
     judging: QrelsOptions,
+    words: WordOptions,
     dry: DryRun,
     rows: str,
     teacher: dict | str,
@@ -41,7 +42,8 @@ def command(
         split: split of the rows, where there are several; none: train.
         limit: the first so many rows; none: all.
         sample: rows to judge, drawn at random.
-        corpus: mine the sample in this corpus at each margin.
+        corpus: with --model, mine the sample in this corpus at each margin; also the corpus whose
+            words a LexicalTeacher counts.
         model: the retriever to mine with, Hub name or folder.
         margins: margins to compare; none: 0, 0.02, 0.05, 0.1, 0.2.
         num_negatives: negatives per row by which a margin is judged.
@@ -52,26 +54,28 @@ def command(
     """
     from rir_hf import Embed, ScorePassages, load_rows, recommend_margin
     from rir_hf.cli.search import indexed
-    from rir_hf.cli.teachers import read_teacher
+    from rir_hf.cli.teachers import TeachersCorpus, TinyCorpus, read_teacher
     from rir_hf.core.columns import require_columns
     from rir_hf.teaching.margin import MARGINS
 
-    if (corpus is None) != (model is None):
-        raise ValueError("--corpus and --model go together")
+    if model is not None and corpus is None:
+        raise ValueError("--model mines in a corpus: give --corpus too")
     check_file(json, "--json")
     if model is not None:
         check_model(model, "--model")
-    judge = read_teacher(teacher)
-    check_models(judge, "--teacher")
+    tried = read_teacher(teacher, None if corpus is None else TinyCorpus())
+    check_models(tried, "--teacher")
     check_sources(rows, corpus, qrels)
     running, passages = RunOptions(dry_run=dry.dry_run), None
+    searched = None if corpus is None else TeachersCorpus(corpus, reading, words, running)
+    judge = read_teacher(teacher, searched)
     if corpus is not None and model is not None:
         passages = indexed(reading.load(corpus), model, running, IndexOptions())
         asked = pairing.load(rows, split, limit)
         mined = running.run(asked, Embed(model, "query", role="query"), BATCH)
     else:
         mined = load_rows(rows, split, limit=limit)
-        require_columns(mined, ["neg_sims", "pos_sims"], "margin without --corpus")
+        require_columns(mined, ["neg_sims", "pos_sims"], "margin without --model")
     judged = judging.load(qrels, split, "train")
     if running.dry_run:
         if passages is None:

@@ -330,7 +330,7 @@ def _check_none_is_ignored(path: Path, files: Sequence[Path], content: dict[str,
 
 
 def _csv_options(paths: Sequence[Path], texts: Collection[str]) -> dict[str, Any]:
-    """How CSV files are read, by the first of them: ids keep their leading zeros, and a text "NA" is a text.
+    """How CSV files are read, by the first of them: ids keep leading zeros, a text "NA" is a text.
 
     Raises:
         ValueError: the first line after the header has more fields than it. pandas takes the

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,8 @@ def recommend_margin(
 
     Returns:
         `margin`, the smallest margin (so the hardest negatives) whose estimated share of false
-        negatives is at most `max_false`, or the one with the smallest share where none is;
+        negatives is at most `max_false`, or the one with the smallest share where none is; of
+        margins that allow the same negatives the greatest;
         `is_met`, which of the two; and `margins`, a dataset of a row per margin:
 
         - `margin`; `false_negatives`, the estimated share, with its 95 % bootstrap interval over
@@ -92,6 +95,8 @@ def recommend_margin(
             "sample and num_negatives must be at least 1 and margins not empty, got "
             f"{sample}, {num_negatives}, {margins}."
         )
+    if not all(0 <= margin < math.inf for margin in margins):
+        raise ValueError(f"margins must be numbers of at least 0, got {[*margins]}.")
     if corpus is None and not {"neg", "neg_sims", "pos_sims"} <= set(mined.column_names):
         raise ValueError(
             "recommend_margin needs rows from MineNegatives, or the corpus to mine them: pass "
@@ -103,13 +108,23 @@ def recommend_margin(
     if corpus is not None:
         rows = _mined_at_all(rows, corpus, margins, num_negatives, qrels)
     scored = rows.map(score, batched=True, batch_size=len(rows)).with_format(None).to_list()
-    found = [judge(scored, margin, num_negatives, seed) for margin in sorted(margins)]
+    margins = sorted(margins)
+    found = [judge(scored, margin, num_negatives, seed) for margin in margins]
+    allowed = [[_places_below(row, margin)[:num_negatives] for row in scored] for margin in margins]
+    is_told = [here != next for here, next in pairwise(allowed)] + [True]
+    if corpus is None and not all(is_told):
+        logger.warning(
+            "Of margins that allow the same negatives the greatest is taken: %s differ. Rows mined "
+            "with relative_margin=0, or corpus=..., tell more apart.",
+            [margin for margin, is_one in zip(margins, is_told, strict=True) if is_one],
+        )
     table = Dataset.from_list(found)
     logger.info(
         "False negatives by margin, as the teacher sees them:\n%s",
         table.to_pandas().to_string(index=False),
     )
-    return {**choose_margin(found, max_false), "margins": table}
+    told = [row for row, is_one in zip(found, is_told, strict=True) if is_one]
+    return {**choose_margin(told, max_false), "margins": table}
 
 
 def choose_margin(judged: Sequence[dict[str, Any]], max_false: float) -> dict[str, Any]:

@@ -124,6 +124,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "training": {"loss": {"lists": "MultipleNegativesRankingLoss"}},
     },
     "both sides": {**NO_LLM, "training": {"freeze_passages": False, "epochs": 1}},
+    "half the old weights": {**NO_LLM, "keep": 0.15},
     "no old weights": {**NO_LLM, "keep": 0.0},
 }
 ABLATED: dict[str, Any] = {"written": 100, "answers": 2}

@@ -398,7 +398,7 @@ def test_the_cache_is_listed_and_what_is_named_is_deleted(
 
 
 def test_margin_recommends_one_of_those_that_were_tried(
-    mined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mined: Path, collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["margin", "--rows", mined, "--teacher", "Similarities", "--margins", "0.05", "0.1"]
     rir_hf(*command, "--num_negatives", 2, "--json", tmp_path / "margin.json")
@@ -406,6 +406,11 @@ def test_margin_recommends_one_of_those_that_were_tried(
     assert found["margin"] == 0.05
     assert [row["margin"] for row in found["margins"]] == [0.05, 0.1]
     assert capsys.readouterr().out.endswith("--relative_margin 0.05\n")
+    words = ["--teacher", "LexicalTeacher", "--margins", 0, "--num_negatives", 2]
+    assert main(list(map(str, ["margin", "--rows", mined, *words]))) == 2
+    assert "LexicalTeacher needs --corpus" in capsys.readouterr().err
+    rir_hf("margin", "--rows", mined, *words, "--corpus", collection)
+    assert "--relative_margin 0" in capsys.readouterr().out
 
 
 def answer_of_generator(body: dict[str, Any], _: int) -> Reply:

@@ -83,6 +83,21 @@ def test_rows_mined_without_margin_answer_without_the_corpus(
     assert own["margins"].to_list() == searched["margins"].to_list()
 
 
+def test_of_margins_that_the_rows_cannot_tell_apart_the_greatest_is_taken(
+    planted: tuple[Dataset, Dataset], caplog: pytest.LogCaptureFixture
+) -> None:
+    corpus, pairs = planted
+    rows = pairs.map(MineNegatives(corpus, relative_margin=0.1, num_negatives=5), batched=True)
+    margins = [0.0, 0.05, 0.1, 0.2]
+    found = recommend_margin(rows, Judge(), margins=margins, num_negatives=2, max_false=0.2)
+    assert (found["margin"], found["is_met"]) == (0.1, True)
+    assert found["margins"]["margin"][:] == margins
+    assert "[0.1, 0.2] differ" in caplog.text
+    caplog.clear()
+    recommend_margin(pairs, Judge(), corpus=corpus, margins=[0.03, 0.04], num_negatives=2)
+    assert "differ" not in caplog.text
+
+
 def test_a_negative_is_false_where_relabelling_would_drop_it() -> None:
     """Above the weaker positive, and in a row that has scores, whatever its notes say."""
     row = {"pos_sims": [0.9, 0.8], "neg_sims": [0.7, 0.6], "pos_scores": [3.0, 1.0]}
@@ -104,6 +119,8 @@ def test_what_cannot_be_answered_is_refused(
     _, pairs = planted
     with pytest.raises(ValueError, match="No row of the sample has a negative at margin 0.99"):
         recommend_margin(mined, Judge(), margins=[0.99])
+    with pytest.raises(ValueError, match=r"numbers of at least 0, got \[-0.1, 0.1\]"):
+        recommend_margin(mined, Judge(), margins=[-0.1, 0.1])
     with pytest.raises(ValueError, match="rows from MineNegatives, or the corpus"):
         recommend_margin(pairs, Judge())
     with pytest.raises(TypeError, match="QueryLikelihood needs a model with sequence_logprobs"):
