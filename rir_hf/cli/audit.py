@@ -110,14 +110,19 @@ def load_split(
 ) -> Rows:
     """Queries with their positives; of files and Hub datasets without positives the queries."""
     from rir_hf import load_queries
-    from rir_hf.data.names import MissingColumnError
+    from rir_hf.data.names import QUERIES, MissingColumnError
 
+    columns = pairing.pairs_columns
     try:
         return pairing.load(source, split, limit)
-    except MissingColumnError:
-        if pairing.pairs_columns:
+    except MissingColumnError as error:
+        if columns and not QUERIES.keys() >= columns.keys():
             raise
-        return load_queries(source, split, limit=limit)
+        no_positive = error
+    try:
+        return load_queries(source, split, columns=columns, limit=limit)
+    except MissingColumnError:
+        raise no_positive from None
 
 
 def describe(example: dict[str, str]) -> str:

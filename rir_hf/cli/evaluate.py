@@ -60,7 +60,7 @@ def command(
         measures: what is measured: nDCG@10, R@100, RR@10, P@5, AP@100 and the like.
         k: passages that are searched for each query; as many as the measures look at, at least.
         answers: hypothetical answers that are searched with beside the queries' own vectors: rows
-            with query_id, _id or query, and answers or answer, as `rir-hf generate-answers` writes.
+            with an id or the query, and answers or answer, as `rir-hf generate-answers` writes.
         answer_weight: of the answers; the query has the rest of 1.
         run_file: write the run to this file, for --run and `rir-hf compare`.
         json: also write the measures to this file.

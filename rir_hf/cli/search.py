@@ -75,7 +75,7 @@ def command(
         limit: the first so many queries; none: all.
         k: passages per query.
         answers: hypothetical answers that are searched with beside the queries' own vectors: rows
-            with query_id, _id or query, and answers or answer, as `rir-hf generate-answers` writes.
+            with an id or the query, and answers or answer, as `rir-hf generate-answers` writes.
         answer_weight: of the answers; the query has the rest of 1.
         run_file: also write the run to this file, as TREC tools read it.
         batch_size: rows per batch.
@@ -115,8 +115,8 @@ def check_search(indexes: IndexOptions, options: dict[str, Any]) -> None:
 
 
 def with_answers(queries: Rows, source: str | None, split: str | None) -> Rows:
-    """The queries with the column `answers`, of the rows with the same `query_id`, or where the
-    rows have none with the same `query`; as they are where there is no source.
+    """The queries with the column `answers`, of the rows with the same id, or where no id is the
+    same with the same query; as they are where there is no source.
 
     Raises:
         ValueError: a column is missing, or no query has an answer.
@@ -126,19 +126,28 @@ def with_answers(queries: Rows, source: str | None, split: str | None) -> Rows:
     from datasets import List, Value
 
     from rir_hf import load_rows
+    from rir_hf.data.names import QUERIES, in_tiers
     from rir_hf.data.sources import split_for
 
     rows = load_rows(source, split_for(source, None, split or "test"))
-    column = named(rows, ("query_id", "_id", "query"), source)  # _id is BEIR's
-    written = answers_by(column, named(rows, ("answers", "answer"), source), rows)
-    key = "query" if column == "query" else "query_id"
-    answers = [list(written.get(query, {})) for query in queries[key]]
-    alone = answers.count([])
-    if answers and alone == len(answers):
+    columns = rows.column_names
+    written = in_tiers(columns, (("answers",), ("answer",)))
+    known = [(role, name) for role in QUERIES for name in in_tiers(columns, QUERIES[role])]
+    for found, names in ((known, "query_id or _id or query"), (written, "answers or answer")):
+        if not found:
+            raise ValueError(f"--answers {source} needs a column {names}, it has {columns}")
+    for role, name in known:
+        answers_of = answers_by(name, written[0], rows)
+        answers = [list(answers_of.get(query, {})) for query in queries[role]]
+        if any(answers):
+            break
+    else:
+        role, name = known[0]
         raise ValueError(
             f"--answers {source}: none of its rows has an answer to one of the queries, which are "
-            f"looked up by {column!r}; the first of the queries has {queries[0][key]!r}"
+            f"looked up by {name!r}; the first of the queries has {queries[0][role]!r}"
         )
+    alone = answers.count([])
     logger.info("%d of %d queries have no answer and are searched alone.", alone, len(answers))
     others = queries.remove_columns([name for name in queries.column_names if name == "answers"])
     return others.add_column("answers", answers, feature=List(Value("string")))
@@ -152,16 +161,6 @@ def answers_by(key: str, column: str, rows: Rows) -> dict[str, dict[str, None]]:
         texts = [str(text) for text in texts if text is not None and str(text).strip()]
         found.setdefault(str(query), {}).update(dict.fromkeys(texts))
     return found
-
-
-def named(rows: Rows, names: tuple[str, ...], source: str) -> str:
-    """The first of these columns that is there."""
-    for name in names:
-        if name in rows.column_names:
-            return name
-    raise ValueError(
-        f"--answers {source} needs a column {' or '.join(names)}, it has {rows.column_names}"
-    )
 
 
 def nearest(

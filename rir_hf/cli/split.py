@@ -17,7 +17,6 @@ def command(
     shares: dict[str, float] = {"train": 0.8, "dev": 0.1, "test": 0.1},  # noqa: B006 - never changed
     split: str | None = None,
     limit: int | None = None,
-    query: str = "query",
     threshold: float | None = 0.8,
     seed: int = 0,
 ) -> None:
@@ -35,7 +34,6 @@ def command(
         shares: the share of the rows that each part has, which add up to 1.
         split: which split, where there are several; none: train.
         limit: the first so many rows; none: all.
-        query: column of the queries.
         threshold: share of their runs of five characters from which texts are nearly the same;
             null: only the same texts, case and white space aside.
         seed: of the draw.
@@ -48,7 +46,5 @@ def command(
         lambda: load_split(pairing, rows, split, limit),
         lambda: None if corpus is None else reading.load(corpus),
     )
-    parts = split_by_group(
-        found, shares, corpus=passages, query=query, threshold=threshold, seed=seed
-    )
+    parts = split_by_group(found, shares, corpus=passages, threshold=threshold, seed=seed)
     output.finish(parts, dry, None, "parts", lines="")

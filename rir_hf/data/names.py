@@ -122,13 +122,19 @@ def recognise(
     return found
 
 
+def in_tiers(columns: Sequence[str], tiers: Names) -> list[str]:
+    """The columns that may have a role, those of the first tier first.
+
+    Example:
+        >>> in_tiers(["text", "id", "Query-ID"], (("query_id", "qid"), ("_id", "id")))
+        ['Query-ID', 'id']
+    """
+    return [column for tier in tiers for column in columns if plain_name(column) in tier]
+
+
 def _candidates(columns: Sequence[str], tiers: Names) -> list[str]:
     """The columns that may have a role, of the first tier that has some."""
-    for tier in tiers:
-        found = [column for column in columns if plain_name(column) in tier]
-        if found:
-            return found
-    return []
+    return next(filter(None, (in_tiers(columns, (tier,)) for tier in tiers)), [])
 
 
 def _check_given(

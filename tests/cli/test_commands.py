@@ -325,6 +325,8 @@ def test_answers_are_searched_with_beside_the_queries(
     # The first of the queries, and no other, has another passage in its own's place.
     assert 0.5 <= round(40 * (plain - measured(by_text, *answers, 0.9)), 6) <= 1
     assert measured(by_text, *answers, 0.9) == measured(by_id, *answers, 0.9)
+    by_own_names = {"QID": "x", "question": queries[0]["text"]}
+    assert measured(by_own_names, *answers, 0.9) == measured(by_id, *answers, 0.9)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +334,8 @@ def test_answers_are_searched_with_beside_the_queries(
     [
         ([{"query_id": "x", "answer": "a"}], [], "looked up by 'query_id'; the first"),
         ([{"query": "x", "answers": ["a"]}], [], "looked up by 'query'; the first"),
-        ([{"question": "x", "answer": "a"}], [], "needs a column query_id or _id or query, it"),
+        ([{"question": "x", "answer": "a"}], [], "looked up by 'question'; the first"),
+        ([{"claim": "x", "answer": "a"}], [], "needs a column query_id or _id or query, it"),
         ([{"query": "x", "text": "a"}], [], "needs a column answers or answer, it has"),
         ([{"query": "x"}], ["--answer_weight", "1.5"], "answer_weight must be between 0 and 1"),
         ([{"query": "x"}], ["--index", "bm25"], "--answers goes with --index embedding"),

@@ -100,3 +100,17 @@ def test_boost_judges_by_columns_of_other_names(
     assert "and last on 12 queries" in capsys.readouterr().out
     assert main([*command, "--generator", "./none"]) == 2
     assert "boost: --generator ./none" in capsys.readouterr().err
+
+
+def test_split_reads_queries_alone_under_another_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claims = [f"claim {number} {'abcdefghij'[number] * 9}" for number in range(10)]
+    (tmp_path / "claims.csv").write_text("\n".join(["claim", *claims]))
+    command = ["split", "--rows", tmp_path / "claims.csv", "--shares", "{a: 0.5, b: 0.5}"]
+    assert main(list(map(str, [*command, "--output", tmp_path / "out"]))) == 2
+    assert "--pairs_columns '{query: NAME}'" in capsys.readouterr().err
+    command += ["--pairs_columns", "{query: claim}", "--output", tmp_path / "out"]
+    assert main(list(map(str, command))) == 0
+    parts = load_from_disk(tmp_path / "out")
+    assert sorted(parts["a"]["query"][:] + parts["b"]["query"][:]) == claims
