@@ -22,7 +22,7 @@ _FILES = ("run", "runs", "other", "embedded")
 """Options that name a path alone."""
 _NUMBERS = (
     *("limit", "batch_size", "sample", "num_proc", "rows_per_shard", "k", "concurrency"),
-    *("max_steps", "accumulate"),
+    *("max_steps", "accumulate", "texts_per_pass"),
 )
 """Options that are numbers of at least 1."""
 _ROOM_AT_LEAST = 10_000_000

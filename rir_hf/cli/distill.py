@@ -103,6 +103,8 @@ def command(
     hub.check()
     teacher = teacher_for(method, llm, asking)
     if method == "cross_encoder":
+        if llm.gguf_file is not None:
+            raise ValueError("--gguf_file is of a language model, not of --method cross_encoder")
         check_model(llm.generate_model_path, "--generate_model_path")
     else:
         llm.check()

@@ -63,13 +63,15 @@ class RetrieverOptions:
         return Retriever(**settings, batch_size=self.texts_per_pass)
 
     def check(self) -> None:
-        """Raise `OSError` where there is no such model, and `ValueError` for a device that is not
-        there, before anything is loaded.
+        """Raise `OSError` where there is no such model, `ValueError` for a device that is not
+        there and `ImportError` for a backend that is not installed, before anything is loaded.
         """
         from rir_hf.cli.checks import check_device, check_model
+        from rir_hf.models.retriever import require_backend
 
         check_model(self.model, "--model", self.revision)
         check_device(self.device)
+        require_backend(self.backend)
 
 
 @dataclass
@@ -475,7 +477,8 @@ def check_options(
     known = [parameter.name for parameter in parameters]
     unknown = [name for name in options if name not in known]
     if unknown and len(named) == len(parameters):
-        raise ValueError(f"{who} has no option {unknown[0]!r}, only {', '.join(known)}")
+        takes = f"only {', '.join(known)}" if known else "it takes none"
+        raise ValueError(f"{who} has no option {unknown[0]!r}, {takes}")
     for parameter in named:
         name, among = parameter.name, choices.get(parameter.name)
         one_of = f": one of {', '.join(among)}" if among else ""

@@ -179,7 +179,7 @@ def in_words(kind: Any) -> str:
         return f"one of {', '.join(map(repr, get_args(plain)))}"
     if get_origin(plain) is dict:
         return "as YAML '{name: value}'"
-    return inspect.formatannotation(kind).replace("typing.", "")
+    return inspect.formatannotation(kind).replace("typing.", "").replace("None", "null")
 
 
 def meant(message: str, options: Collection[str]) -> str:
@@ -189,7 +189,7 @@ def meant(message: str, options: Collection[str]) -> str:
         >>> meant("unrecognized arguments: --modl x", ["model", "output"])
         ' Did you mean --model?'
     """
-    unknown = re.search(r"(?:--|Key ')(\w+)", message)
+    unknown = re.search(r"(?:--|Key '|Option ')(\w+)", message)
     if unknown is None or unknown[1] in options:
         return ""
     near = difflib.get_close_matches(unknown[1], options, n=1)

@@ -51,12 +51,12 @@ def command(
         tags: further tags for the card.
         commit_message: of the commit.
     """
-    check_token(repo)
     check_config(config_name, "--config_name")
     check_revision(revision)
     if corpus is not None and config_name == "corpus":
         raise ValueError("--corpus goes to the config corpus: give --config_name another name")
     check_sources(rows, corpus)
+    check_token(repo)
     from rir_hf import load_rows, push
     from rir_hf.boosting.push_run import is_run, push_run
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
+from datasets import ClassLabel, Dataset, Features, Json, LargeList, List, Value
 
 from rir_hf.core.columns import cached
 from rir_hf.data.names import MissingColumnError, recognise
@@ -26,6 +26,8 @@ Chosen = Mapping[str, str] | None
 def as_corpus(rows: Dataset, columns: Chosen, source: object, limit: int | None = None) -> Dataset:
     """Passages with `id`, `text` and, where there is one, `title`; see `load_corpus`."""
     names = recognise(rows.column_names, "corpus", columns, source, required=["text"])
+    if not len(rows):
+        raise ValueError(f"{source} has no rows.")
     _require_texts(rows, names.values(), source)
     text, title = names["text"], names.get("title")
     if "id" not in names:
@@ -111,9 +113,15 @@ def with_positives(
 def _require_texts(rows: Dataset, names: Iterable[str], source: object) -> None:
     """Raise `ValueError` where a column of texts or ids holds lists or objects."""
     for name in names:
-        if not isinstance(rows.features[name], (Value, ClassLabel)):
+        kind = rows.features[name]
+        if isinstance(kind, Json):
             raise ValueError(
-                f"{source}: column {name!r} holds {rows.features[name]} in place of texts. A JSON "
+                f"{source}: column {name!r} holds numbers in some rows and texts in others, or "
+                "objects: write them all as texts."
+            )
+        if not isinstance(kind, (Value, ClassLabel)):
+            raise ValueError(
+                f"{source}: column {name!r} holds {kind} in place of texts. A JSON "
                 "file has an object for each row (pandas: orient='records')."
             )
 

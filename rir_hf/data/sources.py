@@ -232,7 +232,11 @@ def _loaded(kind: str, paths: Sequence[Path], texts: Collection[str]) -> Dataset
     except (ValueError, DatasetGenerationError) as error:  # which do not say in which file
         if "corresponds to no data" in str(error):
             raise ValueError(f"{first} has no rows.") from None
-        raise ValueError(f"{first} cannot be read: {error.__cause__ or error}") from error
+        why = str(error.__cause__ or error)
+        hint = ""
+        if "Failed to parse string" in why:
+            hint = " Where a column holds numbers and texts, write the rows as JSON lines."
+        raise ValueError(f"{first} cannot be read: {why.rstrip('.')}.{hint}") from error.__cause__
 
 
 def pulled(source: Source, **options: Any) -> Any:

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from rir_hf.core.columns import check_choice
 from rir_hf.core.configured import Configured, require_place
 from rir_hf.models.fitting import LONGEST_TOKEN, plain_text
 from rir_hf.models.precision import fastest_dtype
@@ -79,8 +81,9 @@ class Retriever(Configured):
 
     Raises:
         FileNotFoundError: `model` is a path at which there is nothing.
-        ValueError: `max_length` or `batch_size` below 1; when the model is loaded, a `pooling` that
-            it cannot have.
+        ImportError: when the model is loaded, what the backend needs is not installed.
+        ValueError: `max_length` or `batch_size` below 1, an unknown backend; when the model is
+            loaded, a `pooling` that it cannot have.
 
     Example:
         >>> retriever = Retriever("sentence-transformers/all-MiniLM-L6-v2")      # doctest: +SKIP
@@ -116,6 +119,7 @@ class Retriever(Configured):
             )
         self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
         require_place(self.model)
+        check_choice("backend", backend, ("torch", "onnx", "openvino"))
         self.query_prompt = query_prompt
         self.passage_prompt = passage_prompt
         self.max_length = max_length
@@ -186,6 +190,7 @@ class Retriever(Configured):
 
         model = self.model
         if isinstance(model, str):
+            require_backend(self.backend)
             model = SentenceTransformer(
                 model,
                 device=self.device,
@@ -225,6 +230,17 @@ class Retriever(Configured):
             vectors = encode(read or ["empty"], **options)
         vectors = np.asarray(vectors, np.float32)[: len(texts)]
         return unit(vectors) if self.normalize else vectors
+
+
+def require_backend(backend: str) -> None:
+    """`ImportError` where what a backend needs is not installed."""
+    needed = {"onnx": ("optimum", "onnxruntime"), "openvino": ("optimum", "openvino")}
+    missing = [name for name in needed.get(backend, ()) if find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"backend={backend!r} needs {missing[0]}: "
+            f'pip install "sentence-transformers[{backend}]"'
+        )
 
 
 class EncoderAdapter(Configured):

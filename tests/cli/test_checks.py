@@ -260,6 +260,7 @@ def test_a_teacher_and_the_rows_it_reads_are_checked_before_its_corpus_is_embedd
 
 
 def test_a_misspelt_option_is_said_with_the_one_that_was_meant(
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     command = ["mine", "--corpus", "c", "--pairs", "p", "--output", "o"]
@@ -267,12 +268,16 @@ def test_a_misspelt_option_is_said_with_the_one_that_was_meant(
     assert capsys.readouterr().err.endswith("Did you mean --num_negatives?\n")
     assert main([*command, "--xyzzy", "3"]) == 2
     assert "Did you mean" not in capsys.readouterr().err
+    (tmp_path / "mine.yaml").write_text("num_negative: 3\n")
+    assert main([*command, "--config", str(tmp_path / "mine.yaml")]) == 2
+    assert capsys.readouterr().err.endswith("Did you mean --num_negatives?\n")
 
 
 def test_wrong_paths_and_numbers_are_said_with_their_options_before_anything_is_imported() -> None:
     wrong = {
         "report a.jsonl": "--rows a.jsonl does not exist",
         "report . --limit 0": "--limit must be at least 1, got 0",
+        "embed --corpus . --model m --output o --texts_per_pass 0": "--texts_per_pass must be at",
         "mine --corpus a.csv --pairs ./b --model my/own/c --output o": (
             "--corpus a.csv does not exist; --pairs ./b does not exist; "
             "--model my/own/c does not exist"

@@ -43,6 +43,7 @@ def test_what_was_read_already_is_taken() -> None:
         ("{QueryLikelihood: {llm: a, window: 3}}", "no option 'window', only llm, prompt"),
         ("{QueryLikelihood: {}}", "needs the option 'llm'"),
         ("{Blend: {teachers: Similarities}}", "must be a list"),
+        ("{Similarities: {foo: 1}}", "Similarities has no option 'foo', it takes none"),
         ("[1, 2]", "is its name, or"),
         ("{a: [", "--teacher: no YAML"),
         ("{Blend: {teachers: [{YesNo: {llm: ./none}}]}}", "--teacher: YesNo: There is no model at"),

@@ -144,6 +144,18 @@ def test_a_file_of_columns_in_place_of_rows_is_an_error(tmp_path: Path) -> None:
                 load(file)
 
 
+def test_what_has_no_rows_or_ids_of_two_types_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the dataset has no rows"):
+        load_corpus(Dataset.from_dict({"id": [], "text": []}))
+    (tmp_path / "mixed.jsonl").write_text('{"id": "a", "text": "x"}\n{"id": 1, "text": "y"}\n')
+    with pytest.raises(ValueError, match=r"mixed.jsonl: column 'id' holds numbers in some rows"):
+        load_corpus(tmp_path / "mixed.jsonl")
+    numbers = "\n".join(map(str, range(10_001)))
+    (tmp_path / "mixed.csv").write_text(f"number\n{numbers}\nx\n")
+    with pytest.raises(ValueError, match=r"mixed.csv cannot be read: .* numbers and texts, write"):
+        load_rows(tmp_path / "mixed.csv")
+
+
 def test_nothing_is_written_beside_rows_that_were_saved(tmp_path: Path) -> None:
     corpus = Dataset.from_dict({"id": [7, 8, 8], "text": ["a", "b", "b"]})
     corpus.save_to_disk(tmp_path / "corpus")

@@ -193,6 +193,14 @@ def test_a_copy_of_a_checkpoint_is_the_same_retriever_until_its_weights_change(
     assert Hasher.hash(loaded) == before
 
 
+def test_a_backend_that_is_not_here_is_named(minilm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rir_hf.models.retriever.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"needs optimum: pip .*sentence-transformers\[onnx\]"):
+        Retriever(minilm, backend="onnx").encode_queries(["a"])
+    with pytest.raises(ValueError, match="backend must be"):
+        Retriever(minilm, backend="tf")  # type: ignore[arg-type]  # that is the point
+
+
 def test_what_changes_the_vectors_changes_the_identity_and_nothing_else_does(minilm: str) -> None:
     plain = Hasher.hash(Retriever(minilm))
     for other in (
