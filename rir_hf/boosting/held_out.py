@@ -74,6 +74,9 @@ MOST_OF_EACH = 8
 """Held-out queries that are generated from one passage at most."""
 
 _TO_CHOOSE_FROM = 20
+_SENTENCES = 3
+_LOOKED_AT = 1000
+_WORD_DROPOUT = 0.4
 
 
 @dataclass
@@ -113,6 +116,16 @@ class SetAside:
 
         found = self.folder.value("held_out/twins", {"corpus": self.corpus_key}, find)
         return {name: names for names in found["groups"] for name in names}
+
+    @cached_property
+    def of_short(self) -> bool:
+        """Whether most passages have two sentences at most, so that little says what they are about
+        without the one that asks for them: they are then judged whole, by thinned sentences.
+        """
+        number = min(_LOOKED_AT, len(self.corpus))
+        drawn = generator_of(self.options.seed, "sentences").permutation(len(self.corpus))[:number]
+        texts = filter(None, self.corpus.select(np.sort(drawn))["text"])
+        return float(np.median([len(sentences_of(text)) for text in texts] or [0])) < _SENTENCES
 
     def stages(
         self, dev: Dataset | None, test: Dataset | None, pairs: Dataset, queries: Dataset
@@ -174,6 +187,8 @@ class SetAside:
             "generator": key_of(self.llm) if needs_llm else None,
             "seed": options.seed,
         }
+        if self.of_short:
+            key["of short passages"] = True
         if asked:
             key |= {
                 "asked": digest_of_rows(asked),
@@ -234,6 +249,7 @@ class SetAside:
             llm=self.llm,
             run=self.run,
             seed=self.options.seed,
+            word_dropout=(self.options.word_dropout or _WORD_DROPOUT) if self.of_short else 0.0,
             per_passage=min(most, -(-reserve(size) // max(1, len(chosen)))),
         )
         kept = held_out_from(made, self.twins, self.corpus)

@@ -38,7 +38,7 @@ from rir_hf.teaching.passages import ScorePassages
 from rir_hf.teaching.relabel import RelabelNegatives
 from rir_hf.teaching.signals import RetrieverTeacher
 from rir_hf.teaching.teacher import Teacher
-from rir_hf.teaching.temperature import fit_temperature
+from rir_hf.teaching.temperature import fit_temperature, gain_over_chance
 from rir_hf.training.retriever import NOT_ASKED
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ TEMPERATURE = 0.5
 _DEPTH = 50
 _FEWEST_TO_FIT, _MOST_TO_FIT = 30, 100
 _SURELY_BETTER = 0.5
+_LEAST_KNOWN = 0.1
 _SCORED = ("pos", "neg", "pos_scores", "neg_scores")
 _SCORES = ("pos_scores", "neg_scores", "passage_scores")
 
@@ -351,6 +352,12 @@ def _fit_temperature(state: Round, teacher: Teacher, name: str) -> dict[str, flo
     )
     temperature = fit_temperature(scored)
     logger.info("%s: %.3f", state.name(name), temperature)
+    if gain_over_chance(scored, temperature) < _LEAST_KNOWN:
+        logger.warning(
+            "%s: the teacher does not find what dev asks for, so that no temperature can be "
+            "fitted: it is %s. Give --dev, judged queries.", state.name(name), TEMPERATURE,
+        )  # fmt: skip
+        return {"temperature": TEMPERATURE}
     return {"temperature": round(temperature, 4)}
 
 

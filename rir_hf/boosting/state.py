@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from datasets import Dataset
 
-from rir_hf.boosting.judge import Judge, in_words
+from rir_hf.boosting.judge import LEAST_FOUND, Judge, in_words
 from rir_hf.boosting.options import Options
 from rir_hf.boosting.queries import COPIED, THINNED, Runner
 from rir_hf.boosting.record import RunFolder, Stage
@@ -188,6 +188,9 @@ class Round:
         self.verdicts[stage] = found
         kept = "kept" if found["kept"] else "turned down"
         logger.info("%s: %s. %s.", self.name(stage), kept, in_words(found, "dev"))
+        if found["synthetic"] and found["after"] < LEAST_FOUND:
+            logger.warning("%s: the generated queries of dev find next to nothing, so that they "
+                           "cannot judge: give --dev.", self.name(stage))  # fmt: skip
         return found
 
     def rows(self, stage: str, key: Any, make: Callable[[], tuple[Dataset, Counts]]) -> Stage:

@@ -40,6 +40,34 @@ def fit_temperature(rows: Dataset) -> float:
     """
     from scipy.optimize import minimize_scalar
 
+    scored = _scored(rows)
+
+    def unlikelihood(log_temperature: float) -> float:
+        temperature = np.exp(log_temperature)
+        return -sum(log_share(scores / temperature, first) for scores, first in scored)
+
+    bounds = (np.log(LOWEST), np.log(HIGHEST))
+    return float(np.exp(minimize_scalar(unlikelihood, bounds=bounds, method="bounded").x))
+
+
+def gain_over_chance(rows: Dataset, temperature: float) -> float:
+    """How much likelier the softmax of a teacher makes known positives than chance does: the mean
+    over the rows of `fit_temperature`, in nats. 0: the teacher knows nothing of them.
+
+    Example:
+        >>> rows = Dataset.from_dict({"pos_scores": [[1.0]], "neg_scores": [[1.0, 1.0]]})
+        >>> gain_over_chance(rows, 0.5)
+        0.0
+    """
+    gains = [
+        log_share(scores / temperature, first) - np.log(first / len(scores))
+        for scores, first in _scored(rows)
+    ]
+    return float(np.mean(gains))
+
+
+def _scored(rows: Dataset) -> list[tuple[np.ndarray, int]]:
+    """The scores of each row that has some, positives first, and the number of these."""
     require_dataset(rows, "fit_temperature")
     require_columns(rows, [POS_SCORES.name, NEG_SCORES.name], "fit_temperature")
     rows = without_indexes(rows).with_format(None)
@@ -51,13 +79,7 @@ def fit_temperature(rows: Dataset) -> float:
     scored = [(scores, first) for scores, first in scored if np.isfinite(scores).all()]
     if not scored:
         raise ValueError("fit_temperature: no row has scores of a positive and of a negative.")
-
-    def unlikelihood(log_temperature: float) -> float:
-        temperature = np.exp(log_temperature)
-        return -sum(log_share(scores / temperature, first) for scores, first in scored)
-
-    bounds = (np.log(LOWEST), np.log(HIGHEST))
-    return float(np.exp(minimize_scalar(unlikelihood, bounds=bounds, method="bounded").x))
+    return scored
 
 
 def log_share(scores: np.ndarray, first: int) -> float:
