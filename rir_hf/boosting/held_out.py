@@ -19,6 +19,7 @@ from rir_hf.boosting.options import TAKEN, Options
 from rir_hf.boosting.queries import (
     COMMON,
     COPIED,
+    THINNED,
     Runner,
     first_of_equal,
     passages_with,
@@ -443,7 +444,7 @@ def held_out_from(queries: Dataset, twins: Mapping[str, list[str]], corpus: Data
     rows = []
     for query in queries:
         is_taken = query["kind"] in TAKEN
-        is_copy = query["copied"] >= COPIED and not is_taken
+        is_copy = query["copied"] >= COPIED and query["kind"] not in (*TAKEN, *THINNED)
         standing = passages[query["query"]] if is_taken else []
         if is_copy or query["dropped"] is not None or len(standing) > COMMON:
             continue

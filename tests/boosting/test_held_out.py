@@ -399,10 +399,11 @@ def test_a_sentence_of_many_passages_asks_for_none_of_them(corpus: Dataset, tmp_
 
 
 def test_a_passage_that_is_trained_on_has_more_than_what_is_held_out(tmp_path: Path) -> None:
-    letters = np.random.default_rng(0).choice([*"abcdefgh "], size=(100, 2, 40))
+    letters = np.random.default_rng(0).choice([*"abcdefgh "], size=(100, 3, 40))
+    sentences = [["".join(each) for each in row] for row in letters]
     texts = [
-        f"{''.join(first)}. {''.join(second) if place % 2 else 'Page 3'}."
-        for place, (first, second) in enumerate(letters)
+        ". ".join([*(row if place % 3 else [row[0], "Page 3"]), ""])
+        for place, row in enumerate(sentences)
     ]
     corpus = Dataset.from_dict({"id": [f"d{at}" for at in range(100)], "text": texts})
     aside = set_aside(tmp_path, corpus, (24, 24))
@@ -424,6 +425,27 @@ def test_dev_and_test_have_as_many_passages_that_are_trained_on(
         sum(rows["trained_on"]) for rows in (dev.rows(), test.rows())
     ]  # of 42 passages 30 are set aside
     assert numbers == [6, 6]
+
+
+def test_passages_of_a_sentence_are_judged_whole_by_thinned_ones(
+    faq_file: Path, tmp_path: Path
+) -> None:
+    questions = Dataset.from_json(str(faq_file)).select(range(80))
+    corpus = questions.rename_column("q", "text").select_columns(["id", "text"])
+    aside = set_aside(tmp_path, corpus, (24, 24))
+    dev, test, given = stages_of(aside)
+    texts, lost = dict(zip(corpus["id"], corpus["text"], strict=True)), []
+    for row in concatenate_datasets([dev.rows(), test.rows()]):
+        assert row["kind"].startswith("thinned-")
+        assert (row["lacking"], row["source"]) == (None, None)
+        lost.append(set(texts[row["pos_ids"][0]].split()) - set(row["query"].split()))
+    assert sum(map(bool, lost)) > 40
+    assert len(dev.rows()) == len(test.rows()) == 24
+    made = queries(round_with(aside, dev, test, given)).rows()
+    asked_for = {ids[0] for ids in made["pos_ids"]}
+    for rows in (dev.rows(), test.rows()):
+        for name, is_known in zip(rows["pos_ids"], rows["trained_on"], strict=True):
+            assert (name[0] in asked_for) == is_known
 
 
 def test_where_too_few_can_be_generated_that_is_said(corpus: Dataset, tmp_path: Path) -> None:

@@ -171,6 +171,25 @@ def test_a_query_counts_by_its_weight_and_passages_that_were_not_trained_on_stan
     assert json.loads(found["kinds"]) == kinds
 
 
+def test_generated_queries_that_find_next_to_nothing_keep_no_model() -> None:
+    found = verdict_of(*[-0.5] * 40, -0.25)
+    assert (found["after"], found["difference"] < 0) == (pytest.approx(0.25 / 41), True)
+    names = [f"q{number}" for number in range(41)]
+    better = dict.fromkeys(names, 0.0) | {"q0": 0.25}
+    for synthetic in (True, False):
+        rows = {
+            "query_id": names,
+            "pos_ids": [[name] for name in names],
+            "kind": [None] * 41,
+            "synthetic": [synthetic] * 41,
+            "trained_on": [None] * 41,
+            "weight": [1.0] * 41,
+        }
+        found = verdict_on(better, dict.fromkeys(names, 0.0), Dataset.from_dict(rows))
+        assert found["difference"] > 0
+        assert found["kept"] is not synthetic
+
+
 def test_a_significant_loss_is_no_gain() -> None:
     found = verdict_of(*[-0.25] * 8)
     assert (found["p_value"], found["kept"], found["gain"]) == (2 / 2**8, False, False)

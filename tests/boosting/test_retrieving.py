@@ -16,6 +16,7 @@ from datasets import Dataset, load_from_disk
 import rir_hf
 from rir_hf import boost
 from rir_hf.boosting import tuning
+from rir_hf.boosting.retrieving import TEMPERATURE
 from rir_hf.boosting.state import UNLABELLED, searched_by
 from rir_hf.teaching.teacher import Row, Scored, Teacher
 
@@ -299,6 +300,27 @@ def test_the_temperature_is_fitted_on_queries_that_the_teacher_has_not_judged(
     wanted = fitted_on(dev.select(np.flatnonzero(kinds != UNLABELLED)))
     assert trained["teacher_temperature"] == pytest.approx(wanted, abs=1e-3)
     assert wanted > 1.1 * fitted_on(dev)
+
+
+class Ignorant(Teacher):
+    """A teacher whose scores say nothing."""
+
+    def score(self, rows: Sequence[Row]) -> list[Scored]:
+        return [Scored([len(text) % 7 for text in row.passages]) for row in rows]
+
+
+def test_a_teacher_that_finds_nothing_of_dev_has_the_usual_temperature(
+    trained: Trained,
+    faq: Dataset,
+    tiny_static: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    corpus = faq.rename_column("a", "text").select_columns(["id", "text"])
+    options = {**SMALL, "held_out": 50, "teacher": Ignorant()}
+    boost(corpus, tiny_static, output=tmp_path / "run", **options)
+    assert trained["teacher_temperature"] == TEMPERATURE
+    assert "round-1/temperature: the teacher does not find what dev asks for" in caplog.text
 
 
 @pytest.mark.parametrize(
