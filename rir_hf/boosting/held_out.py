@@ -115,7 +115,11 @@ class SetAside:
                 members.setdefault(group, []).append(name)
             return {"groups": [names for names in members.values() if len(names) > 1]}
 
-        found = self.folder.value("held_out/twins", {"corpus": self.corpus_key}, find)
+        name, key = "held_out/twins", {"corpus": self.corpus_key}
+        if self.folder.has_other(name, key):
+            logger.warning("%s holds a run over another corpus: everything is made anew.",
+                           self.folder.root)  # fmt: skip
+        found = self.folder.value(name, key, find)
         return {name: names for names in found["groups"] for name in names}
 
     @cached_property

@@ -118,6 +118,11 @@ class RunFolder:
             self._write(path, record)
         return dict(record["value"])
 
+    def has_other(self, name: str, key: Any) -> bool:
+        """Whether a stage of this name was made with another key."""
+        record = self.record(name)
+        return record is not None and record["key"] != digest_of_key([VERSION, key])
+
     def record(self, name: str) -> dict[str, Any] | None:
         """The record of a stage; None where it is not finished."""
         return self._record_of(self.root / name)

@@ -312,6 +312,16 @@ def test_what_is_set_aside_is_the_same_when_a_run_goes_on(corpus: Dataset, tmp_p
     assert stages[0][0].rows().to_list() == stages[2][0].rows().to_list()
 
 
+def test_another_corpus_in_the_folder_of_a_run_is_said(
+    corpus: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stages_of(set_aside(tmp_path, corpus))
+    stages_of(set_aside(tmp_path, corpus))
+    assert "another corpus" not in caplog.text
+    stages_of(set_aside(tmp_path, corpus.select(range(50))))
+    assert f"{tmp_path} holds a run over another corpus" in caplog.text
+
+
 def test_weights_follow_the_number_of_passages_that_are_trained_on(
     corpus: Dataset, tmp_path: Path
 ) -> None:
