@@ -34,7 +34,7 @@ from rir_hf.boosting.inputs import (
     warn_of_common,
 )
 from rir_hf.boosting.judge import in_words, told_apart, verdict_on
-from rir_hf.boosting.options import Options
+from rir_hf.boosting.options import Options, usual_budget
 from rir_hf.boosting.page import write_page
 from rir_hf.boosting.plan import planned
 from rir_hf.boosting.record import RunFolder, write_json
@@ -93,8 +93,8 @@ def boost(
     test: Judged | Source | None = None,
     teacher: Teacher | None = None,
     queries_teacher: Teacher | None = None,
-    passages: int = 5000,
-    queries_per_passage: int = 8,
+    passages: int | None = None,
+    queries_per_passage: int | None = None,
     written: int = 500,
     kinds: Sequence[str] | str | None = None,
     word_dropout: float = 0.4,
@@ -153,8 +153,9 @@ def boost(
         queries_teacher: what scores the candidates of `queries` in its place. There are few of
             these, so it may be slow, and a better one is worth more there than anywhere else.
         passages: passages that each round makes queries of, from all parts of the corpus; 0 trains
-            on `queries` and `pairs` alone.
+            on `queries` and `pairs` alone. Default: as many as give 40,000 titles and sentences.
         queries_per_passage: titles and sentences taken from each, which cost no language model.
+            Default: as many as make 40,000 of the whole corpus, but 8 at most.
         written: for how many of them the generator writes a query.
         kinds: kinds of query, in turn: `title`, `sentence` (taken from the passage), `task`,
             `question`, `claim`, `keywords` (written). Default: `task`, `sentence`, `title`; without
@@ -221,11 +222,12 @@ def boost(
     """
     trained = with_usual(training or {})
     freezes = bool(trained["freeze_passages"])
+    budget = usual_budget(1, passages, queries_per_passage)
     options = Options(
         task=task,
         language=language,
-        passages=passages,
-        queries_per_passage=queries_per_passage,
+        passages=budget[0],
+        queries_per_passage=budget[1],
         written=written,
         kinds=kinds_of(kinds, generator),
         word_dropout=word_dropout,
@@ -262,13 +264,15 @@ def boost(
         raise ValueError("The corpus has no passage with a text.")
     for name, scorer in (("teacher", teacher), ("queries_teacher", queries_teacher)):
         check_teacher(name, scorer)
+    budget = usual_budget(len(distinct), passages, queries_per_passage)
+    options = replace(options, passages=budget[0], queries_per_passage=budget[1])
     if candidates is None:
         options = replace(options, candidates=usual_candidates(freezes, len(distinct)))
     check_candidates(options, len(distinct))
     check_replay(replay, options)
     labelled = given_queries(pairs, LABELLED, texts)
     unlabelled = given_queries(queries, UNLABELLED, texts)
-    if not passages + len(labelled) + len(unlabelled):
+    if not options.passages + len(labelled) + len(unlabelled):
         raise ValueError("passages=0 leaves nothing to train on without queries or pairs.")
     if queries_teacher is not None and queries is None:
         raise ValueError("queries_teacher has nothing to score without queries.")

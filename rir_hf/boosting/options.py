@@ -11,6 +11,29 @@ TAKEN = ("title", "sentence")
 
 MOST_REPEATS = 8
 
+_QUERIES, _MOST_OF_EACH = 40_000, 8
+
+
+def usual_budget(
+    corpus: int, passages: int | None = None, of_each: int | None = None
+) -> tuple[int, int]:
+    """Of how many passages queries are made, and how many are taken from each.
+
+    40,000 titles and sentences in all, 8 of each passage at most. A retriever becomes better for
+    the passages that it is trained to find, and worse for others: so of a large corpus fewer are
+    taken from each.
+
+    Example:
+        >>> [usual_budget(corpus) for corpus in (240, 5183, 25_000, 500_000)]
+        [(5000, 8), (5000, 8), (20000, 2), (40000, 1)]
+        >>> usual_budget(25_000, passages=1000), usual_budget(25_000, of_each=4)
+        ((1000, 8), (10000, 4))
+    """
+    if of_each is None:
+        asked = corpus if passages is None else min(corpus, passages)
+        of_each = min(_MOST_OF_EACH, max(1, round(_QUERIES / max(1, asked))))
+    return max(1, _QUERIES // max(1, of_each)) if passages is None else passages, of_each
+
 
 @dataclass(frozen=True)
 class Options:

@@ -93,8 +93,10 @@ class Asking:
         queries_columns: columns of --queries whose names do not say what they are, as YAML:
             '{query: claim}'.
         pairs_columns: the same of --pairs: '{query: claim, positive: evidence}'.
-        passages: passages that each round makes queries of; 0: --queries and --pairs alone.
-        queries_per_passage: titles and sentences taken from each, which cost no language model.
+        passages: passages that each round makes queries of; 0: --queries and --pairs alone; none:
+            as many as give 40,000 titles and sentences.
+        queries_per_passage: titles and sentences taken from each, which cost no language model;
+            none: as many as make 40,000 of the whole corpus, but 8 at most.
         written: for how many of them the generator writes a query.
         kinds: kinds of query in turn: title, sentence, task, question, claim, keywords; none: task,
             sentence, title, without a generator the last two.
@@ -119,8 +121,8 @@ class Asking:
     queries_split: str | None = None
     queries_columns: dict[str, str] | None = None
     pairs_columns: dict[str, str] | None = None
-    passages: int = 5000
-    queries_per_passage: int = 8
+    passages: int | None = None
+    queries_per_passage: int | None = None
     written: int = 500
     kinds: list[str] | None = None
     word_dropout: float = 0.4

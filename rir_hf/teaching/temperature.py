@@ -55,9 +55,9 @@ def gain_over_chance(rows: Dataset, temperature: float) -> float:
     over the rows of `fit_temperature`, in nats. 0: the teacher knows nothing of them.
 
     Example:
-        >>> rows = Dataset.from_dict({"pos_scores": [[1.0]], "neg_scores": [[1.0, 1.0]]})
-        >>> gain_over_chance(rows, 0.5)
-        0.0
+        >>> rows = Dataset.from_dict({"pos_scores": [[2.0]], "neg_scores": [[1.0, 1.0]]})
+        >>> round(gain_over_chance(rows, 0.5), 2)
+        0.86
     """
     gains = [
         log_share(scores / temperature, first) - np.log(first / len(scores))
