@@ -222,7 +222,7 @@ def boost(
     """
     trained = with_usual(training or {})
     freezes = bool(trained["freeze_passages"])
-    budget = usual_budget(1, passages, queries_per_passage)
+    budget = usual_budget(1, passages, queries_per_passage)  # that of the corpus once it is read
     options = Options(
         task=task,
         language=language,

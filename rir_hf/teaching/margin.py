@@ -111,7 +111,7 @@ def recommend_margin(
     margins = sorted(margins)
     found = [judge(scored, margin, num_negatives, seed) for margin in margins]
     allowed = [[_places_below(row, margin)[:num_negatives] for row in scored] for margin in margins]
-    is_told = [here != next for here, next in pairwise(allowed)] + [True]
+    is_told = [*(one != other for one, other in pairwise(allowed)), True]
     if corpus is None and not all(is_told):
         logger.warning(
             "Of margins that allow the same negatives the greatest is taken: %s differ. Rows mined "

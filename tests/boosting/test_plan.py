@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+from rir_hf import boost
 from rir_hf.boosting.plan import Planned, as_lines, planned
 from rir_hf.boosting.record import RunFolder
 from tests.boosting.options import options_of
@@ -109,3 +110,18 @@ def test_a_person_reads_the_plan_as_a_table() -> None:
         ["round-1/answers", "12,500", "1,000,000", "0", "0", "5", "to", "each"],
         ["test", "0", "0", "0", "0", "x*"],
     ]
+
+
+def test_of_a_larger_corpus_fewer_queries_are_taken_of_each_passage(
+    tiny_static: str, tmp_path: Path
+) -> None:
+    texts = [f"Passage {number} has a sentence of its own." for number in range(12_000)]
+    corpus = Dataset.from_dict({"id": texts, "text": texts})
+
+    def taken(**options: Any) -> str:
+        planned = boost(corpus, tiny_static, output=tmp_path / "run", dry_run=True, **options)
+        return str(planned.rounds[2]["does"])
+
+    assert taken() == "take 36000 queries from passages"
+    assert taken(passages=1000) == "take 8000 queries from passages"
+    assert taken(queries_per_passage=8) == "take 40000 queries from passages"
