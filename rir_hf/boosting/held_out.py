@@ -117,8 +117,8 @@ class SetAside:
 
         name, key = "held_out/twins", {"corpus": self.corpus_key}
         if self.folder.has_other(name, key):
-            logger.warning("%s holds a run over another corpus: everything is made anew.",
-                           self.folder.root)  # fmt: skip
+            logger.warning("%s holds a run over another corpus, or of another version of this "
+                           "package: everything is made anew.", self.folder.root)  # fmt: skip
         found = self.folder.value(name, key, find)
         return {name: names for names in found["groups"] for name in names}
 
@@ -127,9 +127,8 @@ class SetAside:
         """Whether most passages have two sentences at most, so that little says what they are about
         without the one that asks for them: they are then judged whole, by thinned sentences.
         """
-        number = min(_LOOKED_AT, len(self.corpus))
-        drawn = generator_of(self.options.seed, "sentences").permutation(len(self.corpus))[:number]
-        texts = filter(None, self.corpus.select(np.sort(drawn))["text"])
+        drawn = generator_of(self.options.seed, "sentences").permutation(len(self.corpus))
+        texts = filter(None, self.corpus.select(np.sort(drawn[:_LOOKED_AT]))["text"])
         return float(np.median([len(sentences_of(text)) for text in texts] or [0])) < _SENTENCES
 
     def stages(
